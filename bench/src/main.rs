@@ -1,0 +1,3 @@
+//! The load generator and side-by-side harness.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The write-ahead log: a durable order of opaque records.
