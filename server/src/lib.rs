@@ -1,1 +1,4 @@
 //! The server library.
+
+pub mod raft;
+pub mod runtime;

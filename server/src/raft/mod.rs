@@ -1,0 +1,360 @@
+//! Consensus: raft-rs held to our rules.
+//!
+//! [`Consensus`] is driven like every other stage: `handle_*` and the owner's commands in,
+//! [`Consensus::poll_work`] out until `None`. The ready loop is the asynchronous one: a work item's
+//! entries go to the log while reads, heartbeats and the next batch go on; when they are durable the
+//! owner says so with [`Consensus::handle_persisted`].
+//!
+//! Rules on top of raft-rs, each for a trap in it:
+//! - Proposals are made only as leader and never forwarded by raft: a `MsgPropose` from a peer is
+//!   dropped, because a forwarded proposal may be appended twice.
+//! - On restart `commit` is raised to `applied`: the hard state's commit is written lazily, and
+//!   raft-rs refuses a log whose applied index lies beyond it.
+//! - Entries not yet applied stay in memory ([`storage`]): ReadIndex looks their terms up and cannot
+//!   wait for the disk.
+//! - A refused configuration change turns into an empty entry silently; so changes are checked
+//!   before they are proposed and are entries of their own.
+
+pub mod record;
+pub mod storage;
+
+use engine::ids::{LogIndex, MemberId, Term};
+use raft::eraftpb::{Entry, HardState, Message, MessageType};
+use raft::{RawNode, ReadState, StateRole};
+
+use self::storage::LogStore;
+
+/// Bytes of entries in one append message, etcd's `maxSizePerMsg`.
+const MESSAGE_SIZE_BYTES_MAX: u64 = 1024 * 1024;
+/// Append messages under way to one follower, etcd's `maxInflightMsgs`; the peer links bound the
+/// bytes as well.
+const MESSAGES_IN_FLIGHT_MAX: usize = 512;
+/// Entries proposed but not committed. Admission stops far earlier; this is the last line of
+/// defence when a quorum is lost.
+const UNCOMMITTED_SIZE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Committed entries handed out at once. It bounds what recovery and catch-up hold in memory twice.
+const COMMITTED_SIZE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// The clock's units and who we are.
+#[derive(Debug, Clone, Copy)]
+pub struct ConsensusConfig {
+    /// This member.
+    pub member_id: MemberId,
+    /// Ticks between two heartbeats.
+    pub heartbeat_ticks: usize,
+    /// Ticks without a leader before an election.
+    pub election_ticks: usize,
+}
+
+/// One ready: what must be written, sent and applied. Entries and hard state are persisted in the
+/// order in which works are polled.
+#[derive(Debug, Default)]
+pub struct Work {
+    /// To be passed to [`Consensus::handle_persisted`] once entries and hard state are durable.
+    pub number: u64,
+    /// Entries for the log.
+    pub entries: Vec<Entry>,
+    /// The vote and term to persist, and lazily the commit index.
+    pub hard_state: Option<HardState>,
+    /// Whether the write must be synced before it counts.
+    pub must_sync: bool,
+    /// Entries to apply, in order.
+    pub committed: Vec<Entry>,
+    /// Messages that may leave at once (a leader's appends overtake its own sync).
+    pub messages: Vec<Message>,
+    /// Messages that speak for what is written here: they leave after the sync.
+    pub messages_after_sync: Vec<Message>,
+    /// Confirmed read-index rounds.
+    pub read_states: Vec<ReadState>,
+    /// Set when the role or the leader changed.
+    pub leadership: Option<Leadership>,
+}
+
+/// Who leads, as this member sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leadership {
+    /// The leader; `None` while there is none.
+    pub leader: Option<MemberId>,
+    /// Whether it is this member.
+    pub is_leader: bool,
+}
+
+/// Why a proposal was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProposeError {
+    /// Another member leads, or none.
+    NotLeader,
+    /// Too much is proposed and not committed, or leadership is being handed over.
+    Dropped,
+}
+
+/// raft-rs and its log.
+pub struct Consensus {
+    node: RawNode<LogStore>,
+}
+
+impl Consensus {
+    /// Restarts raft on `store`, whose entries beyond `applied` are those the log holds.
+    ///
+    /// # Errors
+    /// raft-rs' refusal of a configuration or a log.
+    pub fn new(
+        config: ConsensusConfig,
+        store: LogStore,
+        applied: LogIndex,
+    ) -> Result<Self, raft::Error> {
+        let raft_config = raft::Config {
+            id: config.member_id.0,
+            election_tick: config.election_ticks,
+            heartbeat_tick: config.heartbeat_ticks,
+            applied: applied.0,
+            max_size_per_msg: MESSAGE_SIZE_BYTES_MAX,
+            max_inflight_msgs: MESSAGES_IN_FLIGHT_MAX,
+            check_quorum: true,
+            pre_vote: true,
+            max_uncommitted_size: UNCOMMITTED_SIZE_BYTES_MAX,
+            max_committed_size_per_ready: COMMITTED_SIZE_BYTES_MAX,
+            ..raft::Config::default()
+        };
+        raft_config.validate()?;
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        Ok(Self { node: RawNode::new(&raft_config, store, &logger)? })
+    }
+
+    /// Lets one tick of the raft clock pass.
+    pub fn handle_tick(&mut self) {
+        self.node.tick();
+    }
+
+    /// Takes a message of a peer. A message that raft refuses (an unknown sender, a local kind) is
+    /// dropped: the sender's own retries are the answer.
+    pub fn handle_message(&mut self, message: Message) {
+        if message.get_msg_type() != MessageType::MsgPropose {
+            drop(self.node.step(message));
+        }
+    }
+
+    /// Entries and hard states of all works up to `number` are durable.
+    pub fn handle_persisted(&mut self, number: u64) {
+        self.node.on_persist_ready(number);
+    }
+
+    /// Everything up to `applied` is in the engine: it need not stay in memory.
+    pub fn handle_applied(&mut self, applied: LogIndex) {
+        self.node.advance_apply_to(applied.0);
+        self.node.mut_store().release(applied);
+    }
+
+    /// Stands for election at once: a sole voter need not wait for a time-out.
+    pub fn campaign(&mut self) {
+        // Refused only when already leader or not promotable, both of which the tick settles.
+        drop(self.node.campaign());
+    }
+
+    /// Appends `data` as one entry and tells its place in the log.
+    ///
+    /// # Errors
+    /// Nothing was appended; the commands in it never happened.
+    pub fn propose(&mut self, data: Vec<u8>) -> Result<(LogIndex, Term), ProposeError> {
+        if !self.is_leader() {
+            return Err(ProposeError::NotLeader);
+        }
+        self.node.propose(Vec::new(), data).map_err(|_| ProposeError::Dropped)?;
+        let index = LogIndex(self.node.raft.raft_log.last_index());
+        Ok((index, self.term()))
+    }
+
+    /// Starts a read-index round. `context` must never have been used before.
+    pub fn read_index(&mut self, context: Vec<u8>) {
+        self.node.read_index(context);
+    }
+
+    /// The next ready, with its entries already readable in the store.
+    pub fn poll_work(&mut self) -> Option<Work> {
+        if !self.node.has_ready() {
+            return None;
+        }
+        let mut ready = self.node.ready();
+        let mut work = Work {
+            number: ready.number(),
+            entries: ready.take_entries(),
+            hard_state: ready.hs().cloned(),
+            must_sync: ready.must_sync(),
+            committed: ready.take_committed_entries(),
+            messages: ready.take_messages(),
+            messages_after_sync: ready.take_persisted_messages(),
+            read_states: ready.take_read_states(),
+            leadership: None,
+        };
+        if let Some(soft_state) = ready.ss() {
+            let leader = (soft_state.leader_id != 0).then_some(MemberId(soft_state.leader_id));
+            let is_leader = soft_state.raft_state == StateRole::Leader;
+            work.leadership = Some(Leadership { leader, is_leader });
+        }
+        self.node.mut_store().append(&work.entries);
+        if let Some(hard_state) = &work.hard_state {
+            self.node.mut_store().set_hard_state(hard_state.clone());
+        }
+        self.node.advance_append_async(ready);
+        Some(work)
+    }
+
+    /// Whether this member leads.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.node.raft.state == StateRole::Leader
+    }
+
+    /// The leader this member knows of.
+    #[must_use]
+    pub fn leader(&self) -> Option<MemberId> {
+        let leader = self.node.raft.leader_id;
+        (leader != 0).then_some(MemberId(leader))
+    }
+
+    /// The current term.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        Term(self.node.raft.term)
+    }
+
+    /// The highest index known to be committed.
+    #[must_use]
+    pub fn committed(&self) -> LogIndex {
+        LogIndex(self.node.raft.raft_log.committed)
+    }
+
+    /// Whether this member is the only voter, so that nobody else can commit or be elected.
+    #[must_use]
+    pub fn is_sole_voter(&self) -> bool {
+        let voters = &self.node.store().conf_state().voters;
+        voters.len() == 1 && voters[0] == self.node.raft.id
+    }
+}
+
+impl std::fmt::Debug for Consensus {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Consensus")
+            .field("id", &self.node.raft.id)
+            .field("term", &self.node.raft.term)
+            .field("state", &self.node.raft.state)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use raft::eraftpb::EntryType;
+
+    use super::*;
+
+    fn consensus(store: LogStore, applied: u64) -> Consensus {
+        let config =
+            ConsensusConfig { member_id: MemberId(7), heartbeat_ticks: 1, election_ticks: 10 };
+        Consensus::new(config, store, LogIndex(applied)).unwrap()
+    }
+
+    fn fresh() -> Consensus {
+        let mut consensus = consensus(LogStore::bootstrap(&[MemberId(7)]), 1);
+        consensus.campaign();
+        consensus
+    }
+
+    /// Persists and applies everything until raft is quiet; returns the applied payloads.
+    fn settle(consensus: &mut Consensus) -> Vec<Vec<u8>> {
+        let mut applied = Vec::new();
+        while let Some(work) = consensus.poll_work() {
+            for entry in &work.committed {
+                if !entry.data.is_empty() {
+                    applied.push(entry.data.to_vec());
+                }
+                consensus.handle_applied(LogIndex(entry.index));
+            }
+            consensus.handle_persisted(work.number);
+        }
+        applied
+    }
+
+    #[test]
+    fn a_sole_voter_leads_at_once_in_the_second_term() {
+        let mut consensus = fresh();
+        settle(&mut consensus);
+        assert!(consensus.is_leader());
+        // etcd's first member, bootstrapped in term 1, also serves in term 2.
+        assert_eq!(consensus.term(), Term(2));
+        assert_eq!(consensus.committed(), LogIndex(2));
+    }
+
+    #[test]
+    fn nothing_is_committed_before_it_is_persisted() {
+        let mut consensus = fresh();
+        settle(&mut consensus);
+        let place = consensus.propose(b"one".to_vec()).unwrap();
+        assert_eq!(place, (LogIndex(3), Term(2)));
+        let first = consensus.poll_work().unwrap();
+        assert!(first.committed.is_empty());
+        // A second batch is taken while the first is not durable.
+        consensus.propose(b"two".to_vec()).unwrap();
+        let second = consensus.poll_work().unwrap();
+        assert!(second.committed.is_empty());
+        assert!(consensus.poll_work().is_none());
+        consensus.handle_persisted(first.number);
+        let third = consensus.poll_work().unwrap();
+        assert_eq!(third.committed.len(), 1);
+        assert_eq!(&third.committed[0].data[..], b"one");
+        consensus.handle_persisted(second.number);
+        let applied = settle(&mut consensus);
+        assert_eq!(applied, vec![b"two".to_vec()]);
+    }
+
+    #[test]
+    fn a_peers_proposal_is_dropped() {
+        let mut consensus = fresh();
+        settle(&mut consensus);
+        let mut message = Message::default();
+        message.set_msg_type(MessageType::MsgPropose);
+        message.from = 8;
+        message.entries = vec![Entry { data: b"x".to_vec().into(), ..Entry::default() }].into();
+        consensus.handle_message(message);
+        assert!(consensus.poll_work().is_none());
+    }
+
+    #[test]
+    fn a_restart_raises_commit_to_applied_and_replays_the_rest() {
+        let mut store = LogStore::bootstrap(&[MemberId(7)]);
+        let entries: Vec<Entry> = (2..=5)
+            .map(|index| Entry {
+                index,
+                term: 2,
+                data: vec![u8::try_from(index).unwrap()].into(),
+                entry_type: EntryType::EntryNormal,
+                ..Entry::default()
+            })
+            .collect();
+        store.append(&entries);
+        store.set_hard_state(HardState {
+            term: 2,
+            vote: 7,
+            commit: 2,
+            ..HardState::default()
+        });
+        store.restart(LogIndex(3));
+        let mut consensus = consensus(store, 3);
+        consensus.campaign();
+        let applied = settle(&mut consensus);
+        assert_eq!(applied, vec![vec![4], vec![5]]);
+        assert_eq!(consensus.term(), Term(3));
+    }
+
+    #[test]
+    fn a_sole_voters_read_round_is_confirmed_locally() {
+        let mut consensus = fresh();
+        settle(&mut consensus);
+        consensus.read_index(b"context".to_vec());
+        let work = consensus.poll_work().unwrap();
+        assert_eq!(work.read_states.len(), 1);
+        assert_eq!(work.read_states[0].request_ctx, b"context".to_vec());
+        assert_eq!(work.read_states[0].index, 2);
+    }
+}

@@ -1,0 +1,9 @@
+//! Effects: everything that touches the kernel, and every `unsafe` of the server.
+//!
+//! A core's loop waits on its [`reactor`], drains what happened, and queues what its stages want
+//! done. The stages themselves live elsewhere and see none of this.
+
+pub mod buffers;
+pub mod reactor;
+pub mod slab;
+pub mod wake;
