@@ -1,1 +1,38 @@
 //! The replicated state machine: shards, trees, revisions.
+//!
+//! [`Engine`] is the writer half and has one owner; [`ReadHandle`]s are the read half, one for each
+//! core. Commands come in as validated batches ([`command`]), answers go out as values ([`answer`]),
+//! reads run over pinned views ([`view`], [`range`], [`hash`]), watchers are told by [`events`].
+//! Nothing here knows the wire, the log, a clock or a socket.
+
+pub mod answer;
+pub mod command;
+pub mod engine;
+pub mod events;
+pub mod hash;
+pub mod ids;
+pub mod limits;
+/// The page layer.
+pub mod page {
+    pub mod disk;
+    pub mod fault;
+    pub mod ids;
+    pub use fault::PageFault;
+}
+pub mod range;
+pub mod txn;
+pub mod view;
+
+pub use answer::{
+    Answer, OperationOutcome, Outcome, OwnedRecord, ReadError, Rejection, TxnOutcome,
+};
+pub use command::{Batch, BatchHeader, CommandError, FrameWriter};
+pub use engine::{Engine, EngineConfig, EngineFiles, Failure, Identity};
+pub use events::{EventBatch, EventKind, EventRef, EventSink, Interest, events_since};
+pub use hash::{KeyValueHash, KeyValueHashScan, StoreHashScan};
+pub use ids::{Change, ClusterId, LeaseId, LogIndex, MemberId, Revision, ShardId, Term};
+pub use range::{
+    Progress, RangeQuery, RangeScan, RangeSummary, Record, RecordSink, SortOrder, SortTarget,
+};
+pub use txn::TxnScan;
+pub use view::{MemberAttributes, PinnedView, ReadHandle, View};

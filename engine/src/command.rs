@@ -1,0 +1,501 @@
+//! Commands: what a batch, and so a raft entry, carries. Encoding, validation, access.
+//!
+//! A batch is a 32 byte header and frames. A frame is its length, a kind, the version of that
+//! kind's body, and the body in an alignment-free little-endian archive. All offsets inside a body
+//! are relative, so frames written on different cores are concatenated without being touched.
+//! [`FrameWriter`] writes frames from borrowed slices, [`Batch::validate`] checks a received batch
+//! once; after that access is free.
+//!
+//! Invariants:
+//! - A [`Batch`] exists only if every frame in it was checked: known kind and version, archive in
+//!   bounds, transaction tables consistent. `apply` relies on it and checks nothing again.
+//! - A transaction's nodes form a tree in which children come behind their parents: no recursion
+//!   is needed to walk it and no input can make the walk longer than the frame.
+//! - What is written here stays readable for ever: the golden bytes in the tests may gain cases,
+//!   never change.
+//! - An unknown kind or version is an error of the whole batch. Skipping it would make this
+//!   member's state differ from its peers'.
+
+mod body;
+mod txn;
+
+use std::fmt;
+use std::sync::Arc;
+
+use rkyv::rancor;
+use rkyv::ser::Serializer;
+use rkyv::ser::allocator::Arena;
+
+use crate::ids::{LeaseId, MemberId, Revision};
+use crate::limits::FRAME_SIZE_BYTES_MAX;
+use body::{ClusterVersionBody, CompactBody, DeleteRangeBody, MemberPublishBody, PutBody};
+
+pub(crate) use body::{
+    ArchivedClusterVersionBody, ArchivedCompactBody, ArchivedDeleteRangeBody,
+    ArchivedMemberPublishBody, ArchivedPutBody,
+};
+pub use txn::{CompareRef, OperationRef, TxnRef};
+pub(crate) use txn::{Operation, TxnTable};
+
+/// The version of the batch header and of the frame header.
+pub const FORMAT_VERSION: u16 = 1;
+
+/// The size of [`BatchHeader::to_bytes`].
+pub const BATCH_HEADER_SIZE_BYTES: usize = 32;
+
+/// Length (4), kind (1), version of the body (1).
+const FRAME_HEADER_SIZE_BYTES: usize = 6;
+
+/// The version of every kind's body so far.
+const BODY_VERSION: u8 = 1;
+
+/// Where a batch comes from: together with a frame's place in it this names a command for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchHeader {
+    /// The member that admitted the commands.
+    pub member: MemberId,
+    /// Drawn at that member's start, so that sequences never repeat.
+    pub boot_nonce: u64,
+    /// The sequence of the first frame; the others follow.
+    pub sequence_first: u64,
+    /// How many frames follow.
+    pub frame_count: u32,
+}
+
+impl BatchHeader {
+    /// The header's bytes, which open a batch.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; BATCH_HEADER_SIZE_BYTES] {
+        let mut bytes = [0; BATCH_HEADER_SIZE_BYTES];
+        bytes[0..2].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.frame_count.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.member.0.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.boot_nonce.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.sequence_first.to_le_bytes());
+        bytes
+    }
+
+    /// Reads a header; the error says what is wrong with it.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, CommandError> {
+        let Some(bytes) = bytes.first_chunk::<BATCH_HEADER_SIZE_BYTES>() else {
+            return Err(CommandError::BatchTooShort { size_bytes: bytes.len() });
+        };
+        let word = |at: usize| {
+            let mut word = [0; 8];
+            word.copy_from_slice(&bytes[at..at + 8]);
+            u64::from_le_bytes(word)
+        };
+        let version = u16::from_le_bytes([bytes[0], bytes[1]]);
+        if version != FORMAT_VERSION {
+            return Err(CommandError::UnknownFormat { version });
+        }
+        if bytes[2..4] != [0, 0] {
+            return Err(CommandError::HeaderReserved);
+        }
+        Ok(Self {
+            frame_count: u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
+            member: MemberId(word(8)),
+            boot_nonce: word(16),
+            sequence_first: word(24),
+        })
+    }
+}
+
+/// The kinds of commands; the number is what the disk knows them by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum CommandKind {
+    /// Store a value under a key.
+    Put = 1,
+    /// Delete a key or a range of keys.
+    DeleteRange = 2,
+    /// Compare, then do one of two lists of operations as one change.
+    Txn = 3,
+    /// Forget the history before a revision.
+    Compact = 4,
+    /// A member tells its name and its clients' URLs.
+    MemberPublish = 5,
+    /// The cluster's version changes.
+    ClusterVersionSet = 6,
+}
+
+impl CommandKind {
+    fn from_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            1 => Self::Put,
+            2 => Self::DeleteRange,
+            3 => Self::Txn,
+            4 => Self::Compact,
+            5 => Self::MemberPublish,
+            6 => Self::ClusterVersionSet,
+            _ => return None,
+        })
+    }
+}
+
+/// A put to be written into a frame; the fields mean what they mean in etcd's `PutRequest`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PutRef<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// The value; ignored with `ignore_value`.
+    pub value: &'a [u8],
+    /// The lease to attach, zero for none; ignored with `ignore_lease`.
+    pub lease: LeaseId,
+    /// Answer with the record that was replaced.
+    pub prev_kv: bool,
+    /// Keep the value the key has.
+    pub ignore_value: bool,
+    /// Keep the lease the key has.
+    pub ignore_lease: bool,
+}
+
+/// A delete to be written into a frame; the fields mean what they mean in etcd's
+/// `DeleteRangeRequest`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeleteRangeRef<'a> {
+    /// The key, or the first key of the range.
+    pub key: &'a [u8],
+    /// Empty for one key, a single zero byte for no end, else the first key behind the range.
+    pub range_end: &'a [u8],
+    /// Answer with the records that were deleted.
+    pub prev_kv: bool,
+}
+
+/// A compaction to be written into a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompactRef {
+    /// History before this revision is forgotten.
+    pub revision: Revision,
+    /// The answer waits until the sweep is finished; the sequencer acts on it, apply does not.
+    pub physical: bool,
+}
+
+/// A member's attributes to be written into a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemberPublishRef<'a> {
+    /// The member that publishes.
+    pub id: MemberId,
+    /// Its name.
+    pub name: &'a str,
+    /// Where its clients find it.
+    pub client_urls: &'a [String],
+}
+
+/// Writes frames; keeps the scratch memory of the encoder from one to the next.
+#[derive(Default)]
+pub struct FrameWriter {
+    arena: Arena,
+}
+
+impl FrameWriter {
+    /// A writer with empty scratch memory.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends a put; allocates nothing but what `frames` needs to grow.
+    pub fn push_put(&mut self, frames: &mut Vec<u8>, put: &PutRef<'_>) {
+        self.push(frames, CommandKind::Put, &PutBody::from_ref(put));
+    }
+
+    /// Appends a delete.
+    pub fn push_delete_range(&mut self, frames: &mut Vec<u8>, delete: &DeleteRangeRef<'_>) {
+        self.push(frames, CommandKind::DeleteRange, &DeleteRangeBody::from_ref(delete));
+    }
+
+    /// Appends a transaction.
+    pub fn push_txn(&mut self, frames: &mut Vec<u8>, txn: &TxnRef<'_>) {
+        self.push(frames, CommandKind::Txn, &txn::flatten(txn));
+    }
+
+    /// Appends a compaction.
+    pub fn push_compact(&mut self, frames: &mut Vec<u8>, compact: CompactRef) {
+        let body = CompactBody { revision: compact.revision.0, physical: compact.physical };
+        self.push(frames, CommandKind::Compact, &body);
+    }
+
+    /// Appends a member's attributes.
+    pub fn push_member_publish(&mut self, frames: &mut Vec<u8>, member: &MemberPublishRef<'_>) {
+        let body = MemberPublishBody {
+            id: member.id.0,
+            name: member.name,
+            client_urls: member.client_urls,
+        };
+        self.push(frames, CommandKind::MemberPublish, &body);
+    }
+
+    /// Appends a change of the cluster's version.
+    pub fn push_cluster_version_set(&mut self, frames: &mut Vec<u8>, version: &str) {
+        self.push(frames, CommandKind::ClusterVersionSet, &ClusterVersionBody { version });
+    }
+
+    fn push<B: body::Body>(&mut self, frames: &mut Vec<u8>, kind: CommandKind, body: &B) {
+        let start = frames.len();
+        frames.extend_from_slice(&[0; 4]);
+        frames.push(kind as u8);
+        frames.push(BODY_VERSION);
+        let mut serializer = Serializer::new(&mut *frames, self.arena.acquire(), ());
+        body.write(&mut serializer);
+        let size_bytes = frames.len() - start - 4;
+        assert!(size_bytes <= FRAME_SIZE_BYTES_MAX, "a frame of {size_bytes} bytes");
+        let length = u32::try_from(size_bytes).expect("the bound on frames fits 32 bits");
+        frames[start..start + 4].copy_from_slice(&length.to_le_bytes());
+    }
+}
+
+/// A command of a validated batch.
+#[derive(Clone, Copy)]
+pub(crate) enum Command<'a> {
+    Put(&'a ArchivedPutBody<'static>),
+    DeleteRange(&'a ArchivedDeleteRangeBody<'static>),
+    Txn(TxnTable<'a>),
+    Compact(&'a ArchivedCompactBody),
+    MemberPublish(&'a ArchivedMemberPublishBody<'static>),
+    ClusterVersionSet(&'a ArchivedClusterVersionBody<'static>),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Frame {
+    kind: CommandKind,
+    /// Where the body lies in the batch.
+    start: u32,
+    end: u32,
+}
+
+#[derive(Debug)]
+struct BatchInner {
+    header: BatchHeader,
+    bytes: Vec<u8>,
+    frames: Vec<Frame>,
+}
+
+/// A batch whose every frame was checked. Cheap to clone: the bytes are shared.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    inner: Arc<BatchInner>,
+}
+
+impl Batch {
+    /// Checks a whole batch once. The bytes are kept, not copied, if they come as a `Vec`.
+    pub fn validate(bytes: impl Into<Vec<u8>>) -> Result<Self, CommandError> {
+        let bytes = bytes.into();
+        let header = BatchHeader::from_bytes(&bytes)?;
+        if u32::try_from(bytes.len()).is_err() {
+            return Err(CommandError::BatchTooLong { size_bytes: bytes.len() });
+        }
+        let mut frames = Vec::new();
+        let mut at = BATCH_HEADER_SIZE_BYTES;
+        while at < bytes.len() {
+            let frame = check_frame(&bytes, at, frames.len())?;
+            at = frame.end as usize;
+            frames.push(frame);
+        }
+        if frames.len() != header.frame_count as usize {
+            return Err(CommandError::FrameCount {
+                expected: header.frame_count,
+                found: frames.len(),
+            });
+        }
+        Ok(Self { inner: Arc::new(BatchInner { header, bytes, frames }) })
+    }
+
+    /// Where the batch comes from.
+    #[must_use]
+    pub fn header(&self) -> &BatchHeader {
+        &self.inner.header
+    }
+
+    /// The number of commands.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.inner.frames.len()
+    }
+
+    /// Whether there is no command in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.inner.frames.is_empty()
+    }
+
+    /// The whole batch as it was received.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.inner.bytes
+    }
+
+    /// What kind of command stands at a place.
+    ///
+    /// # Panics
+    /// If `index` is not below [`Batch::len`].
+    #[must_use]
+    pub fn kind(&self, index: usize) -> CommandKind {
+        self.inner.frames[index].kind
+    }
+
+    pub(crate) fn command(&self, index: usize) -> Command<'_> {
+        let frame = self.inner.frames[index];
+        let body = &self.inner.bytes[frame.start as usize..frame.end as usize];
+        match frame.kind {
+            CommandKind::Put => Command::Put(body::access::<PutBody<'static>>(body)),
+            CommandKind::DeleteRange => {
+                Command::DeleteRange(body::access::<DeleteRangeBody<'static>>(body))
+            }
+            CommandKind::Txn => Command::Txn(TxnTable::access(body)),
+            CommandKind::Compact => Command::Compact(body::access::<CompactBody>(body)),
+            CommandKind::MemberPublish => {
+                Command::MemberPublish(body::access::<MemberPublishBody<'static>>(body))
+            }
+            CommandKind::ClusterVersionSet => {
+                Command::ClusterVersionSet(body::access::<ClusterVersionBody<'static>>(body))
+            }
+        }
+    }
+}
+
+/// Checks frames alone, as they are handed to the sequencer by a core that built them, and counts
+/// them: the sequencer's own guard before it proposes.
+pub fn frame_count(frames: &[u8]) -> Result<u32, CommandError> {
+    let mut at = 0;
+    let mut count = 0;
+    while at < frames.len() {
+        let (_, _, end) = frame_bounds(frames, at, count as usize)?;
+        at = end;
+        count += 1;
+    }
+    Ok(count)
+}
+
+fn frame_bounds(
+    bytes: &[u8],
+    at: usize,
+    index: usize,
+) -> Result<(usize, usize, usize), CommandError> {
+    let torn = CommandError::FrameTorn { index };
+    let length = bytes.get(at..at + 4).ok_or(torn)?.try_into().map_err(|_| torn)?;
+    let length = u32::from_le_bytes(length) as usize;
+    let end = at + 4 + length;
+    let start = at + FRAME_HEADER_SIZE_BYTES;
+    if length > FRAME_SIZE_BYTES_MAX || end < start || end > bytes.len() {
+        return Err(torn);
+    }
+    Ok((at + 4, start, end))
+}
+
+fn check_frame(bytes: &[u8], at: usize, index: usize) -> Result<Frame, CommandError> {
+    let (head, start, end) = frame_bounds(bytes, at, index)?;
+    let (kind, version) = (bytes[head], bytes[head + 1]);
+    let Some(kind) = CommandKind::from_byte(kind) else {
+        return Err(CommandError::UnknownKind { index, kind });
+    };
+    if version != BODY_VERSION {
+        return Err(CommandError::UnknownVersion { index, kind, version });
+    }
+    let body = &bytes[start..end];
+    let sound = match kind {
+        CommandKind::Put => body::is_sound::<PutBody<'static>>(body),
+        CommandKind::DeleteRange => body::is_sound::<DeleteRangeBody<'static>>(body),
+        CommandKind::Txn => TxnTable::is_sound(body),
+        CommandKind::Compact => body::is_sound::<CompactBody>(body),
+        CommandKind::MemberPublish => body::is_sound::<MemberPublishBody<'static>>(body),
+        CommandKind::ClusterVersionSet => body::is_sound::<ClusterVersionBody<'static>>(body),
+    };
+    if !sound {
+        return Err(CommandError::Malformed { index, kind });
+    }
+    let narrow = |offset: usize| u32::try_from(offset).expect("the batch's size was checked");
+    Ok(Frame { kind, start: narrow(start), end: narrow(end) })
+}
+
+/// Why a batch was refused. The member that reads such a batch from its log has to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommandError {
+    /// Shorter than a header.
+    BatchTooShort {
+        /// Its size.
+        size_bytes: usize,
+    },
+    /// Longer than offsets can say.
+    BatchTooLong {
+        /// Its size.
+        size_bytes: usize,
+    },
+    /// Written by a version of the format that this program does not know.
+    UnknownFormat {
+        /// The version it claims.
+        version: u16,
+    },
+    /// Reserved bytes of the header are in use.
+    HeaderReserved,
+    /// A frame reaches past the end, or is impossibly long.
+    FrameTorn {
+        /// Its place in the batch.
+        index: usize,
+    },
+    /// The header promised another number of frames.
+    FrameCount {
+        /// What the header says.
+        expected: u32,
+        /// What is there.
+        found: usize,
+    },
+    /// A kind this program does not know.
+    UnknownKind {
+        /// Its place in the batch.
+        index: usize,
+        /// The kind's number.
+        kind: u8,
+    },
+    /// A version of a kind that this program does not know.
+    UnknownVersion {
+        /// Its place in the batch.
+        index: usize,
+        /// The kind.
+        kind: CommandKind,
+        /// The version it claims.
+        version: u8,
+    },
+    /// The body does not hold together.
+    Malformed {
+        /// Its place in the batch.
+        index: usize,
+        /// The kind.
+        kind: CommandKind,
+    },
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BatchTooShort { size_bytes } => {
+                write!(formatter, "a batch of {size_bytes} bytes has no header")
+            }
+            Self::BatchTooLong { size_bytes } => {
+                write!(formatter, "a batch of {size_bytes} bytes is too long")
+            }
+            Self::UnknownFormat { version } => {
+                write!(formatter, "batch format {version} is unknown to this version")
+            }
+            Self::HeaderReserved => write!(formatter, "reserved header bytes are in use"),
+            Self::FrameTorn { index } => write!(formatter, "frame {index} is torn"),
+            Self::FrameCount { expected, found } => {
+                write!(formatter, "{expected} frames announced, {found} found")
+            }
+            Self::UnknownKind { index, kind } => {
+                write!(formatter, "frame {index}: kind {kind} is unknown to this version")
+            }
+            Self::UnknownVersion { index, kind, version } => {
+                write!(formatter, "frame {index}: version {version} of {kind:?} is unknown")
+            }
+            Self::Malformed { index, kind } => {
+                write!(formatter, "frame {index}: the body of {kind:?} is malformed")
+            }
+        }
+    }
+}
+
+impl std::error::Error for CommandError {}
+
+/// What the encoder answers with; it writes to memory and has nothing to fail at.
+type EncodeError = rancor::Panic;

@@ -1,0 +1,31 @@
+//! The bounds of the replicated state, and how each number was found.
+
+/// More shards than a machine has cores to own them buy nothing; the number also bounds the merge
+/// of a range over all shards.
+pub const SHARDS_MAX: u16 = 64;
+
+/// A frame longer than this cannot come from a request: requests are bounded far below it. It
+/// keeps every offset inside a frame within 32 bits with room to spare.
+pub const FRAME_SIZE_BYTES_MAX: usize = 1 << 30;
+
+/// Events of one batch that are kept for the watch cores. Over it the batch is marked as a gap and
+/// the cores read the changes from the tree instead, so one huge delete costs no memory per core.
+pub const EVENTS_SIZE_BYTES_MAX: usize = 16 << 20;
+
+/// The same bound in events, for floods of tiny ones.
+pub const EVENTS_COUNT_MAX: usize = 128 << 10;
+
+/// Keys that a range delete collects before it deletes them: enough that finding them costs little
+/// per key, few enough that one step stays short.
+pub const DELETE_CHUNK_KEYS_MAX: usize = 256;
+
+/// Past this many entries in sequence it is cheaper to descend from the root again than to step.
+pub const STEPS_BEFORE_SEEK_MAX: usize = 8;
+
+/// The compactions whose hashes are remembered; etcd's number, visible through `HashKV`.
+pub const COMPACTION_HASHES_MAX: usize = 10;
+
+/// Two shards must be possible, and a shard id must fit the type.
+const _: () = assert!(SHARDS_MAX >= 2);
+/// A chunk of a range delete has to be a fraction of what one batch of events may hold.
+const _: () = assert!(DELETE_CHUNK_KEYS_MAX < EVENTS_COUNT_MAX);
