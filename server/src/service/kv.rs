@@ -1,0 +1,239 @@
+//! The KV service: requests into command frames or reads, outcomes into answers.
+//!
+//! A write is decoded from the receive buffer, checked and written as a frame; its only copy
+//! before the log is the one into the frame. A range is encoded from the view's pages straight
+//! into the answer. What an answer needs to be encoded is in the engine's outcome alone, so nothing
+//! has to be remembered about a request while it is in the log.
+
+use engine::answer::{Answer, OperationOutcome, Outcome, OwnedRecord, ReadError, TxnOutcome};
+use engine::command::{CompactRef, FrameWriter};
+use engine::ids::Revision;
+use engine::range::{Progress, RangeQuery, RangeScan, Record, RecordSink};
+use engine::txn::TxnScan;
+use engine::view::View;
+use prost::Message;
+
+use super::decode::{self, RangeRequest, RequestOp, TxnRequest};
+use super::proto::etcdserverpb as pb;
+use super::status::Refusal;
+use super::validate::{self, RequestSizer};
+use super::wire::{self, Header};
+
+/// Checks a put and appends its frame.
+pub(super) fn push_put(
+    message: &[u8],
+    sizer: &RequestSizer,
+    writer: &mut FrameWriter,
+    frames: &mut Vec<u8>,
+) -> Result<(), Refusal> {
+    let put = decode::decode_put(message)?;
+    validate::check_put(&put)?;
+    sizer.check(message.len(), || canonical_len::<pb::PutRequest>(message))?;
+    writer.push_put(frames, &put);
+    Ok(())
+}
+
+/// Checks a delete and appends its frame.
+pub(super) fn push_delete_range(
+    message: &[u8],
+    sizer: &RequestSizer,
+    writer: &mut FrameWriter,
+    frames: &mut Vec<u8>,
+) -> Result<(), Refusal> {
+    let delete = decode::decode_delete_range(message)?;
+    validate::check_delete_range(&delete)?;
+    sizer.check(message.len(), || canonical_len::<pb::DeleteRangeRequest>(message))?;
+    writer.push_delete_range(frames, &delete);
+    Ok(())
+}
+
+/// Appends the frame of a compaction; whether the revision will do is the engine's to say.
+pub(super) fn push_compaction(
+    message: &[u8],
+    writer: &mut FrameWriter,
+    frames: &mut Vec<u8>,
+) -> Result<(), Refusal> {
+    let compaction = decode::decode_compaction(message)?;
+    let revision = Revision(compaction.revision);
+    writer.push_compact(frames, CompactRef { revision, physical: compaction.physical });
+    Ok(())
+}
+
+/// What became of a transaction.
+pub(super) enum TxnAction {
+    /// It writes: its frame was appended.
+    Pushed,
+    /// It only reads, and need not go through the log.
+    Read {
+        /// The transaction, ready to run on a view.
+        scan: TxnScan,
+        /// Every range in it may be stale.
+        serializable: bool,
+    },
+}
+
+/// Checks a transaction and appends its frame, unless it only reads.
+pub(super) fn push_txn(
+    message: &[u8],
+    ops_max: usize,
+    sizer: &RequestSizer,
+    writer: &mut FrameWriter,
+    frames: &mut Vec<u8>,
+) -> Result<TxnAction, Refusal> {
+    let request = decode::decode_txn(message)?;
+    let reads = reads_only(&request);
+    let txn = validate::check_txn(request, ops_max)?;
+    if let Some(serializable) = reads {
+        return Ok(TxnAction::Read { scan: TxnScan::new(&txn), serializable });
+    }
+    sizer.check(message.len(), || canonical_len::<pb::TxnRequest>(message))?;
+    writer.push_txn(frames, &txn);
+    Ok(TxnAction::Pushed)
+}
+
+/// `Some` if both branches hold ranges and nothing else; inside, whether all are serializable. A
+/// nested transaction counts as a write even if it only reads, and an empty transaction as a
+/// serializable read: both are etcd's rules.
+fn reads_only(txn: &TxnRequest<'_>) -> Option<bool> {
+    let mut serializable = true;
+    for op in txn.success.iter().chain(&txn.failure) {
+        let RequestOp::Range(range) = op else { return None };
+        serializable &= range.serializable;
+    }
+    Some(serializable)
+}
+
+/// What our own encoder would make of a message: only asked for near the size limit.
+fn canonical_len<M: Message + Default>(message: &[u8]) -> Option<usize> {
+    M::decode(message).ok().map(|message| message.encoded_len())
+}
+
+/// A range in the course of being answered, and the answer so far.
+pub(super) struct RangeRead {
+    scan: RangeScan,
+    begun: bool,
+}
+
+impl RangeRead {
+    /// Checks a range and makes it ready to run.
+    pub(super) fn new(request: &RangeRequest<'_>) -> Result<Self, Refusal> {
+        let query: RangeQuery<'_> = validate::check_range(request)?;
+        Ok(Self { scan: RangeScan::new(&query), begun: false })
+    }
+
+    /// Goes on; `out` holds what the steps before appended. Refused in the first step or never,
+    /// but for damage and for a compaction that overtakes the scan.
+    pub(super) fn step(
+        &mut self,
+        view: &View,
+        header: Header,
+        budget: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<Progress, ReadError> {
+        if !self.begun {
+            // The scan reads at the revision of the first view it sees, and this is it.
+            wire::put_header(out, &Header { revision: view.revision.0, ..header });
+            self.begun = true;
+        }
+        let progress = self.scan.step(view, budget, &mut RecordEncoder { out })?;
+        if progress == Progress::Done {
+            let summary = self.scan.summary();
+            wire::put_bool(out, 3, summary.more);
+            wire::put_int64(out, 4, summary.count);
+        }
+        Ok(progress)
+    }
+}
+
+/// Appends the records of a range to its answer.
+struct RecordEncoder<'o> {
+    out: &'o mut Vec<u8>,
+}
+
+impl RecordSink for RecordEncoder<'_> {
+    fn record(&mut self, record: Record<'_>) {
+        wire::put_record(self.out, 2, &record);
+    }
+}
+
+/// Appends the answer to a command; `header` lacks the revision, which the answer knows.
+pub(super) fn put_answer(out: &mut Vec<u8>, header: Header, answer: &Answer) -> Result<(), Refusal> {
+    let header = Header { revision: answer.revision.0, ..header };
+    match &answer.outcome {
+        Outcome::Rejected(rejection) => return Err(Refusal::Rejected(*rejection)),
+        Outcome::Put { prev } => put_put_response(out, &header, prev.as_ref()),
+        Outcome::DeleteRange { deleted, prevs } => {
+            put_delete_response(out, &header, *deleted, prevs);
+        }
+        Outcome::Txn(txn) => {
+            wire::put_header(out, &header);
+            put_txn_outcome(out, txn);
+        }
+        Outcome::Compacted | Outcome::System => wire::put_header(out, &header),
+    }
+    Ok(())
+}
+
+/// Appends the answer to a transaction that only read.
+pub(super) fn put_txn_read(out: &mut Vec<u8>, header: Header, scan: TxnScan) {
+    wire::put_header(out, &Header { revision: scan.revision().0, ..header });
+    put_txn_outcome(out, &scan.into_outcome());
+}
+
+fn put_put_response(out: &mut Vec<u8>, header: &Header, prev: Option<&OwnedRecord>) {
+    wire::put_header(out, header);
+    if let Some(prev) = prev {
+        wire::put_record(out, 2, &prev.as_record());
+    }
+}
+
+fn put_delete_response(
+    out: &mut Vec<u8>,
+    header: &Header,
+    deleted: i64,
+    prevs: &[OwnedRecord],
+) {
+    wire::put_header(out, header);
+    wire::put_int64(out, 2, deleted);
+    for prev in prevs {
+        wire::put_record(out, 3, &prev.as_record());
+    }
+}
+
+/// The fields of a `TxnResponse` behind its header. Nesting is as deep as decoding allowed.
+fn put_txn_outcome(out: &mut Vec<u8>, txn: &TxnOutcome) {
+    wire::put_bool(out, 2, txn.succeeded);
+    for response in &txn.responses {
+        wire::put_nested(out, 3, |out| put_operation_outcome(out, response));
+    }
+}
+
+/// The one field of a `ResponseOp`. Headers inside a transaction say the revision and nothing
+/// else; a nested transaction's own header is there and empty.
+fn put_operation_outcome(out: &mut Vec<u8>, response: &OperationOutcome) {
+    let inner = |revision: &Revision| Header { revision: revision.0, ..Header::default() };
+    match response {
+        OperationOutcome::Range { revision, records, count, more } => {
+            wire::put_nested(out, 1, |out| {
+                wire::put_header(out, &inner(revision));
+                for record in records {
+                    wire::put_record(out, 2, &record.as_record());
+                }
+                wire::put_bool(out, 3, *more);
+                wire::put_int64(out, 4, *count);
+            });
+        }
+        OperationOutcome::Put { revision, prev } => wire::put_nested(out, 2, |out| {
+            put_put_response(out, &inner(revision), prev.as_ref());
+        }),
+        OperationOutcome::DeleteRange { revision, deleted, prevs } => {
+            wire::put_nested(out, 3, |out| {
+                put_delete_response(out, &inner(revision), *deleted, prevs);
+            });
+        }
+        OperationOutcome::Txn(txn) => wire::put_nested(out, 4, |out| {
+            wire::put_header(out, &Header::default());
+            put_txn_outcome(out, txn);
+        }),
+    }
+}

@@ -1,0 +1,19 @@
+//! What the API means: validation, reads, answers, watches. Sans-IO.
+//!
+//! [`dispatch`] is the door for unary calls, [`watch`] for watch streams; both are owned by a
+//! front-end core and see no socket, no clock and no other core. [`status`] is the only place that
+//! knows the texts clients match on.
+
+pub mod decode;
+pub mod dispatch;
+pub mod method;
+pub mod node_state;
+pub mod proto;
+pub mod status;
+pub mod validate;
+pub mod wire;
+
+mod cluster;
+mod health;
+mod kv;
+mod maintenance;

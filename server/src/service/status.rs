@@ -1,0 +1,153 @@
+//! The one table from what went wrong to the code and text on the wire.
+//!
+//! Clients match on the text, many of them instead of the code, so both are etcd's to the byte.
+//! Nothing else in the server writes such a text.
+
+use engine::answer::Rejection;
+use prost::DecodeError;
+
+use super::method::Method;
+use super::wire::Malformed;
+use crate::frontend::grpc::status::Code;
+
+/// Why a request gets a status instead of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The message is not protobuf.
+    Malformed,
+    /// A string in the message is not UTF-8.
+    NotUtf8,
+    /// The client's version in the call's metadata is not UTF-8.
+    InvalidClientApiVersion,
+    /// No key was given.
+    EmptyKey,
+    /// A value came along with `ignore_value`.
+    ValueProvided,
+    /// A lease came along with `ignore_lease`.
+    LeaseProvided,
+    /// A transaction has more operations than allowed.
+    TooManyOps,
+    /// A transaction would change a key twice.
+    DuplicateKey,
+    /// An operation of a transaction says nothing.
+    EmptyOp,
+    /// An unknown sort order or target.
+    InvalidSortOption,
+    /// The command would be larger than a raft entry may be.
+    RequestTooLarge,
+    /// The engine said no.
+    Rejected(Rejection),
+    /// The pages under the store could not be read.
+    Corrupt,
+    /// The RPC exists but is not served by this version.
+    Unimplemented(Method),
+    /// The health service knows nothing of that name.
+    UnknownHealthService,
+    /// The command's fate is unknown: it may or may not have been committed.
+    TimedOut,
+    /// As above; the leader was lost meanwhile.
+    TimedOutLeaderFailed,
+    /// The member knows no leader.
+    NoLeader,
+    /// The leader changed under the request.
+    LeaderChanged,
+    /// This member is going down.
+    Stopped,
+    /// Too much was committed and not yet applied, or too much is waiting to be admitted.
+    TooManyRequests,
+}
+
+impl From<Malformed> for Refusal {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
+}
+
+impl From<DecodeError> for Refusal {
+    fn from(error: DecodeError) -> Self {
+        // The generated decoder has one type for all its errors; only the text tells this one.
+        if error.to_string().contains("UTF-8") { Self::NotUtf8 } else { Self::Malformed }
+    }
+}
+
+/// The code and the text a refusal has on the wire.
+pub const fn status_of(refusal: Refusal) -> (Code, &'static str) {
+    use Refusal as R;
+    match refusal {
+        // The space is a no-break space: Go's protobuf writes one or the other, by the build, so
+        // that nobody compares; etcd's release has this one and so have we.
+        R::Malformed => (
+            Code::Internal,
+            "grpc: error unmarshalling request: proto:\u{a0}cannot parse invalid wire-format data",
+        ),
+        R::NotUtf8 => (
+            Code::Internal,
+            "grpc: error unmarshalling request: string field contains invalid UTF-8",
+        ),
+        R::InvalidClientApiVersion => {
+            (Code::InvalidArgument, "etcdserver: invalid client api version")
+        }
+        R::EmptyKey => (Code::InvalidArgument, "etcdserver: key is not provided"),
+        R::ValueProvided => (Code::InvalidArgument, "etcdserver: value is provided"),
+        R::LeaseProvided => (Code::InvalidArgument, "etcdserver: lease is provided"),
+        R::TooManyOps => {
+            (Code::InvalidArgument, "etcdserver: too many operations in txn request")
+        }
+        R::DuplicateKey => {
+            (Code::InvalidArgument, "etcdserver: duplicate key given in txn request")
+        }
+        R::EmptyOp => (Code::InvalidArgument, "etcdserver: key not found"),
+        R::InvalidSortOption => (Code::InvalidArgument, "etcdserver: invalid sort option"),
+        R::RequestTooLarge => (Code::InvalidArgument, "etcdserver: request is too large"),
+        R::Rejected(rejection) => status_of_rejection(rejection),
+        R::Corrupt => (Code::DataLoss, "etcdserver: corrupt cluster"),
+        R::Unimplemented(method) => (Code::Unimplemented, method.unimplemented_text()),
+        R::UnknownHealthService => (Code::NotFound, "unknown service"),
+        R::TimedOut => (Code::Unavailable, "etcdserver: request timed out"),
+        R::TimedOutLeaderFailed => (
+            Code::Unavailable,
+            "etcdserver: request timed out, possibly due to previous leader failure",
+        ),
+        R::NoLeader => (Code::Unavailable, "etcdserver: no leader"),
+        R::LeaderChanged => (Code::Unavailable, "etcdserver: leader changed"),
+        R::Stopped => (Code::Unavailable, "etcdserver: server stopped"),
+        // Not ResourceExhausted: etcd forgets this one in its own table and answers Unknown.
+        R::TooManyRequests => (Code::Unknown, "etcdserver: too many requests"),
+    }
+}
+
+const fn status_of_rejection(rejection: Rejection) -> (Code, &'static str) {
+    match rejection {
+        Rejection::Compacted => {
+            (Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted")
+        }
+        Rejection::FutureRevision => {
+            (Code::OutOfRange, "etcdserver: mvcc: required revision is a future revision")
+        }
+        Rejection::KeyNotFound => (Code::InvalidArgument, "etcdserver: key not found"),
+        Rejection::LeaseNotFound => (Code::NotFound, "etcdserver: requested lease not found"),
+        Rejection::NoSpace => {
+            (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded")
+        }
+    }
+}
+
+/// What a watch that cannot be created is told; these travel in a response, not in a status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WatchRefusal {
+    /// A negative start revision.
+    Compacted,
+    /// The range holds no key.
+    EmptyRange,
+    /// The stream has a watch of that id.
+    DuplicateId,
+}
+
+/// The `cancel_reason` of a watch that cannot be created.
+pub const fn cancel_reason_of(refusal: WatchRefusal) -> &'static str {
+    match refusal {
+        WatchRefusal::Compacted => "etcdserver: mvcc: required revision has been compacted",
+        WatchRefusal::EmptyRange => "mvcc: watcher range is empty",
+        WatchRefusal::DuplicateId => "mvcc: duplicate watch ID provided on the WatchStream",
+    }
+}

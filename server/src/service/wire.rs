@@ -1,0 +1,302 @@
+//! Protobuf by hand, for the messages that come and go by the hundred thousand.
+//!
+//! [`Fields`] walks a received message without copying: bytes are handed out as slices of the
+//! receive buffer. The `put_*` functions append to an answer that the caller owns; they leave out
+//! zero fields, so that what they write equals byte for byte what a generated encoder writes.
+//!
+//! Invariants:
+//! - Any bytes are either walked to their end or refused; nothing received can panic in here.
+//! - A field of a known number and an unexpected wire type is skipped like an unknown field. That
+//!   is how Go's protobuf reads it, and so what clients of etcd can have come to rely on.
+
+use engine::range::Record;
+
+use super::proto::etcdserverpb as pb;
+
+/// Bytes that are not a protobuf message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed;
+
+/// What a field of a message holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Value<'a> {
+    /// An integer, an enum or a bool.
+    Varint(u64),
+    /// Bytes, a string or a nested message.
+    Bytes(&'a [u8]),
+    /// Fixed-width numbers and groups: none of our messages has any.
+    Skipped,
+}
+
+impl<'a> Value<'a> {
+    /// Stores an integer; a value of another wire type is an unknown field.
+    pub(super) fn set_int64(self, target: &mut i64) {
+        if let Self::Varint(number) = self {
+            *target = number.cast_signed();
+        }
+    }
+
+    /// Stores an enum's number, whether it is a known one or not.
+    pub(super) fn set_enum(self, target: &mut i32) {
+        if let Self::Varint(number) = self {
+            *target = truncate_enum(number);
+        }
+    }
+
+    /// Stores a bool.
+    pub(super) fn set_bool(self, target: &mut bool) {
+        if let Self::Varint(number) = self {
+            *target = number != 0;
+        }
+    }
+
+    /// Stores bytes without copying them.
+    pub(super) fn set_bytes(self, target: &mut &'a [u8]) {
+        if let Self::Bytes(bytes) = self {
+            *target = bytes;
+        }
+    }
+}
+
+/// Enums are 32 bits wide and sign-extended on the wire; the format says to drop the upper half.
+#[allow(clippy::cast_possible_truncation)]
+const fn truncate_enum(number: u64) -> i32 {
+    number as i32
+}
+
+/// The fields of one message, in the order of their arrival.
+pub(super) struct Fields<'a> {
+    bytes: &'a [u8],
+}
+
+/// The largest number a field can have.
+const FIELD_NUMBER_MAX: u64 = (1 << 29) - 1;
+
+/// Groups within groups, which only an unknown field can hold. Go allows ten thousand; nobody has
+/// been seen to send one, and our stack is smaller.
+const GROUP_DEPTH_MAX: usize = 64;
+
+impl<'a> Fields<'a> {
+    /// A walk over a message.
+    pub(super) const fn of(bytes: &'a [u8]) -> Self {
+        Self { bytes }
+    }
+
+    /// The next field; `None` at the message's end.
+    pub(super) fn next(&mut self) -> Result<Option<(u64, Value<'a>)>, Malformed> {
+        if self.bytes.is_empty() {
+            return Ok(None);
+        }
+        let (number, wire_type) = self.tag()?;
+        let value = self.value(number, wire_type, GROUP_DEPTH_MAX)?;
+        Ok(Some((number, value)))
+    }
+
+    fn tag(&mut self) -> Result<(u64, u64), Malformed> {
+        let tag = self.varint()?;
+        let number = tag >> 3;
+        if number == 0 || number > FIELD_NUMBER_MAX {
+            return Err(Malformed);
+        }
+        Ok((number, tag & 7))
+    }
+
+    fn value(&mut self, number: u64, wire_type: u64, depth: usize) -> Result<Value<'a>, Malformed> {
+        match wire_type {
+            0 => self.varint().map(Value::Varint),
+            1 => self.take(8).map(|_| Value::Skipped),
+            2 => {
+                let len = usize::try_from(self.varint()?).map_err(|_| Malformed)?;
+                self.take(len).map(Value::Bytes)
+            }
+            3 => self.skip_group(number, depth),
+            5 => self.take(4).map(|_| Value::Skipped),
+            _ => Err(Malformed),
+        }
+    }
+
+    fn skip_group(&mut self, group: u64, depth: usize) -> Result<Value<'a>, Malformed> {
+        let depth = depth.checked_sub(1).ok_or(Malformed)?;
+        loop {
+            let (number, wire_type) = self.tag()?;
+            if wire_type == 4 {
+                return if number == group { Ok(Value::Skipped) } else { Err(Malformed) };
+            }
+            self.value(number, wire_type, depth)?;
+        }
+    }
+
+    fn varint(&mut self) -> Result<u64, Malformed> {
+        // Nearly all tags and lengths are one byte.
+        if let [byte @ 0..=0x7f, rest @ ..] = self.bytes {
+            self.bytes = rest;
+            return Ok(u64::from(*byte));
+        }
+        let mut number = 0;
+        for (index, byte) in self.bytes.iter().take(10).enumerate() {
+            if index == 9 && *byte > 1 {
+                return Err(Malformed);
+            }
+            number |= u64::from(byte & 0x7f) << (7 * index);
+            if *byte < 0x80 {
+                self.bytes = &self.bytes[index + 1..];
+                return Ok(number);
+            }
+        }
+        Err(Malformed)
+    }
+
+    fn take(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
+        let (taken, rest) = self.bytes.split_at_checked(len).ok_or(Malformed)?;
+        self.bytes = rest;
+        Ok(taken)
+    }
+}
+
+/// The size of a number on the wire.
+pub(super) const fn varint_len(number: u64) -> usize {
+    let bits = 64 - (number | 1).leading_zeros() as usize;
+    bits.div_ceil(7)
+}
+
+/// Appends a number.
+pub(super) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(low_byte(number) | 0x80);
+        number >>= 7;
+    }
+    out.push(low_byte(number));
+}
+
+const fn low_byte(number: u64) -> u8 {
+    number.to_le_bytes()[0]
+}
+
+const WIRE_VARINT: u64 = 0;
+const WIRE_BYTES: u64 = 2;
+
+/// Appends an unsigned field unless it is zero.
+pub(super) fn put_uint64(out: &mut Vec<u8>, field: u64, number: u64) {
+    if number != 0 {
+        put_varint(out, field << 3 | WIRE_VARINT);
+        put_varint(out, number);
+    }
+}
+
+/// Appends a signed field unless it is zero.
+pub(super) fn put_int64(out: &mut Vec<u8>, field: u64, number: i64) {
+    put_uint64(out, field, number.cast_unsigned());
+}
+
+/// Appends a bool unless it is false.
+pub(super) fn put_bool(out: &mut Vec<u8>, field: u64, set: bool) {
+    put_uint64(out, field, u64::from(set));
+}
+
+/// Appends bytes or a string unless there are none.
+pub(super) fn put_bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
+    if !bytes.is_empty() {
+        put_len(out, field, bytes.len());
+        out.extend_from_slice(bytes);
+    }
+}
+
+/// Opens a field of `len` bytes.
+pub(super) fn put_len(out: &mut Vec<u8>, field: u64, len: usize) {
+    put_varint(out, field << 3 | WIRE_BYTES);
+    put_varint(out, len as u64);
+}
+
+/// Appends a nested message whose size is known only once it is written. One byte is left for the
+/// length; a longer message is moved up, which costs a copy of what was just written and spares a
+/// walk over it to count first.
+pub(super) fn put_nested(out: &mut Vec<u8>, field: u64, write: impl FnOnce(&mut Vec<u8>)) {
+    put_varint(out, field << 3 | WIRE_BYTES);
+    let start = out.len() + 1;
+    out.push(0);
+    write(out);
+    close_nested(out, start);
+}
+
+/// Fixes the length of a nested message that begins at `start`, behind one byte left for it.
+pub(super) fn close_nested(out: &mut Vec<u8>, start: usize) {
+    let len = out.len() - start;
+    let extra = varint_len(len as u64) - 1;
+    if extra > 0 {
+        let end = out.len();
+        out.resize(end + extra, 0);
+        out.copy_within(start..end, start + extra);
+    }
+    let mut rest = len as u64;
+    for byte in &mut out[start - 1..start + extra] {
+        *byte = low_byte(rest) | 0x80;
+        rest >>= 7;
+    }
+    out[start + extra - 1] &= 0x7f;
+}
+
+/// What stands first in nearly every answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// The cluster's id.
+    pub cluster_id: u64,
+    /// The id of the member that answers.
+    pub member_id: u64,
+    /// The store's revision for this answer; zero is left out.
+    pub revision: i64,
+    /// The answering member's raft term.
+    pub raft_term: u64,
+}
+
+impl Header {
+    /// The header as a message, for the answers that are seldom enough to be generated.
+    pub(super) fn to_proto(self, revision: i64) -> pb::ResponseHeader {
+        pb::ResponseHeader {
+            cluster_id: self.cluster_id,
+            member_id: self.member_id,
+            revision,
+            raft_term: self.raft_term,
+        }
+    }
+}
+
+/// Appends a header as field 1, where every answer has it.
+pub(super) fn put_header(out: &mut Vec<u8>, header: &Header) {
+    put_nested(out, 1, |out| {
+        put_uint64(out, 1, header.cluster_id);
+        put_uint64(out, 2, header.member_id);
+        put_int64(out, 3, header.revision);
+        put_uint64(out, 4, header.raft_term);
+    });
+}
+
+const fn int64_field_len(number: i64) -> usize {
+    if number == 0 { 0 } else { 1 + varint_len(number.cast_unsigned()) }
+}
+
+const fn bytes_field_len(len: usize) -> usize {
+    if len == 0 { 0 } else { 1 + varint_len(len as u64) + len }
+}
+
+/// The size of a record as a `KeyValue`.
+pub(super) const fn record_len(record: &Record<'_>) -> usize {
+    bytes_field_len(record.key.len())
+        + int64_field_len(record.create_revision.0)
+        + int64_field_len(record.mod_revision.0)
+        + int64_field_len(record.version)
+        + bytes_field_len(record.value.len())
+        + int64_field_len(record.lease.0)
+}
+
+/// Appends a record as a nested `KeyValue`.
+pub(super) fn put_record(out: &mut Vec<u8>, field: u64, record: &Record<'_>) {
+    let len = record_len(record);
+    out.reserve(len + 11);
+    put_len(out, field, len);
+    put_bytes(out, 1, record.key);
+    put_int64(out, 2, record.create_revision.0);
+    put_int64(out, 3, record.mod_revision.0);
+    put_int64(out, 4, record.version);
+    put_bytes(out, 5, record.value);
+    put_int64(out, 6, record.lease.0);
+}
