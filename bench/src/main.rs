@@ -1,3 +1,46 @@
-//! The load generator and side-by-side harness.
+//! The load generator and side-by-side harness: it speaks the wire only and links no other crate of
+//! the workspace, so that it measures and checks any server of etcd's v3 API alike.
+//!
+//! It exits with 0 when all went well, with 1 when an answer was wrong, an operation failed or an
+//! expectation was missed, and with 2 when it could not do what it was asked to.
 
-fn main() {}
+mod client;
+mod failure;
+mod load;
+mod proto;
+mod report;
+mod run;
+mod schedule;
+mod workload;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Loads a server of etcd's v3 API, checks every answer and compares servers.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run one workload against a running server.
+    Load(load::LoadArgs),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Load(args) => load::command(&args),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(failure) => {
+            eprintln!("bench: {failure}");
+            ExitCode::from(2)
+        }
+    }
+}
