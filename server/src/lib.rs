@@ -2,3 +2,6 @@
 
 pub mod raft;
 pub mod runtime;
+pub mod mail;
+pub mod node;
+pub mod sequencer;

@@ -333,12 +333,7 @@ mod tests {
             })
             .collect();
         store.append(&entries);
-        store.set_hard_state(HardState {
-            term: 2,
-            vote: 7,
-            commit: 2,
-            ..HardState::default()
-        });
+        store.set_hard_state(HardState { term: 2, vote: 7, commit: 2, ..HardState::default() });
         store.restart(LogIndex(3));
         let mut consensus = consensus(store, 3);
         consensus.campaign();

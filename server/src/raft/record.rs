@@ -100,18 +100,23 @@ pub fn decode_state(body: &[u8]) -> Result<HardState, RecordError> {
     }
     let state = rkyv::from_bytes::<StateBody, rancor::Failure>(body)
         .map_err(|_| RecordError { reason: "a hard state record is invalid" })?;
-    Ok(HardState { term: state.term, vote: state.vote, commit: state.commit, ..HardState::default() })
+    Ok(HardState {
+        term: state.term,
+        vote: state.vote,
+        commit: state.commit,
+        ..HardState::default()
+    })
 }
 
 fn encode<const N: usize, T>(value: &T) -> [u8; N]
 where
     T: for<'a> Serialize<
-            rkyv::api::high::HighSerializer<
-                rkyv::util::AlignedVec,
-                rkyv::ser::allocator::ArenaHandle<'a>,
-                rancor::Failure,
-            >,
+        rkyv::api::high::HighSerializer<
+            rkyv::util::AlignedVec,
+            rkyv::ser::allocator::ArenaHandle<'a>,
+            rancor::Failure,
         >,
+    >,
 {
     let bytes = rkyv::to_bytes::<rancor::Failure>(value).expect("a flat struct always encodes");
     bytes.as_slice().try_into().expect("the archived size is asserted at compile time")

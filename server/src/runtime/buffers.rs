@@ -56,8 +56,7 @@ impl BufferRing {
     /// # Errors
     /// The kernel's, when memory or the registration is refused.
     pub fn register(ring: &IoUring) -> io::Result<Self> {
-        let entries =
-            MmapMut::map_anon(usize::from(BUFFER_COUNT) * std::mem::size_of::<BufRingEntry>())?;
+        let entries = MmapMut::map_anon(usize::from(BUFFER_COUNT) * size_of::<BufRingEntry>())?;
         let memory = MmapMut::map_anon(usize::from(BUFFER_COUNT) * BUFFER_SIZE_BYTES)?;
         let address = entries.as_ptr() as u64;
         // SAFETY: the mapping is page-aligned, long enough for BUFFER_COUNT entries, and lives in

@@ -4,6 +4,13 @@
 //! done. The stages themselves live elsewhere and see none of this.
 
 pub mod buffers;
+pub mod disk_helper;
+pub mod executor;
+pub mod files;
+pub mod log_disk;
+pub mod placement;
+pub mod post;
 pub mod reactor;
+pub mod signals;
 pub mod slab;
 pub mod wake;

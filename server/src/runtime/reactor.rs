@@ -488,8 +488,8 @@ impl Reactor {
 
     fn handle_write(&mut self, index: u32, result: i32) {
         let write = self.writes.remove(index);
-        let result =
-            usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(result.wrapping_neg()));
+        let result = usize::try_from(result)
+            .map_err(|_| io::Error::from_raw_os_error(result.wrapping_neg()));
         self.events.push_back(Event::Written { token: write.token, result });
     }
 
@@ -624,8 +624,9 @@ impl std::fmt::Display for ReactorError {
             Some(libc::ENOSYS) => {
                 formatter.write_str(" (this kernel or sandbox has no io_uring; ringd requires it)")
             }
-            Some(libc::ENOMEM) => formatter
-                .write_str(" (out of lockable memory: raise the memlock limit, ulimit -l)"),
+            Some(libc::ENOMEM) => {
+                formatter.write_str(" (out of lockable memory: raise the memlock limit, ulimit -l)")
+            }
             Some(libc::EINVAL) => {
                 formatter.write_str(" (the kernel is too old: Linux 6.1 or newer is required)")
             }

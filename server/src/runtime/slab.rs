@@ -60,7 +60,9 @@ impl<T> Slab<T> {
 
     /// All values with their places.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut T)> {
-        (0u32..).zip(self.places.iter_mut()).filter_map(|(index, place)| Some((index, place.as_mut()?)))
+        (0u32..)
+            .zip(self.places.iter_mut())
+            .filter_map(|(index, place)| Some((index, place.as_mut()?)))
     }
 }
 

@@ -1,0 +1,505 @@
+//! The log core: sequencer, raft, log and engine of one member, joined into one state machine.
+//!
+//! It is sans-IO. A turn of its owner's loop is: `handle_*` for all that happened, then
+//! [`LogCore::order`] (batches into raft, raft's entries into the log), then the log's operations
+//! are polled *and submitted*, and only then [`LogCore::apply`]: the disk syncs batch n + 1 while
+//! batch n is applied.
+//!
+//! Invariants:
+//! - An answer to a write leaves only after its entry is durable, applied and published.
+//! - Entries are applied in log order, each once; the engine's applied index says which.
+//! - A linearizable read leaves only after the view its round asks for is published.
+//! - Any failure of the disk, the log or the engine ends the member: the owner stops the process.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::ids::{LogIndex, MemberId, Revision, Term};
+use engine::{Answer, Batch, Engine, Progress};
+use raft::eraftpb::{Entry, EntryType};
+use wal::{Lsn, RecordKind, Writer};
+
+use super::checkpoint::{CheckpointPolicy, Cost};
+use super::failure::Failure;
+use super::shared::{Status, StatusCopy, WatchInterest};
+use crate::mail::{Ask, FrontendId, Reply, Slot, Unavailable, Verdict};
+use crate::raft::record::{KIND_ENTRY, encode_entry_head, encode_state};
+use crate::raft::{Consensus, Work};
+use crate::sequencer::batch::{Batcher, Ticket};
+use crate::sequencer::read_index::ReadIndex;
+
+/// Keys that one call of [`LogCore::apply`] may touch before it returns to the loop: a few
+/// milliseconds, well below a heartbeat.
+pub const APPLY_KEYS_MAX: usize = 4096;
+/// Keys that a step of a background sweep may touch: a fraction of a millisecond, so that a batch
+/// that arrives meanwhile hardly waits.
+pub const BACKGROUND_KEYS_MAX: usize = 256;
+/// Log that is kept behind the newest checkpoint, for followers that lag: they catch up from it
+/// without a snapshot.
+pub const CATCH_UP_SIZE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// The stages that a start has made ready.
+pub struct Stages {
+    /// raft, restarted on the log's tail.
+    pub consensus: Consensus,
+    /// The log, recovered.
+    pub wal: Writer,
+    /// The state machine, at its applied index.
+    pub engine: Engine,
+    /// This member.
+    pub member: MemberId,
+    /// Drawn at this start.
+    pub boot_nonce: u64,
+    /// After which a read without a confirmed round is given up.
+    pub request_timeout: Duration,
+    /// Where the entries recovered from the log begin, oldest first.
+    pub retained: VecDeque<(LogIndex, Lsn)>,
+}
+
+/// The joined state machine.
+pub struct LogCore {
+    consensus: Consensus,
+    wal: Writer,
+    engine: Engine,
+    batcher: Batcher,
+    reads: ReadIndex,
+    checkpoint: CheckpointPolicy,
+    status: Arc<Status>,
+    interest: Arc<WatchInterest>,
+    replies: Vec<Reply>,
+    /// Works whose entries or hard state are in the log but not durable yet.
+    unsynced: VecDeque<Unsynced>,
+    writes_unsynced: usize,
+    committed: VecDeque<Entry>,
+    applying: Option<Applying>,
+    /// Where each entry's record begins, for retention.
+    retained: VecDeque<(LogIndex, Lsn)>,
+    answers: Vec<Answer>,
+    lost: Vec<Ticket>,
+    /// The revision of the view that readers see.
+    published: Revision,
+    stopping: bool,
+}
+
+struct Unsynced {
+    number: u64,
+    end: Lsn,
+    is_write: bool,
+}
+
+struct Applying {
+    index: LogIndex,
+    term: Term,
+    commands: usize,
+}
+
+impl LogCore {
+    /// Joins the stages; there are `frontends` front-ends.
+    #[must_use]
+    pub fn new(
+        stages: Stages,
+        frontends: usize,
+        status: Arc<Status>,
+        interest: Arc<WatchInterest>,
+    ) -> Self {
+        let Stages { consensus, wal, engine, member, boot_nonce, request_timeout, retained } =
+            stages;
+        Self {
+            published: engine.revision(),
+            consensus,
+            wal,
+            engine,
+            batcher: Batcher::new(member, boot_nonce),
+            reads: ReadIndex::new(member, boot_nonce, request_timeout),
+            checkpoint: CheckpointPolicy::default(),
+            status,
+            interest,
+            replies: (0..frontends).map(|_| Reply::default()).collect(),
+            unsynced: VecDeque::new(),
+            writes_unsynced: 0,
+            committed: VecDeque::new(),
+            applying: None,
+            retained,
+            answers: Vec::new(),
+            lost: Vec::new(),
+            stopping: false,
+        }
+    }
+
+    /// Stands for election at once if nobody else can.
+    pub fn start(&mut self) {
+        if self.consensus.is_sole_voter() {
+            self.consensus.campaign();
+        }
+    }
+
+    /// Takes a letter of a front-end.
+    pub fn handle_ask(&mut self, frontend: FrontendId, ask: &Ask, now: Duration) {
+        if self.stopping {
+            let reply = &mut self.replies[frontend.place()];
+            let refusal = Unavailable::Stopped;
+            let verdict = |&slot: &Slot| (slot, Verdict::Unavailable(refusal));
+            reply.answers.extend(ask.slots.iter().map(verdict));
+            reply.reads_failed.extend(ask.reads.iter().map(|&slot| (slot, refusal)));
+            return;
+        }
+        self.batcher.handle_commands(frontend, &ask.frames, &ask.slots);
+        for &slot in &ask.reads {
+            self.reads.handle_read(Ticket { frontend, slot }, now);
+        }
+    }
+
+    /// An operation of the log ended.
+    ///
+    /// # Errors
+    /// The disk failed: nothing more may be acknowledged.
+    pub fn handle_log_completion(
+        &mut self,
+        id: wal::OpId,
+        result: Result<wal::Completion, wal::DiskError>,
+    ) -> Result<(), Failure> {
+        Ok(self.wal.handle_completion(id, result)?)
+    }
+
+    /// An operation of the engine ended.
+    ///
+    /// # Errors
+    /// The disk failed under a checkpoint.
+    pub fn handle_engine_completion(
+        &mut self,
+        completion: engine::page::disk::Completion,
+    ) -> Result<(), Failure> {
+        let durable_before = self.engine.durable();
+        self.engine.handle_disk_completion(completion)?;
+        if self.engine.durable() != durable_before {
+            self.release_log();
+        }
+        Ok(())
+    }
+
+    /// A heartbeat interval passed.
+    pub fn handle_tick(&mut self, now: Duration) {
+        self.consensus.handle_tick();
+        self.reads.handle_tick(now);
+        while let Some(ticket) = self.reads.poll_failed() {
+            let reply = &mut self.replies[ticket.frontend.place()];
+            reply.reads_failed.push((ticket.slot, Unavailable::TimedOut));
+        }
+        self.wal.retry_spare();
+        if self.checkpoint.is_due(now, self.engine.dirty_bytes()) && self.engine.begin_checkpoint()
+        {
+            self.checkpoint.handle_begun(now);
+        }
+    }
+
+    /// Gives up what waits and checkpoints: a member that stops cleanly starts without a replay.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+        for ticket in self.batcher.fail_waiting() {
+            self.refuse(ticket, Unavailable::Stopped);
+        }
+        for ticket in self.reads.fail_all() {
+            let reply = &mut self.replies[ticket.frontend.place()];
+            reply.reads_failed.push((ticket.slot, Unavailable::Stopped));
+        }
+    }
+
+    /// Whether a stopping member has nothing left to do but the final checkpoint.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        !self.batcher.has_proposed() && self.unsynced.is_empty() && !self.has_work()
+    }
+
+    /// Starts the checkpoint of a clean stop; false when there is nothing to write.
+    pub fn begin_final_checkpoint(&mut self) -> bool {
+        self.engine.dirty_bytes() > 0 && self.engine.begin_checkpoint()
+    }
+
+    /// Whether everything applied is in the newest checkpoint.
+    #[must_use]
+    pub fn is_checkpointed(&self) -> bool {
+        self.engine.durable().0 == self.engine.applied().0
+    }
+
+    /// Moves commands into raft and raft's entries into the log. Afterwards the log's operations
+    /// are to be polled and submitted before [`Self::apply`].
+    ///
+    /// # Errors
+    /// The log refuses: the member cannot go on.
+    pub fn order(&mut self, now: Duration) -> Result<(), Failure> {
+        self.note_durable();
+        self.propose()?;
+        while let Some(context) = self.reads.poll_round(now) {
+            self.consensus.read_index(context.to_vec());
+        }
+        while let Some(work) = self.consensus.poll_work() {
+            self.write(work)?;
+        }
+        Ok(())
+    }
+
+    /// Applies committed entries, at most [`APPLY_KEYS_MAX`] keys of them, publishes, and leaves
+    /// answers and events with [`Self::reply`].
+    ///
+    /// # Errors
+    /// The engine met a corrupt page, or an entry it does not understand.
+    pub fn apply(&mut self, now: Duration) -> Result<(), Failure> {
+        let mut budget = APPLY_KEYS_MAX;
+        let mut commands = 0;
+        while budget > 0 {
+            if self.applying.is_none() && !self.begin_next()? {
+                break;
+            }
+            let applying = self.applying.as_ref().expect("one is under way");
+            let (index, term, count) = (applying.index, applying.term, applying.commands);
+            let progress = self.engine.apply_step(budget, &mut self.answers)?;
+            if progress == Progress::More {
+                break;
+            }
+            budget = budget.saturating_sub(count.max(1));
+            commands += count;
+            self.applying = None;
+            self.finish(index, term);
+        }
+        self.checkpoint.handle_applied(now, Cost { commands, log_end: self.wal.durable().0 });
+        if !self.has_work() {
+            self.engine.background_step(BACKGROUND_KEYS_MAX)?;
+        }
+        self.release_reads();
+        self.publish_status();
+        Ok(())
+    }
+
+    /// The next operation of the log.
+    pub fn poll_log_op(&mut self) -> Option<(wal::OpId, wal::DiskOp)> {
+        self.wal.poll_op()
+    }
+
+    /// The next operation of the engine.
+    pub fn poll_engine_op(&mut self) -> Option<engine::page::disk::DiskOp> {
+        self.engine.poll_disk_op()
+    }
+
+    /// What a front-end is to be told.
+    pub fn reply(&mut self, frontend: FrontendId) -> &mut Reply {
+        &mut self.replies[frontend.place()]
+    }
+
+    /// Whether [`Self::apply`] left work that does not wait for the disk.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.applying.is_some() || !self.committed.is_empty()
+    }
+
+    /// Whether a background sweep still runs.
+    #[must_use]
+    pub fn has_background_work(&self) -> bool {
+        !self.engine.compaction_is_finished()
+    }
+
+    /// The engine, for read handles and what a start must know.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Whether this member leads and has applied an entry of its own term: only then is everything
+    /// that was ever acknowledged in the view.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        self.consensus.is_leader() && self.engine.applied().1 == self.consensus.term()
+    }
+
+    fn note_durable(&mut self) {
+        let durable = self.wal.durable();
+        let mut persisted = None;
+        while let Some(work) = self.unsynced.pop_front_if(|work| work.end <= durable) {
+            persisted = Some(work.number);
+            self.writes_unsynced -= usize::from(work.is_write);
+        }
+        if let Some(number) = persisted {
+            self.consensus.handle_persisted(number);
+        }
+    }
+
+    fn propose(&mut self) -> Result<(), Failure> {
+        if self.batcher.has_waiting() && !self.consensus.is_leader() {
+            for ticket in self.batcher.fail_waiting() {
+                self.refuse(ticket, Unavailable::NoLeader);
+            }
+            return Ok(());
+        }
+        loop {
+            let Some(bytes) = self.batcher.poll_batch(self.writes_unsynced) else {
+                return Ok(());
+            };
+            if self.engine.reserve_for(bytes.len()).is_err() {
+                self.refuse_polled(Unavailable::NoSpace);
+                continue;
+            }
+            match self.consensus.propose(bytes) {
+                Ok((index, term)) => self.batcher.handle_proposed(index, term),
+                Err(_) => self.refuse_polled(Unavailable::LeaderChanged),
+            }
+            // At once, so that each batch is a write of its own.
+            while let Some(work) = self.consensus.poll_work() {
+                self.write(work)?;
+            }
+        }
+    }
+
+    fn refuse_polled(&mut self, reason: Unavailable) {
+        for ticket in self.batcher.handle_refused() {
+            self.refuse(ticket, reason);
+        }
+    }
+
+    fn refuse(&mut self, ticket: Ticket, reason: Unavailable) {
+        let reply = &mut self.replies[ticket.frontend.place()];
+        reply.answers.push((ticket.slot, Verdict::Unavailable(reason)));
+    }
+
+    fn write(&mut self, work: Work) -> Result<(), Failure> {
+        for entry in &work.entries {
+            let start = self.wal.appended();
+            let head = encode_entry_head(entry);
+            self.wal.append(RecordKind::owned(KIND_ENTRY), &[&head, &entry.data])?;
+            while self.retained.back().is_some_and(|last| last.0.0 >= entry.index) {
+                self.retained.pop_back();
+            }
+            self.retained.push_back((LogIndex(entry.index), start));
+        }
+        if let Some(state) = &work.hard_state {
+            self.wal.append_state(&encode_state(state))?;
+        }
+        // A hard state that only moves the commit index rides with the next batch: after a restart
+        // raft finds the commit again.
+        let (number, is_write) = (work.number, work.must_sync);
+        if is_write {
+            self.wal.flush();
+            self.writes_unsynced += 1;
+            self.unsynced.push_back(Unsynced { number, end: self.wal.sealed(), is_write });
+        } else if let Some(last) = self.unsynced.back() {
+            let end = last.end;
+            self.unsynced.push_back(Unsynced { number, end, is_write });
+        } else {
+            self.consensus.handle_persisted(number);
+        }
+        self.committed.extend(work.committed);
+        for state in work.read_states {
+            self.reads.handle_confirmed(&state.request_ctx, LogIndex(state.index));
+        }
+        // No other member exists yet that messages could go to; the peer links will take them.
+        assert!(work.messages.is_empty() && work.messages_after_sync.is_empty());
+        Ok(())
+    }
+
+    fn begin_next(&mut self) -> Result<bool, Failure> {
+        let Some(entry) = self.committed.pop_front() else { return Ok(false) };
+        let (index, term) = (LogIndex(entry.index), Term(entry.term));
+        if entry.get_entry_type() != EntryType::EntryNormal {
+            return Err(Failure::UnknownEntry { index });
+        }
+        let mut commands = 0;
+        if entry.data.is_empty() {
+            self.engine.apply_empty(index, term);
+        } else {
+            let (events, previous) = self.interest.any();
+            self.engine.set_events_wanted(events, previous);
+            let batch = Batch::validate(entry.data)
+                .map_err(|cause| Failure::InvalidEntry { index, cause })?;
+            commands = batch.len();
+            self.engine.begin_batch(index, term, &batch);
+        }
+        self.applying = Some(Applying { index, term, commands });
+        Ok(true)
+    }
+
+    fn finish(&mut self, index: LogIndex, term: Term) {
+        self.engine.set_local_reads(self.consensus.is_leader() && self.consensus.is_sole_voter());
+        self.engine.publish();
+        self.consensus.handle_applied(index);
+        self.reads.handle_published(index);
+        let revision = self.engine.revision();
+        self.deliver_events(revision != self.published);
+        self.published = revision;
+        let tickets = self.batcher.take_applied(index, term, &mut self.lost);
+        for ticket in std::mem::take(&mut self.lost) {
+            self.refuse(ticket, Unavailable::LeaderChanged);
+        }
+        if tickets.is_empty() {
+            self.answers.clear();
+            return;
+        }
+        assert_eq!(tickets.len(), self.answers.len(), "an answer for every command");
+        for (ticket, answer) in tickets.into_iter().zip(self.answers.drain(..)) {
+            let reply = &mut self.replies[ticket.frontend.place()];
+            reply.answers.push((ticket.slot, Verdict::Applied(answer)));
+        }
+    }
+
+    fn deliver_events(&mut self, changed: bool) {
+        let events = self.engine.take_events();
+        if !changed {
+            return;
+        }
+        for (place, reply) in self.replies.iter_mut().enumerate() {
+            let frontend = FrontendId(u16::try_from(place).expect("fewer front-ends than cores"));
+            if !self.interest.wants_events(frontend) {
+                continue;
+            }
+            match &events {
+                Some(events) => reply.events.push(Arc::clone(events)),
+                // The watcher came while the batch was applied, too late for its events.
+                None => reply.gap = true,
+            }
+        }
+    }
+
+    fn release_reads(&mut self) {
+        while let Some(tickets) = self.reads.poll_ready() {
+            for ticket in tickets {
+                self.replies[ticket.frontend.place()].reads.push(ticket.slot);
+            }
+        }
+    }
+
+    fn release_log(&mut self) {
+        let (checkpointed, _) = self.engine.durable();
+        let keep_from = self.wal.durable().0.saturating_sub(CATCH_UP_SIZE_BYTES_MAX);
+        let mut release = None;
+        while let Some(&(index, start)) = self.retained.front() {
+            if index > checkpointed || start.0 >= keep_from {
+                release = Some(start);
+                break;
+            }
+            self.retained.pop_front();
+        }
+        if let Some(start) = release {
+            self.wal.release_before(start);
+        }
+        self.checkpoint.handle_finished(self.wal.durable().0);
+    }
+
+    fn publish_status(&self) {
+        self.status.set(StatusCopy {
+            term: self.consensus.term().0,
+            leader: self.consensus.leader().map_or(0, |leader| leader.0),
+            committed: self.consensus.committed().0,
+            applied: self.engine.applied().0.0,
+            serving: self.is_serving() && !self.stopping,
+        });
+    }
+}
+
+impl std::fmt::Debug for LogCore {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("LogCore")
+            .field("consensus", &self.consensus)
+            .field("unsynced", &self.unsynced.len())
+            .field("committed", &self.committed.len())
+            .finish_non_exhaustive()
+    }
+}

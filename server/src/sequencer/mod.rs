@@ -1,0 +1,8 @@
+//! The sequencer: who is next, in which batch, and whose reads may go on.
+//!
+//! It turns letters of the front-ends into batches ([`batch`]) and read-index rounds
+//! ([`read_index`]). It sees neither raft nor the log: its owner proposes what
+//! [`batch::Batcher::poll_batch`] gives and tells it where in the log that landed.
+
+pub mod batch;
+pub mod read_index;
