@@ -5,6 +5,7 @@
 //! expectation was missed, and with 2 when it could not do what it was asked to.
 
 mod client;
+mod disk;
 mod failure;
 mod load;
 mod proto;
@@ -29,11 +30,14 @@ struct Cli {
 enum Command {
     /// Run one workload against a running server.
     Load(load::LoadArgs),
+    /// Measure what a durable write costs on a disk, with nothing in between.
+    Disk(disk::DiskArgs),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Load(args) => load::command(&args),
+        Command::Disk(args) => disk::command(&args),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
