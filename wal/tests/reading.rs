@@ -1,0 +1,102 @@
+//! Old positions are re-read with every check, up to what is durable and from no released place.
+
+mod support;
+
+use support::{Log, SEGMENT_SIZE_BYTES};
+use wal::sim::{Fault, OwnedRecord, Random, SimDisk};
+use wal::{DiskErrorKind, Lsn, ReadError, Reader};
+
+fn read(disk: &mut SimDisk, mut reader: Reader) -> Result<Vec<OwnedRecord>, ReadError> {
+    let mut records = Vec::new();
+    loop {
+        while let Some((id, op)) = reader.poll_op() {
+            let result = disk.perform(op);
+            reader.handle_completion(id, result);
+        }
+        while let Some(record) = reader.poll_record() {
+            let body = record.body.to_vec();
+            let (start, end, kind) = (record.start, record.end, record.kind);
+            records.push(OwnedRecord { start, end, kind, body });
+        }
+        if reader.poll_done()? {
+            return Ok(records);
+        }
+    }
+}
+
+fn long_log(seed: u64) -> Log {
+    let mut log = Log::create(seed);
+    let mut random = Random::new(seed);
+    for _ in 0..40 {
+        for _ in 0..random.below(5) {
+            let size = random.below(4000);
+            log.append(size);
+        }
+        log.settle();
+    }
+    log
+}
+
+#[test]
+fn reading_from_the_end_of_any_record_yields_exactly_the_rest() {
+    for seed in 1..=4 {
+        let mut log = long_log(seed);
+        // Not durable, thus not to be read.
+        log.append(10);
+        log.writer.flush();
+        log.append(10);
+        let durable = log.model.appended.len() - 2;
+        for index in 0..durable {
+            let (from, ..) = log.model.appended[index];
+            let records = read(&mut log.disk, log.writer.reader(from).unwrap()).unwrap();
+            let expected = &log.model.appended[index + 1..durable];
+            assert_eq!(records.len(), expected.len(), "seed {seed}, from {from}");
+            for (record, (end, kind, body)) in records.iter().zip(expected) {
+                assert_eq!((record.end, record.kind, &record.body), (*end, *kind, body));
+            }
+            let Some(first) = records.first() else { continue };
+            let again = read(&mut log.disk, log.writer.reader(first.start).unwrap()).unwrap();
+            assert_eq!(again, records);
+        }
+        let all = read(&mut log.disk, log.writer.reader(log.writer.first()).unwrap()).unwrap();
+        assert_eq!(all.len(), durable);
+    }
+}
+
+#[test]
+fn what_was_released_is_not_offered() {
+    let mut log = long_log(5);
+    let middle = log.model.appended[log.model.appended.len() / 2].0;
+    log.release(middle);
+    let before = Lsn(middle.0 / SEGMENT_SIZE_BYTES * SEGMENT_SIZE_BYTES);
+    // At once, though the files are still there.
+    assert!(log.writer.reader(Lsn(before.0 - 1)).is_none());
+    assert!(log.writer.reader(Lsn::ZERO).is_none());
+    log.settle();
+    assert!(log.writer.first() == before || log.writer.first() < before);
+    assert!(!read(&mut log.disk, log.writer.reader(middle).unwrap()).unwrap().is_empty());
+}
+
+#[test]
+fn damage_and_failures_are_told_by_place() {
+    let log = long_log(6);
+    let batches: Vec<_> = log.batches.iter().filter(|batch| batch.segment.0 == 2).collect();
+    let batch = batches[batches.len() / 2];
+    let mut disk = log.disk.clone();
+    disk.damage(batch.segment, |bytes| bytes[usize::try_from(batch.offset).unwrap() + 60] ^= 1);
+    match read(&mut disk, log.writer.reader(log.writer.first()).unwrap()) {
+        Err(ReadError::Damaged { segment, offset, record }) => {
+            assert_eq!((segment, offset), (batch.segment, batch.offset));
+            assert!(record > 1);
+        }
+        other => panic!("{other:?}"),
+    }
+    for fault in [Fault::Error(DiskErrorKind::Io), Fault::Short] {
+        for count in 0..4 {
+            let mut disk = log.disk.clone();
+            disk.fail_after(count, fault);
+            let result = read(&mut disk, log.writer.reader(log.writer.first()).unwrap());
+            assert!(matches!(result, Err(ReadError::Disk(_))), "{result:?}");
+        }
+    }
+}
