@@ -11,6 +11,7 @@ pub mod node_state;
 pub mod proto;
 pub mod status;
 pub mod validate;
+pub mod watch;
 pub mod wire;
 
 mod cluster;

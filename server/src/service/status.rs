@@ -15,6 +15,8 @@ use crate::frontend::grpc::status::Code;
 pub enum Refusal {
     /// The message is not protobuf.
     Malformed,
+    /// The same, of a message in a stream, where grpc words it differently.
+    MalformedInStream,
     /// A string in the message is not UTF-8.
     NotUtf8,
     /// The client's version in the call's metadata is not UTF-8.
@@ -79,6 +81,10 @@ pub const fn status_of(refusal: Refusal) -> (Code, &'static str) {
         R::Malformed => (
             Code::Internal,
             "grpc: error unmarshalling request: proto:\u{a0}cannot parse invalid wire-format data",
+        ),
+        R::MalformedInStream => (
+            Code::Internal,
+            "grpc: failed to unmarshal the received message: proto:\u{a0}cannot parse invalid wire-format data",
         ),
         R::NotUtf8 => (
             Code::Internal,

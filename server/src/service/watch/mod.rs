@@ -1,0 +1,734 @@
+//! Watches: who wants which events, and what each stream is to be sent. Sans-IO.
+//!
+//! A front-end core owns one [`WatchHub`] for all its watch streams and drives it so:
+//!
+//! - A `Watch` call arrives: [`WatchHub::handle_opened`]; each message of it:
+//!   [`WatchHub::handle_message`], with a view pinned after the message arrived; the call is
+//!   cancelled or its connection lost: [`WatchHub::handle_closed`]. A half-close means nothing.
+//! - The log core's ring has a batch of events: [`WatchHub::handle_events`]. A mark that batches
+//!   were lost, or that they will come from now on: [`WatchHub::handle_gap`].
+//! - After each of these, and after `step` and `handle_tick`: [`WatchHub::poll_output`] until
+//!   `None`. Send each output at once and report what the stream has pending with
+//!   [`WatchHub::handle_pending`]; report again when it drains.
+//! - While [`WatchHub::needs_step`], give it [`WatchHub::step`] between other work, drained first.
+//! - When [`WatchHub::events_wanted`] changes, tell the log core. Its answer, the revision after
+//!   which batches will come, goes to [`WatchHub::handle_gap`]: nobody sent what was before.
+//!
+//! A watcher is *live* (events go to it from the ring), *catching up* (from the tree, in a cohort
+//! with others) or *parked* (its stream has too much pending). It goes from any to any and keeps
+//! no queue on its way, only the revision it needs next.
+//!
+//! Invariants:
+//! - A watcher is told every event it wants from `from` on, once, in order: what was queued for it
+//!   and could not be sent is forgotten, and `from` goes back to it.
+//! - `position`: all events up to it have been offered to the live watchers. A live watcher's
+//!   `from` may lie ahead; then the ring's events before `from` are not for it.
+//! - A progress response says a revision only when everything up to it was sent before, whatever
+//!   any view says.
+//! - Events are offered only while no output waits; so what is parked at a revision has nothing
+//!   older in the queue.
+
+mod catch_up;
+mod cohort;
+mod index;
+mod outbox;
+mod slots;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::events::{EventBatch, EventKind, EventRef};
+use engine::ids::Revision;
+use engine::view::View;
+use prost::Message;
+
+use super::node_state::NodeState;
+use super::proto::etcdserverpb as pb;
+use super::proto::etcdserverpb::watch_create_request::FilterType;
+use super::proto::etcdserverpb::watch_request::RequestUnion;
+use super::status::{Refusal, WatchRefusal};
+use super::wire::Header;
+use cohort::{CohortId, Cohorts, Membership};
+use index::{Span, WatchIndex};
+use outbox::{Chain, Outbox, Output, Variant};
+use slots::{Key, Slots};
+
+pub use outbox::WatchOutput;
+
+/// The watch id that belongs to no watcher.
+const WATCH_ID_NONE: i64 = -1;
+
+/// Encoded events and their links between two drains. A pass ends at the next revision behind it,
+/// so that a large batch and many watchers do not add up.
+const PASS_SIZE_BYTES_MAX: usize = 1 << 20;
+
+/// A watch stream, as its owner knows it: unique on the core among the streams that are open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub u64);
+
+/// What flags and limits say about watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WatchConfig {
+    /// `--watch-progress-notify-interval`; up to a tenth is added for each stream.
+    pub progress_interval: Duration,
+    /// Where a response is cut for a watcher that can put fragments together:
+    /// `--max-request-bytes` and 512 KiB.
+    pub fragment_size_bytes: usize,
+    /// A stream with more than this unsent is fed no more,
+    pub stream_pending_bytes_max: usize,
+    /// until it has come down to this.
+    pub stream_pending_bytes_resume: usize,
+}
+
+impl Default for WatchConfig {
+    fn default() -> Self {
+        Self {
+            progress_interval: Duration::from_secs(600),
+            fragment_size_bytes: (3 << 19) + (512 << 10),
+            // Two of the largest responses in a row, and some; a client that reads is never
+            // parked, one that does not holds a megabyte.
+            stream_pending_bytes_max: 1 << 20,
+            stream_pending_bytes_resume: 256 << 10,
+        }
+    }
+}
+
+/// What the watchers of a core need from the log core.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EventsWanted {
+    /// Events at all.
+    pub events: bool,
+    /// The records before them too.
+    pub prevs: bool,
+}
+
+/// How a watcher gets its events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lane {
+    Live,
+    /// `None` waits for a place in a cohort.
+    CatchUp(Option<CohortId>),
+    Parked,
+}
+
+struct Watcher {
+    stream: Key,
+    watch_id: i64,
+    span: Span,
+    prev_kv: bool,
+    put_wanted: bool,
+    delete_wanted: bool,
+    progress_notify: bool,
+    fragment: bool,
+    /// Wants nothing before this, or was told it.
+    from: Revision,
+    lane: Lane,
+    /// Goes up when the watcher is parked: what was queued for it before is void.
+    epoch: u32,
+    membership: Membership,
+    /// No event since the last tick.
+    quiet: bool,
+    /// This pass: its events so far, and where they stop because one was incomplete.
+    chain: Option<Chain>,
+    cut: Option<Revision>,
+}
+
+impl Watcher {
+    fn wants(&self, kind: EventKind) -> bool {
+        match kind {
+            EventKind::Put => self.put_wanted,
+            EventKind::Delete => self.delete_wanted,
+        }
+    }
+}
+
+struct Stream {
+    id: StreamId,
+    watchers: HashMap<i64, Key>,
+    watch_id_next: i64,
+    blocked: bool,
+    parked: Vec<Key>,
+    /// Watchers that are not live.
+    behind: usize,
+    /// The client asked how far it is when the store was here.
+    progress_target: Option<Revision>,
+}
+
+/// All watches of one front-end core.
+pub struct WatchHub {
+    config: WatchConfig,
+    header: Header,
+    position: Revision,
+    /// The newest revision any view has shown.
+    seen: Revision,
+    batches: VecDeque<Arc<EventBatch>>,
+    /// The next event of the first batch.
+    batch_next: usize,
+    streams: Slots<Stream>,
+    streams_by_id: HashMap<StreamId, Key>,
+    watchers: Slots<Watcher>,
+    watchers_with_prev: usize,
+    index: WatchIndex,
+    cohorts: Cohorts,
+    outbox: Outbox,
+    /// Watchers with a chain or a cut in this pass.
+    touched: Vec<Key>,
+    matched: Vec<Key>,
+    progress_asked: Vec<Key>,
+    progress_due: BinaryHeap<Reverse<(Duration, Key)>>,
+}
+
+impl WatchHub {
+    /// A hub without streams, on a store at that revision.
+    #[must_use]
+    pub fn new(config: WatchConfig, node: &NodeState, revision: Revision) -> Self {
+        assert!(config.stream_pending_bytes_resume <= config.stream_pending_bytes_max);
+        Self {
+            config,
+            header: node.header(),
+            position: revision,
+            seen: revision,
+            batches: VecDeque::new(),
+            batch_next: 0,
+            streams: Slots::new(),
+            streams_by_id: HashMap::new(),
+            watchers: Slots::new(),
+            watchers_with_prev: 0,
+            index: WatchIndex::new(),
+            cohorts: Cohorts::new(),
+            outbox: Outbox::new(),
+            touched: Vec::new(),
+            matched: Vec::new(),
+            progress_asked: Vec::new(),
+            progress_due: BinaryHeap::new(),
+        }
+    }
+
+    /// The member's term has changed: headers tell it from now on.
+    pub fn handle_node_state(&mut self, node: &NodeState) {
+        self.header = node.header();
+    }
+
+    /// A stream was opened.
+    pub fn handle_opened(&mut self, stream: StreamId, now: Duration) {
+        let key = self.streams.insert(Stream {
+            id: stream,
+            watchers: HashMap::new(),
+            watch_id_next: 0,
+            blocked: false,
+            parked: Vec::new(),
+            behind: 0,
+            progress_target: None,
+        });
+        let before = self.streams_by_id.insert(stream, key);
+        assert!(before.is_none(), "stream {stream:?} was opened twice");
+        self.progress_due.push(Reverse((now + self.progress_interval(stream), key)));
+    }
+
+    /// A stream has sent a message. The view must be pinned after it arrived. An error ends the
+    /// stream.
+    pub fn handle_message(
+        &mut self,
+        stream: StreamId,
+        message: &[u8],
+        view: &View,
+    ) -> Result<(), Refusal> {
+        let request = pb::WatchRequest::decode(message).map_err(|error| {
+            match Refusal::from(error) {
+                Refusal::NotUtf8 => Refusal::NotUtf8,
+                _ => Refusal::MalformedInStream,
+            }
+        })?;
+        let Some(key) = self.streams_by_id.get(&stream).copied() else { return Ok(()) };
+        self.note_view(view);
+        match request.request_union {
+            Some(RequestUnion::CreateRequest(create)) => self.create(key, &create, view),
+            Some(RequestUnion::CancelRequest(cancel)) => self.cancel(key, cancel.watch_id, view),
+            Some(RequestUnion::ProgressRequest(_)) => self.ask_progress(key, view),
+            // A request of a later version: etcd ignores it too.
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// A batch of events came through the ring.
+    pub fn handle_events(&mut self, batch: &Arc<EventBatch>) {
+        self.batches.push_back(Arc::clone(batch));
+    }
+
+    /// Batches up to a revision will not come, or were never sent: live watchers that want
+    /// something of it read it from the tree.
+    pub fn handle_gap(&mut self, last: Revision) {
+        let position = self.position;
+        if last <= position {
+            return;
+        }
+        self.position = last;
+        let behind: Vec<Key> = self.watchers.keys().collect();
+        for key in behind {
+            let watcher = self.watchers.get_mut(key).expect("the key was listed just now");
+            let from = watcher.from.max(position.next());
+            if watcher.lane == Lane::Live && from <= last {
+                watcher.from = from;
+                self.fall_behind(key);
+            }
+        }
+    }
+
+    /// How many bytes a stream has unsent.
+    pub fn handle_pending(&mut self, stream: StreamId, pending_bytes: usize) {
+        let Some(key) = self.streams_by_id.get(&stream) else { return };
+        let stream = self.streams.get_mut(*key).expect("a stream's id leads to it");
+        if pending_bytes > self.config.stream_pending_bytes_max {
+            stream.blocked = true;
+        } else if stream.blocked && pending_bytes <= self.config.stream_pending_bytes_resume {
+            stream.blocked = false;
+            for watcher in std::mem::take(&mut stream.parked) {
+                if self.watchers.get(watcher).is_some_and(|w| w.lane == Lane::Parked) {
+                    self.enroll(watcher);
+                }
+            }
+            self.settle_progress();
+        }
+    }
+
+    /// A stream is gone.
+    pub fn handle_closed(&mut self, stream: StreamId) {
+        let Some(key) = self.streams_by_id.remove(&stream) else { return };
+        let watchers: Vec<Key> = self.stream(key).watchers.values().copied().collect();
+        for watcher in watchers {
+            self.remove_watcher(watcher);
+        }
+        self.streams.remove(key);
+    }
+
+    /// Time has passed: streams whose turn it is are told how far their idle watchers have come.
+    pub fn handle_tick(&mut self, now: Duration) {
+        while let Some(Reverse((due, key))) = self.progress_due.peek().copied() {
+            if due > now {
+                return;
+            }
+            self.progress_due.pop();
+            let Some(stream) = self.streams.get(key) else { continue };
+            let id = stream.id;
+            let watchers: Vec<Key> = stream.watchers.values().copied().collect();
+            for watcher in watchers {
+                self.notify_progress(key, watcher);
+            }
+            self.progress_due.push(Reverse((now + self.progress_interval(id), key)));
+        }
+    }
+
+    /// When [`WatchHub::handle_tick`] is due.
+    #[must_use]
+    pub fn poll_deadline(&self) -> Option<Duration> {
+        self.progress_due.peek().map(|Reverse((due, _))| *due)
+    }
+
+    /// The next response to be sent.
+    pub fn poll_output(&mut self) -> Option<WatchOutput<'_>> {
+        let (output, key) = loop {
+            if self.outbox.is_empty() {
+                self.advance();
+            }
+            let output = self.outbox.pop()?;
+            if let Some(stream) = self.admit(&output) {
+                break (output, stream);
+            }
+        };
+        let stream = self.streams.get(key).expect("an admitted output has a stream").id;
+        if let Output::Events(events) = &output {
+            let watcher = self.watchers.get_mut(events.watcher);
+            let watcher = watcher.expect("an admitted output has a watcher");
+            watcher.quiet = false;
+            let watch_id = watcher.watch_id;
+            return Some(self.outbox.events_response(events, stream, watch_id, self.header));
+        }
+        let message = outbox::control_message(&output, self.header);
+        Some(self.outbox.control_response(stream, &message))
+    }
+
+    /// What has to be asked of the log core.
+    #[must_use]
+    pub fn events_wanted(&self) -> EventsWanted {
+        EventsWanted { events: self.watchers.len() > 0, prevs: self.watchers_with_prev > 0 }
+    }
+
+    /// How many watchers there are.
+    #[must_use]
+    pub fn watcher_count(&self) -> usize {
+        self.watchers.len()
+    }
+
+    fn stream(&mut self, key: Key) -> &mut Stream {
+        self.streams.get_mut(key).expect("a watcher's stream outlives it")
+    }
+
+    fn note_view(&mut self, view: &View) {
+        self.seen = self.seen.max(view.revision);
+    }
+
+    /// All before it has happened, as far as this core knows.
+    fn horizon(&self) -> Revision {
+        self.seen.max(self.position)
+    }
+
+    /// Streams opened together are not told their progress together.
+    fn progress_interval(&self, stream: StreamId) -> Duration {
+        let interval = self.config.progress_interval;
+        let share = u32::try_from(scramble(stream.0) % 1024).expect("a number below 1024");
+        interval + interval / 10 * share / 1024
+    }
+
+    fn create(&mut self, key: Key, create: &pb::WatchCreateRequest, view: &View) {
+        let revision = view.revision;
+        let (span, watch_id) = match self.check_create(key, create) {
+            Ok(checked) => checked,
+            Err(refusal) => {
+                self.outbox.push(Output::Refused { stream: key, refusal, revision });
+                return;
+            }
+        };
+        let from = match create.start_revision {
+            0 => revision.next(),
+            start => Revision(start),
+        };
+        let filtered = |filter: FilterType| create.filters.contains(&(filter as i32));
+        let watcher = self.watchers.insert(Watcher {
+            stream: key,
+            watch_id,
+            span,
+            prev_kv: create.prev_kv,
+            put_wanted: !filtered(FilterType::Noput),
+            delete_wanted: !filtered(FilterType::Nodelete),
+            progress_notify: create.progress_notify,
+            fragment: create.fragment,
+            from,
+            lane: Lane::Live,
+            epoch: 0,
+            membership: Membership::default(),
+            quiet: true,
+            chain: None,
+            cut: None,
+        });
+        let span = &self.watchers.get(watcher).expect("it was inserted just now").span;
+        self.index.insert(span, watcher);
+        self.watchers_with_prev += usize::from(create.prev_kv);
+        self.stream(key).watchers.insert(watch_id, watcher);
+        self.outbox.push(Output::Created { stream: key, watch_id, revision });
+        if from <= self.horizon() {
+            self.fall_behind(watcher);
+        }
+    }
+
+    /// Checks in etcd's order, and chooses the id.
+    fn check_create(
+        &mut self,
+        key: Key,
+        create: &pb::WatchCreateRequest,
+    ) -> Result<(Span, i64), WatchRefusal> {
+        if create.start_revision < 0 {
+            return Err(WatchRefusal::Compacted);
+        }
+        let start: &[u8] = if create.key.is_empty() { &[0] } else { &create.key };
+        let span = match &create.range_end[..] {
+            [] => Span::Point(start.into()),
+            [0] => Span::Range(start.into(), None),
+            end if start < end => Span::Range(start.into(), Some(end.into())),
+            _ => return Err(WatchRefusal::EmptyRange),
+        };
+        let stream = self.stream(key);
+        let mut watch_id = create.watch_id;
+        if watch_id == 0 {
+            while stream.watchers.contains_key(&stream.watch_id_next) {
+                stream.watch_id_next += 1;
+            }
+            watch_id = stream.watch_id_next;
+            stream.watch_id_next += 1;
+        } else if stream.watchers.contains_key(&watch_id) {
+            return Err(WatchRefusal::DuplicateId);
+        }
+        Ok((span, watch_id))
+    }
+
+    fn cancel(&mut self, key: Key, watch_id: i64, view: &View) {
+        let Some(watcher) = self.stream(key).watchers.get(&watch_id).copied() else { return };
+        self.remove_watcher(watcher);
+        self.outbox.push(Output::Canceled { stream: key, watch_id, revision: view.revision });
+        self.settle_progress();
+    }
+
+    fn remove_watcher(&mut self, key: Key) {
+        let watcher = self.watchers.remove(key).expect("a watcher is removed once");
+        self.index.remove(&watcher.span, key);
+        self.watchers_with_prev -= usize::from(watcher.prev_kv);
+        let stream = self.stream(watcher.stream);
+        stream.watchers.remove(&watcher.watch_id);
+        stream.behind -= usize::from(watcher.lane != Lane::Live);
+    }
+
+    /// A live watcher needs something that the ring will not bring.
+    fn fall_behind(&mut self, key: Key) {
+        let watcher = self.watchers.get(key).expect("a watcher that falls behind exists");
+        assert!(watcher.lane == Lane::Live);
+        let stream = watcher.stream;
+        self.stream(stream).behind += 1;
+        self.enroll(key);
+    }
+
+    /// Gives a watcher that is behind the lane it belongs to.
+    fn enroll(&mut self, key: Key) {
+        let horizon = self.horizon();
+        let watcher = self.watchers.get_mut(key).expect("a watcher that is enrolled exists");
+        let stream = self.streams.get_mut(watcher.stream).expect("a stream outlives its watchers");
+        if stream.blocked {
+            watcher.lane = Lane::Parked;
+            stream.parked.push(key);
+        } else if watcher.from > horizon {
+            watcher.lane = Lane::Live;
+            stream.behind -= 1;
+        } else {
+            let cohort = self.cohorts.join(key, &mut watcher.membership, watcher.from);
+            watcher.lane = Lane::CatchUp(cohort);
+        }
+    }
+
+    /// Works off batches until something is to be sent.
+    fn advance(&mut self) {
+        while self.outbox.is_empty() {
+            let Some(batch) = self.batches.front().cloned() else { return };
+            if self.batch_next == 0 && (batch.is_gap() || batch.previous() != self.position) {
+                self.batches.pop_front();
+                self.handle_gap(batch.last());
+            } else {
+                self.pass(&batch);
+            }
+            self.settle_progress();
+        }
+    }
+
+    /// Offers events of the first batch to the live watchers: all, or whole revisions until the
+    /// pass is full.
+    fn pass(&mut self, batch: &EventBatch) {
+        self.outbox.begin_pass();
+        let mut revision = None;
+        while self.batch_next < batch.len() {
+            let event = batch.event(self.batch_next);
+            let next = Some(event.change.main);
+            if revision.is_some() && revision != next && self.outbox.size_bytes() > PASS_SIZE_BYTES_MAX
+            {
+                break;
+            }
+            revision = next;
+            self.offer(&event, Lane::Live);
+            self.batch_next += 1;
+        }
+        if self.batch_next == batch.len() {
+            self.position = batch.last();
+            self.batch_next = 0;
+            self.batches.pop_front();
+        } else {
+            self.position = revision.expect("a pass that ends early has offered an event");
+        }
+        self.flush();
+    }
+
+    /// Adds an event to the chains of the watchers of a lane that want it.
+    fn offer(&mut self, event: &EventRef<'_>, lane: Lane) {
+        let mut matched = std::mem::take(&mut self.matched);
+        self.index.for_each(event.record.key, |watcher| matched.push(watcher));
+        let revision = event.change.main;
+        let (mut plain, mut with_prev) = (None, None);
+        for key in matched.drain(..) {
+            let watcher = self.watchers.get_mut(key).expect("what is in the index exists");
+            if watcher.lane != lane
+                || revision < watcher.from
+                || watcher.cut.is_some()
+                || !watcher.wants(event.kind)
+            {
+                continue;
+            }
+            let stream = self.streams.get_mut(watcher.stream);
+            let stream = stream.expect("a stream outlives its watchers");
+            if stream.blocked {
+                park(key, watcher, stream, revision);
+                continue;
+            }
+            if watcher.chain.is_none() {
+                self.touched.push(key);
+            }
+            if lane == Lane::Live && watcher.prev_kv && lacks_prev(event) {
+                // The log core did not know yet that somebody wants the records before; the tree
+                // has them.
+                watcher.cut = Some(revision);
+                continue;
+            }
+            let (variant, encoded) = if watcher.prev_kv {
+                (Variant::WithPrev, &mut with_prev)
+            } else {
+                (Variant::Plain, &mut plain)
+            };
+            let stretch = *encoded.get_or_insert_with(|| self.outbox.encode(event, variant));
+            let apart = watcher.fragment;
+            let chain = self.outbox.link(watcher.chain, variant, stretch, revision, apart);
+            watcher.chain = Some(chain);
+        }
+        self.matched = matched;
+    }
+
+    /// Ends a pass: chains become outputs.
+    fn flush(&mut self) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for key in touched.drain(..) {
+            let watcher = self.watchers.get_mut(key).expect("nobody leaves during a pass");
+            let cut = watcher.cut.take();
+            if let Some(chain) = watcher.chain.take() {
+                let fragment = watcher.fragment.then_some(self.config.fragment_size_bytes);
+                self.outbox.push_chain(key, watcher.epoch, chain, cut, fragment);
+            }
+            if let Some(cut) = cut {
+                watcher.from = cut;
+                self.fall_behind(key);
+            }
+        }
+        self.touched = touched;
+    }
+
+    /// Forgets what a pass has found.
+    fn discard_pass(&mut self) {
+        for key in std::mem::take(&mut self.touched) {
+            if let Some(watcher) = self.watchers.get_mut(key) {
+                (watcher.chain, watcher.cut) = (None, None);
+            }
+        }
+    }
+
+    /// Decides whether an output is still to be sent, and to which stream.
+    fn admit(&mut self, output: &Output) -> Option<Key> {
+        match *output {
+            Output::Events(events) => {
+                let watcher = self.watchers.get_mut(events.watcher)?;
+                if watcher.epoch != events.epoch {
+                    return None;
+                }
+                let key = watcher.stream;
+                let stream = self.streams.get_mut(key).expect("a stream outlives its watchers");
+                if stream.blocked && !events.continued {
+                    park(events.watcher, watcher, stream, events.first_revision);
+                    return None;
+                }
+                Some(key)
+            }
+            Output::Progress { stream, watcher: Some((watcher, epoch)), .. } => {
+                let watcher = self.watchers.get(watcher)?;
+                (watcher.epoch == epoch).then_some(stream)
+            }
+            Output::Progress { stream, watcher: None, revision, .. } => {
+                let found = self.streams.get_mut(stream)?;
+                if found.behind > 0 {
+                    // What was queued before it could not be sent: it has to wait as well.
+                    if found.progress_target.is_none() {
+                        self.progress_asked.push(stream);
+                    }
+                    found.progress_target = found.progress_target.max(Some(revision));
+                    return None;
+                }
+                Some(stream)
+            }
+            Output::Created { stream, .. }
+            | Output::Refused { stream, .. }
+            | Output::Canceled { stream, .. }
+            | Output::Compacted { stream, .. }
+            | Output::Broken { stream, .. } => self.streams.get(stream).map(|_| stream),
+        }
+    }
+
+    fn ask_progress(&mut self, key: Key, view: &View) {
+        let stream = self.stream(key);
+        // Nobody to speak for: etcd says nothing then.
+        if stream.watchers.is_empty() {
+            return;
+        }
+        if stream.progress_target.is_none() {
+            self.progress_asked.push(key);
+        }
+        let stream = self.stream(key);
+        stream.progress_target = stream.progress_target.max(Some(view.revision));
+        self.settle_progress();
+    }
+
+    /// Answers the streams that asked how far they are and have come that far with all watchers.
+    fn settle_progress(&mut self) {
+        if self.progress_asked.is_empty() {
+            return;
+        }
+        let mut asked = std::mem::take(&mut self.progress_asked);
+        asked.retain(|key| {
+            let Some(stream) = self.streams.get(*key) else { return false };
+            let Some(target) = stream.progress_target else { return false };
+            if stream.behind > 0 {
+                return true;
+            }
+            let told = stream.watchers.values().map(|watcher| self.told(*watcher)).min();
+            if told.is_some_and(|told| told < target) {
+                return true;
+            }
+            if let Some(revision) = told {
+                let (watch_id, watcher) = (WATCH_ID_NONE, None);
+                self.outbox.push(Output::Progress { stream: *key, watcher, watch_id, revision });
+            }
+            self.stream(*key).progress_target = None;
+            false
+        });
+        self.progress_asked = asked;
+    }
+
+    /// The revision up to which a live watcher has been told everything.
+    fn told(&self, watcher: Key) -> Revision {
+        let watcher = self.watchers.get(watcher).expect("a stream lists its watchers only");
+        // A watcher may have been told more by the tree than the ring has brought, or want
+        // nothing of what the ring will still bring; but what no view has shown has not happened.
+        let ahead = Revision(watcher.from.0 - 1).min(self.seen);
+        self.position.max(ahead)
+    }
+
+    fn notify_progress(&mut self, stream: Key, key: Key) {
+        let revision = self.told(key);
+        let watcher = self.watchers.get_mut(key).expect("a stream lists its watchers only");
+        if watcher.progress_notify && watcher.quiet && watcher.lane == Lane::Live {
+            let watch_id = watcher.watch_id;
+            let watcher = Some((key, watcher.epoch));
+            self.outbox.push(Output::Progress { stream, watcher, watch_id, revision });
+        }
+        if let Some(watcher) = self.watchers.get_mut(key) {
+            watcher.quiet = true;
+        }
+    }
+}
+
+/// Takes a watcher out of the feed: it will go on from `from` when its stream drains.
+fn park(key: Key, watcher: &mut Watcher, stream: &mut Stream, from: Revision) {
+    stream.behind += usize::from(watcher.lane == Lane::Live);
+    if watcher.lane != Lane::Parked {
+        stream.parked.push(key);
+    }
+    watcher.lane = Lane::Parked;
+    watcher.from = from;
+    watcher.epoch = watcher.epoch.wrapping_add(1);
+}
+
+/// Whether there was a record before the event and it did not come along.
+fn lacks_prev(event: &EventRef<'_>) -> bool {
+    let created = event.kind == EventKind::Put
+        && event.record.create_revision == event.record.mod_revision;
+    event.prev.is_none() && !created
+}
+
+/// Mixes the bits of a number, so that neighbours become strangers. Not for secrets.
+const fn scramble(number: u64) -> u64 {
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
+}
