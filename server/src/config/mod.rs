@@ -172,6 +172,17 @@ pub struct Notice {
     pub fields: Vec<(&'static str, String)>,
 }
 
+impl Notice {
+    /// Writes it to the log.
+    pub fn write(&self) {
+        if log::enabled(self.level) {
+            let fields: Vec<_> =
+                self.fields.iter().map(|(key, text)| (*key, log::Value::from(text))).collect();
+            log::write(self.level, &self.message, &fields);
+        }
+    }
+}
+
 /// Why there is no member to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -299,11 +310,7 @@ pub fn load() -> Result<Config, ExitCode> {
         Ok(Outcome::Run(_)) | Err(_) => {}
     }
     for notice in &notices {
-        let fields: Vec<_> =
-            notice.fields.iter().map(|(key, text)| (*key, log::Value::from(text))).collect();
-        if log::enabled(notice.level) {
-            log::write(notice.level, &notice.message, &fields);
-        }
+        notice.write();
     }
     if !matches!(outcome, Err(Refusal::Shadowed(_))) {
         let arguments = arguments.unwrap_or_default();

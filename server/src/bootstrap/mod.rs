@@ -1,0 +1,146 @@
+//! What a member must know before it starts: who it is, and whether the directories are its own.
+//!
+//! [`prepare`] is the whole of it. A directory that holds data decides who the member is, and the
+//! `--initial-...` flags are ignored, as in etcd; without data, the flags decide, by etcd's rules
+//! and with its ids, so that scripts which know the ids beforehand keep working.
+//!
+//! This is start-up code: it blocks, and it is done before the executors run.
+
+mod data_dir;
+mod identity;
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use data_dir::{DataDir, FORMAT_VERSION};
+pub use engine::Identity;
+pub use identity::{cluster_id, initial_identity, member_id};
+
+use crate::config::{Config, Notice};
+
+/// Why the member cannot start.
+#[derive(Debug)]
+pub enum Failure {
+    /// The file system refused something.
+    Io {
+        /// What was attempted.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What it said.
+        cause: io::Error,
+    },
+    /// The directory is a data directory of etcd.
+    EtcdData {
+        /// The directory.
+        path: PathBuf,
+        /// What in it is etcd's.
+        found: String,
+    },
+    /// The directory holds something that is not ringd's.
+    ForeignData {
+        /// The directory.
+        path: PathBuf,
+        /// An entry that should not be there.
+        found: String,
+    },
+    /// The marker is of a version that this program does not know.
+    FormatUnknown {
+        /// The marker.
+        path: PathBuf,
+        /// The version it names.
+        version: u64,
+    },
+    /// The marker cannot be read.
+    MarkerDamaged {
+        /// The marker.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Another process has the directory.
+    Locked {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The data is there, its log is not.
+    LogMissing {
+        /// Where the data is.
+        data_dir: PathBuf,
+        /// Where the log should be.
+        wal_dir: PathBuf,
+    },
+    /// A log is there, its data is not, or it belongs to another member.
+    LogOfAnother {
+        /// Where the log is.
+        wal_dir: PathBuf,
+        /// Whose it is.
+        owner: Identity,
+    },
+    /// The flags that found a cluster do not fit.
+    InitialCluster(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { operation, path, cause } => {
+                write!(f, "cannot {operation} {}: {cause}", path.display())
+            }
+            Self::EtcdData { path, found } => write!(
+                f,
+                "{} is a data directory of etcd (it holds {found}), which ringd cannot read yet; \
+                 nothing in it was changed. Choose another --data-dir, or start etcd on this one",
+                path.display()
+            ),
+            Self::ForeignData { path, found } => write!(
+                f,
+                "{} holds {found}, which is not ringd's; nothing in it was changed. A new member \
+                 needs an empty directory",
+                path.display()
+            ),
+            Self::FormatUnknown { path, version } => write!(
+                f,
+                "{} says format {version}, and this ringd knows {FORMAT_VERSION}: the data was \
+                 written by another version",
+                path.display()
+            ),
+            Self::MarkerDamaged { path, reason } => {
+                write!(f, "{} is damaged: {reason}", path.display())
+            }
+            Self::Locked { path } => {
+                write!(f, "{} is in use by another process", path.display())
+            }
+            Self::LogMissing { data_dir, wal_dir } => write!(
+                f,
+                "the log that belongs to {} is not in {}: was the member started with another \
+                 --wal-dir before?",
+                data_dir.display(),
+                wal_dir.display()
+            ),
+            Self::LogOfAnother { wal_dir, owner } => write!(
+                f,
+                "{} holds the log of member {:x} of cluster {:x}, whose data is not in --data-dir",
+                wal_dir.display(),
+                owner.member.get(),
+                owner.cluster.get()
+            ),
+            Self::InitialCluster(reason) => f.write_str(reason),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+fn io_failure(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Failure {
+    let path = path.to_owned();
+    move |cause| Failure::Io { operation, path, cause }
+}
+
+/// Finds or makes the directories, takes the lock, and settles who the member is.
+///
+/// After a failure nothing that was there before has changed.
+pub fn prepare(config: &Config, notices: &mut Vec<Notice>) -> Result<DataDir, Failure> {
+    DataDir::open(&config.data_dir, config.wal_dir.as_deref(), || initial_identity(config), notices)
+}

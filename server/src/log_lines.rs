@@ -1,0 +1,334 @@
+//! The lines of a member's life that tools wait for or collect, with etcd's messages and keys.
+//!
+//! Test suites wait for "ready to serve client requests", dashboards group by
+//! `local-member-id`; here stands every such line once, so that no message is retyped elsewhere.
+//! The order of the functions is that of a life; a test compares them with lines that etcd 3.7.1
+//! wrote.
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use engine::{Identity, MemberId};
+
+use crate::config::{Config, ETCD_VERSION, texts};
+use crate::log::Value;
+use crate::log_event;
+
+/// Whether the data directory holds a member already; the first thing etcd says of it.
+pub fn data_directory(data_dir: &Path, is_new: bool) {
+    let path = &data_dir.display() as &dyn fmt::Display;
+    if is_new {
+        let message = "Initialize and start etcd server";
+        log_event!(Info, message, "data-dir" => path, "dir-type" => "empty");
+    } else {
+        let message = "server has already been initialized";
+        log_event!(Info, message, "data-dir" => path, "dir-type" => "member");
+    }
+}
+
+/// The peer addresses are about to be bound.
+pub fn configuring_peer_listeners(config: &Config) {
+    let urls = texts(&config.listen_peer_urls);
+    log_event!(Info, "configuring peer listeners", "listen-peer-urls" => &urls);
+}
+
+/// The client addresses are about to be bound.
+pub fn configuring_client_listeners(config: &Config) {
+    let urls = texts(&config.listen_client_urls);
+    log_event!(Info, "configuring client listeners", "listen-client-urls" => &urls);
+}
+
+/// The settings of this start.
+pub fn starting_an_etcd_server(config: &Config, data_dir: &Path, wal_dir: &Path, is_new: bool) {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    log_event!(
+        Info,
+        "starting an etcd server",
+        "etcd-version" => ETCD_VERSION,
+        "ringd-version" => env!("CARGO_PKG_VERSION"),
+        "go-os" => std::env::consts::OS,
+        "go-arch" => std::env::consts::ARCH,
+        "max-cpu-available" => cores,
+        "member-initialized" => !is_new,
+        "name" => &config.name,
+        "data-dir" => &data_dir.display() as &dyn fmt::Display,
+        "wal-dir" => &wal_dir.display() as &dyn fmt::Display,
+        "heartbeat-interval" => Duration::from_millis(config.heartbeat_interval_ms),
+        "election-timeout" => Duration::from_millis(config.election_timeout_ms),
+        "snapshot-count" => config.snapshot_count,
+        "initial-advertise-peer-urls" => &texts(&config.initial_advertise_peer_urls),
+        "listen-peer-urls" => &texts(&config.listen_peer_urls),
+        "advertise-client-urls" => &texts(&config.advertise_client_urls),
+        "listen-client-urls" => &texts(&config.listen_client_urls),
+        "initial-cluster" => if is_new { config.initial_cluster.as_str() } else { "" },
+        "initial-cluster-token" => &config.initial_cluster_token,
+        "unsafe-no-fsync" => config.unsafe_no_fsync,
+    );
+}
+
+/// A member begins its first life.
+pub fn starting_local_member(identity: Identity) {
+    log_event!(
+        Info,
+        "starting local member",
+        "local-member-id" => Value::Id(identity.member.get()),
+        "cluster-id" => Value::Id(identity.cluster.get()),
+    );
+}
+
+/// A member goes on from its log.
+pub fn restarting_local_member(identity: Identity, commit_index: u64) {
+    log_event!(
+        Info,
+        "restarting local member",
+        "cluster-id" => Value::Id(identity.cluster.get()),
+        "local-member-id" => Value::Id(identity.member.get()),
+        "commit-index" => commit_index,
+    );
+}
+
+/// The store is open; `revision` is where it stands.
+pub fn kvstore_restored(revision: i64) {
+    log_event!(Info, "kvstore restored", "current-rev" => revision);
+}
+
+/// The log of this life is open and raft is about to run.
+pub fn starting_etcd_server(member: MemberId, cluster_version: Option<&str>) {
+    log_event!(
+        Info,
+        "starting etcd server",
+        "local-member-id" => Value::Id(member.get()),
+        "local-server-version" => ETCD_VERSION,
+        "cluster-version" => cluster_version.unwrap_or("to_be_decided"),
+    );
+}
+
+/// All addresses of the member, for who collects them.
+pub fn now_serving(member: MemberId, config: &Config) {
+    log_event!(
+        Info,
+        "now serving peer/client/metrics",
+        "local-member-id" => Value::Id(member.get()),
+        "initial-advertise-peer-urls" => &texts(&config.initial_advertise_peer_urls),
+        "listen-peer-urls" => &texts(&config.listen_peer_urls),
+        "advertise-client-urls" => &texts(&config.advertise_client_urls),
+        "listen-client-urls" => &texts(&config.listen_client_urls),
+        "listen-metrics-urls" => Value::Texts(&[]),
+    );
+}
+
+/// A peer address answers.
+pub fn serving_peer_traffic(address: &str) {
+    log_event!(Info, "serving peer traffic", "address" => address);
+}
+
+/// Raft has a leader; etcd's raft says it, under its own name.
+#[track_caller]
+pub fn elected_leader(member: MemberId, leader: MemberId, term: u64) {
+    let (member, leader) = (member.get(), leader.get());
+    let message = format!("raft.node: {member:x} elected leader {leader:x} at term {term}");
+    crate::log::write_from("raft", crate::log::Level::Info, &message, &[]);
+}
+
+/// The cluster knows the member's name and client addresses.
+pub fn published_local_member(identity: Identity, config: &Config) {
+    let urls = texts(&config.advertise_client_urls).join(" ");
+    let attributes = format!("{{Name:{} ClientURLs:[{urls}]}}", config.name);
+    // etcd's request time-out: five seconds and two elections.
+    let timeout = Duration::from_millis(5_000 + 2 * config.election_timeout_ms);
+    log_event!(
+        Info,
+        "published local member to cluster through raft",
+        "local-member-id" => Value::Id(identity.member.get()),
+        "local-member-attributes" => &attributes,
+        "cluster-id" => Value::Id(identity.cluster.get()),
+        "publish-timeout" => timeout,
+    );
+}
+
+/// The first cluster version of a new cluster, as `3.7`.
+pub fn set_initial_cluster_version(identity: Identity, version: &str) {
+    log_event!(
+        Info,
+        "set initial cluster version",
+        "cluster-id" => Value::Id(identity.cluster.get()),
+        "local-member-id" => Value::Id(identity.member.get()),
+        "cluster-version" => version,
+    );
+}
+
+/// Requests are answered from here on: the line that every harness waits for.
+pub fn ready_to_serve() {
+    log_event!(Info, "ready to serve client requests");
+}
+
+/// A client address answers, without TLS.
+pub fn serving_client_traffic_insecurely(address: &str) {
+    log_event!(
+        Info,
+        "serving client traffic insecurely; this is strongly discouraged!",
+        "traffic" => "grpc+http",
+        "address" => address,
+    );
+}
+
+/// The state that `grpc.health` answers with has changed.
+pub fn grpc_service_status_changed(is_serving: bool) {
+    let status = if is_serving { "SERVING" } else { "NOT_SERVING" };
+    log_event!(Info, "grpc service status changed", "service" => "", "status" => status);
+}
+
+/// An operator wants the member to end; `signal` is Go's word for it.
+pub fn received_signal(signal: StopSignal) {
+    let word = match signal {
+        StopSignal::Interrupt => "interrupt",
+        StopSignal::Terminate => "terminated",
+    };
+    log_event!(Info, "received signal; shutting down", "signal" => word);
+}
+
+/// A signal that ends a member in good order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopSignal {
+    /// SIGINT.
+    Interrupt,
+    /// SIGTERM.
+    Terminate,
+}
+
+/// A single member has nobody to hand its leadership to.
+pub fn skipped_leadership_transfer(member: MemberId, leader: MemberId) {
+    log_event!(
+        Info,
+        "skipped leadership transfer for single voting member cluster",
+        "local-member-id" => Value::Id(member.get()),
+        "current-leader-member-id" => Value::Id(leader.get()),
+    );
+}
+
+/// The end begins.
+pub fn closing_etcd_server(config: &Config) {
+    closing("closing etcd server", config);
+}
+
+/// A peer address is about to be let go.
+pub fn stopping_serving_peer_traffic(address: &str) {
+    log_event!(Info, "stopping serving peer traffic", "address" => address);
+}
+
+/// A peer address is free again.
+pub fn stopped_serving_peer_traffic(address: &str) {
+    log_event!(Info, "stopped serving peer traffic", "address" => address);
+}
+
+/// The last line of a life in good order.
+pub fn closed_etcd_server(config: &Config) {
+    closing("closed etcd server", config);
+}
+
+fn closing(message: &str, config: &Config) {
+    log_event!(
+        Info,
+        message,
+        "name" => &config.name,
+        "data-dir" => &config.data_dir.display() as &dyn fmt::Display,
+        "advertise-peer-urls" => &texts(&config.initial_advertise_peer_urls),
+        "advertise-client-urls" => &texts(&config.advertise_client_urls),
+    );
+}
+
+/// Start-up failed; the process ends with code 1. etcd's word for every such failure.
+pub fn discovery_failed(failure: &dyn fmt::Display) {
+    log_event!(Fatal, "discovery failed", "error" => failure);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use engine::ClusterId;
+
+    use super::*;
+    use crate::config::{Outcome, parse};
+
+    /// As etcd wrote them when it was started with these flags, without `ts` and `caller`.
+    const OF_ETCD: &str = include_str!("log_lines.jsonl");
+
+    fn config(log_path: &str) -> Config {
+        let arguments = [
+            "--name=n1",
+            "--data-dir=d1",
+            "--listen-client-urls=http://127.0.0.1:29379",
+            "--advertise-client-urls=http://127.0.0.1:29379",
+            "--listen-peer-urls=http://127.0.0.1:29380",
+            "--initial-advertise-peer-urls=http://127.0.0.1:29380",
+            &format!("--log-outputs={log_path}"),
+        ]
+        .map(str::to_owned);
+        match parse(&arguments, &[], &|| None, &mut Vec::new()) {
+            Ok(Outcome::Run(config)) => *config,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn live_once(config: &Config) {
+        let member = MemberId(0x151a_a8a8_d37c_3e01);
+        let identity = Identity { cluster: ClusterId(0xac5a_a2af_9d61_fc5a), member };
+        let (peer, client) = ("127.0.0.1:29380", "127.0.0.1:29379");
+        data_directory(&config.data_dir, true);
+        configuring_peer_listeners(config);
+        configuring_client_listeners(config);
+        starting_local_member(identity);
+        kvstore_restored(1);
+        starting_etcd_server(member, None);
+        now_serving(member, config);
+        serving_peer_traffic(peer);
+        elected_leader(member, member, 2);
+        published_local_member(identity, config);
+        set_initial_cluster_version(identity, "3.7");
+        ready_to_serve();
+        grpc_service_status_changed(true);
+        serving_client_traffic_insecurely(client);
+        received_signal(StopSignal::Terminate);
+        closing_etcd_server(config);
+        skipped_leadership_transfer(member, member);
+        stopping_serving_peer_traffic(peer);
+        stopped_serving_peer_traffic(peer);
+        closed_etcd_server(config);
+        data_directory(&config.data_dir, false);
+        restarting_local_member(identity, 4);
+        let reason = "couldn't find local name \"foo\" in the initial cluster configuration";
+        discovery_failed(&reason);
+    }
+
+    /// A line without the value of one key, which must be there.
+    fn without<'a>(line: &'a str, key: &str) -> (String, &'a str) {
+        let start = line.find(&format!("\"{key}\":\"")).unwrap_or_else(|| panic!("{key}: {line}"));
+        let value_start = start + key.len() + 4;
+        let end = value_start + line[value_start..].find('"').expect("a value ends");
+        (format!("{}{}", &line[..start], &line[end + 2..]), &line[value_start..end])
+    }
+
+    #[test]
+    fn every_line_that_tools_wait_for_is_etcds() {
+        let name = format!("ringd-log-lines-{}.log", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let config = config(path.to_str().unwrap());
+        crate::log::install(&config.log).unwrap();
+        live_once(&config);
+        let written = fs::read_to_string(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+
+        let mut lines = written.lines();
+        for expected in OF_ETCD.lines() {
+            let line = lines.next().unwrap_or_else(|| panic!("missing: {expected}"));
+            let (rest, stamp) = without(line, "ts");
+            assert_eq!((stamp.len(), &stamp[19..20], &stamp[26..]), (27, ".", "Z"), "{stamp}");
+            let (rest, caller) = without(&rest, "caller");
+            assert!(caller.starts_with("src/log_lines.rs:"), "{caller}");
+            assert_eq!(rest, expected);
+        }
+        assert_eq!(lines.next(), None);
+    }
+}
