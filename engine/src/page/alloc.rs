@@ -1,0 +1,325 @@
+//! Which pages are free, which wait for a view to go, which must go to the disk.
+//!
+//! Pure bookkeeping: it never touches a page.
+//!
+//! Invariants:
+//! - A page freed in epoch `f` that was born in epoch `b` can be reached by the views `b..f`; it is
+//!   given out again only when none of these is protected. Born and freed in the working epoch, no
+//!   view ever reached it.
+//! - The latest published epoch, the durable one and that of a checkpoint in progress are protected
+//!   whatever the caller says.
+//! - A page that waits names one protected epoch as its witness, and is looked at again only when
+//!   that epoch goes: long-lived views cost nothing at each publication.
+
+use std::collections::BTreeMap;
+
+use super::bitmap::Bitmap;
+use super::ids::{Epoch, PageId};
+
+/// A run of pages that belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    pub page: PageId,
+    pub pages: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Freed {
+    run: Run,
+    born: Epoch,
+    freed: Epoch,
+}
+
+/// The allocation state of one file.
+pub(super) struct Allocator {
+    used: Bitmap,
+    /// Pages whose bytes in memory are not (yet) those in the file.
+    dirty: Bitmap,
+    /// Pages of which this process has its own copy: touching them costs no fault.
+    private: Bitmap,
+    /// Pages of extents: they have no header, so no checksum is sealed into them.
+    raw: Bitmap,
+    /// Free pages that have a private copy, the latest freed last.
+    warm: Vec<PageId>,
+    listed: Bitmap,
+    working: Epoch,
+    durable: Epoch,
+    checkpoint: Option<Epoch>,
+    born_working: Vec<Run>,
+    fresh: Vec<Freed>,
+    waiting: BTreeMap<Epoch, Vec<Freed>>,
+    free: u32,
+    dirty_count: u32,
+    /// No page below is free.
+    hint: u32,
+}
+
+impl Allocator {
+    /// The state of a file of `pages` pages, of which `used` are in use by the durable checkpoint.
+    pub fn new(mut used: Bitmap, pages: u32, durable: Epoch) -> Self {
+        used.grow(pages);
+        used.insert(0);
+        let free = pages - used.count();
+        Self {
+            used,
+            dirty: Bitmap::with_len(pages),
+            private: Bitmap::with_len(pages),
+            raw: Bitmap::with_len(pages),
+            warm: Vec::new(),
+            listed: Bitmap::with_len(pages),
+            working: durable.next(),
+            durable,
+            checkpoint: None,
+            born_working: Vec::new(),
+            fresh: Vec::new(),
+            waiting: BTreeMap::new(),
+            free,
+            dirty_count: 0,
+            hint: 1,
+        }
+    }
+
+    pub fn working(&self) -> Epoch {
+        self.working
+    }
+
+    pub fn pages(&self) -> u32 {
+        self.used.len()
+    }
+
+    pub fn free_pages(&self) -> u32 {
+        self.free
+    }
+
+    pub fn dirty_pages(&self) -> u32 {
+        self.dirty_count
+    }
+
+    pub fn durable(&self) -> Epoch {
+        self.durable
+    }
+
+    pub fn grow(&mut self, pages: u32) {
+        self.free += pages - self.used.len();
+        self.used.grow(pages);
+        self.dirty.grow(pages);
+        self.private.grow(pages);
+        self.raw.grow(pages);
+        self.listed.grow(pages);
+    }
+
+    /// Ends the working epoch: what was written in it is immutable from now on.
+    pub fn advance(&mut self, to: Epoch) {
+        assert!(to > self.working, "advance from {} to {to}", self.working);
+        self.working = to;
+        self.born_working.clear();
+    }
+
+    /// One free page, and whether this process has its own copy of it; prefers those.
+    pub fn take_page(&mut self) -> Option<(PageId, bool)> {
+        while let Some(page) = self.warm.pop() {
+            self.listed.remove(page.0);
+            // Extents take pages without asking this list, and a checkpoint drops private copies.
+            if !self.used.contains(page.0) && self.private.contains(page.0) {
+                self.raw.remove(page.0);
+                return Some((self.mark(Run { page, pages: 1 }), true));
+            }
+        }
+        let page = self.used.next_absent(self.hint)?;
+        self.hint = page + 1;
+        let private = self.private.contains(page);
+        self.raw.remove(page);
+        Some((self.mark(Run { page: PageId(page), pages: 1 }), private))
+    }
+
+    /// Length of the run of free pages without a private copy that follows `page`, up to `max`; they
+    /// count as private from now on.
+    pub fn note_populated_after(&mut self, page: PageId, max: u32) -> u32 {
+        let mut count = 0;
+        let mut at = page.0 + 1;
+        while count < max && at < self.used.len() {
+            if self.used.contains(at) || self.private.contains(at) {
+                break;
+            }
+            self.private.insert(at);
+            (count, at) = (count + 1, at + 1);
+        }
+        count
+    }
+
+    /// A run of free pages for an extent.
+    pub fn take_run(&mut self, pages: u32) -> Option<PageId> {
+        assert!(pages > 0);
+        let page = self.used.next_absent_run(self.hint, pages)?;
+        for at in page..page + pages {
+            self.raw.insert(at);
+        }
+        Some(self.mark(Run { page: PageId(page), pages }))
+    }
+
+    /// Whether some run of free pages is as long as this.
+    pub fn has_run(&self, pages: u32) -> bool {
+        self.used.len() - self.used.end() >= pages
+            || self.used.next_absent_run(self.hint, pages).is_some()
+    }
+
+    /// Whether a page belongs to an extent.
+    pub fn is_raw(&self, page: u32) -> bool {
+        self.raw.contains(page)
+    }
+
+    fn mark(&mut self, run: Run) -> PageId {
+        for page in run.page.0..run.page.0 + run.pages {
+            debug_assert!(!self.used.contains(page));
+            self.used.insert(page);
+            self.dirty_count += u32::from(!self.dirty.contains(page));
+            self.dirty.insert(page);
+            self.private.insert(page);
+        }
+        self.free -= run.pages;
+        self.born_working.push(run);
+        run.page
+    }
+
+    /// Gives up a page or extent that the working trees do not need any more.
+    pub fn give_up(&mut self, page: PageId, pages: u32, born: Epoch) {
+        let run = Run { page, pages };
+        assert!(self.used.contains(page.0), "page {page} freed twice");
+        if born == self.working {
+            self.release(run);
+        } else {
+            self.fresh.push(Freed { run, born, freed: self.working });
+        }
+    }
+
+    /// Makes a run free at once: no view reaches it.
+    pub fn release(&mut self, run: Run) {
+        for page in run.page.0..run.page.0 + run.pages {
+            assert!(self.used.contains(page), "page {page} released twice");
+            self.used.remove(page);
+            self.clear_dirty(page);
+            if self.private.contains(page) && !self.listed.contains(page) {
+                self.listed.insert(page);
+                self.warm.push(PageId(page));
+            }
+        }
+        self.free += run.pages;
+        self.hint = self.hint.min(run.page.0);
+    }
+
+    fn clear_dirty(&mut self, page: u32) {
+        self.dirty_count -= u32::from(self.dirty.contains(page));
+        self.dirty.remove(page);
+    }
+
+    /// Makes pages free that no protected epoch reaches; `protected` is sorted.
+    pub fn reclaim(&mut self, protected: &[Epoch]) {
+        assert!(protected.is_sorted(), "{protected:?}");
+        let mut all = Vec::with_capacity(protected.len() + 3);
+        all.extend_from_slice(protected);
+        all.push(self.durable);
+        all.extend(self.checkpoint);
+        // The epochs may have gaps, but no view was published between two of them.
+        all.push(Epoch(self.working.0 - 1));
+        all.sort_unstable();
+        let mut looked_at = std::mem::take(&mut self.fresh);
+        self.waiting.retain(|witness, freed| {
+            let stays = all.binary_search(witness).is_ok();
+            if !stays {
+                looked_at.append(freed);
+            }
+            stays
+        });
+        for freed in looked_at {
+            let first = all.partition_point(|epoch| *epoch < freed.born);
+            match all.get(first) {
+                Some(witness) if *witness < freed.freed => {
+                    self.waiting.entry(*witness).or_default().push(freed);
+                }
+                _ => self.release(freed.run),
+            }
+        }
+    }
+
+    /// Pages that wait for a view to go.
+    pub fn waiting_pages(&self) -> u32 {
+        let lists = self.waiting.values().chain([&self.fresh]);
+        lists.flatten().map(|freed| freed.run.pages).sum()
+    }
+
+    /// Starts a checkpoint of the latest published epoch `epoch`. Returns the pages to be written and
+    /// all pages that the checkpoint's trees can reach.
+    pub fn begin_checkpoint(&mut self, epoch: Epoch) -> (Bitmap, Bitmap) {
+        assert!(self.checkpoint.is_none(), "one checkpoint at a time");
+        assert!(epoch < self.working && epoch >= self.durable, "checkpoint of epoch {epoch}");
+        // What was freed before the view was published is not part of it, nor of any later one.
+        let mut reachable = self.used.clone();
+        let gone: Vec<Run> = (self.waiting.values().flatten())
+            .chain(&self.fresh)
+            .filter(|freed| freed.freed <= epoch)
+            .map(|freed| freed.run)
+            .collect();
+        for run in gone {
+            for page in run.page.0..run.page.0 + run.pages {
+                reachable.remove(page);
+                self.clear_dirty(page);
+            }
+        }
+        let mut writing = self.dirty.clone();
+        let mut later = Vec::new();
+        for run in &self.born_working {
+            for page in run.page.0..run.page.0 + run.pages {
+                reachable.remove(page);
+                if writing.contains(page) {
+                    writing.remove(page);
+                    later.push(page);
+                }
+            }
+        }
+        self.dirty = Bitmap::with_len(self.used.len());
+        for page in &later {
+            self.dirty.insert(*page);
+        }
+        self.dirty_count = u32::try_from(later.len()).expect("a file has at most 2^32 pages");
+        self.checkpoint = Some(epoch);
+        (writing, reachable)
+    }
+
+    /// Pages that the checkpoint writes on its own account, not as part of a tree.
+    pub fn note_written(&mut self, run: Run) {
+        for page in run.page.0..run.page.0 + run.pages {
+            self.clear_dirty(page);
+        }
+    }
+
+    /// Ends the checkpoint: its epoch is the durable one now, and the private copies of `written` are
+    /// gone, as are those of free pages beyond the `warm_pages_max` latest freed. Returns the latter.
+    pub fn finish_checkpoint(&mut self, written: &Bitmap, warm_pages_max: usize) -> Vec<PageId> {
+        self.durable = self.checkpoint.take().expect("a checkpoint is in progress");
+        let mut page = 0;
+        while let Some(at) = written.next_present(page) {
+            self.private.remove(at);
+            page = at + 1;
+        }
+        let surplus = self.warm.len().saturating_sub(warm_pages_max);
+        let dropped: Vec<PageId> = self.warm.drain(..surplus).collect();
+        let mut cold = Vec::new();
+        for page in dropped {
+            self.listed.remove(page.0);
+            if !self.used.contains(page.0) && self.private.contains(page.0) {
+                self.private.remove(page.0);
+                self.hint = self.hint.min(page.0);
+                cold.push(page);
+            }
+        }
+        cold
+    }
+
+    #[cfg(test)]
+    pub fn assert_consistent(&self) {
+        assert_eq!(self.free, self.used.len() - self.used.count());
+        assert_eq!(self.dirty_count, self.dirty.count());
+        let first_free = self.used.next_absent(1);
+        assert!(first_free.is_none_or(|page| self.hint <= page), "{} {first_free:?}", self.hint);
+    }
+}

@@ -1,0 +1,98 @@
+//! The door to the disk: the engine hands out [`DiskOp`] values and is told how each one ended.
+//!
+//! Invariants:
+//! - An operation is performed once, and answered once with its token. Operations that are out at the
+//!   same time may be performed in any order: whatever needs an order is handed out only after the
+//!   completion of what must come first.
+//! - A failed write or sync is final: the kernel may already have dropped the dirty pages, so a
+//!   later sync that succeeds proves nothing. The owner stops the process.
+
+use std::fmt;
+use std::io;
+
+/// A file of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FileId {
+    /// The two alternating meta blocks.
+    Meta,
+    /// The pages of one shard.
+    Shard(u16),
+}
+
+impl fmt::Display for FileId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Meta => f.write_str("meta"),
+            Self::Shard(shard) => write!(f, "shard {shard}"),
+        }
+    }
+}
+
+/// Names an operation among those its owner has handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OpToken(pub u64);
+
+/// Something to be done to a file.
+#[derive(Debug, PartialEq, Eq)]
+pub struct DiskOp {
+    /// To be given back with the completion.
+    pub token: OpToken,
+    /// The file.
+    pub file: FileId,
+    /// What to do.
+    pub kind: DiskOpKind,
+}
+
+/// What is to be done.
+#[derive(Debug, PartialEq, Eq)]
+pub enum DiskOpKind {
+    /// Write these bytes. They reach the medium only with the next sync.
+    Write {
+        /// Where in the file.
+        offset: u64,
+        /// What; comes back with the completion to be used again.
+        bytes: Vec<u8>,
+    },
+    /// Make everything written before durable.
+    Sync,
+    /// Extend the file to this size, with its blocks allocated, so that no later write meets a full
+    /// disk. A file that is already as long stays as it is.
+    Allocate {
+        /// Size of the file afterwards.
+        size_bytes: u64,
+    },
+}
+
+/// How an operation ended.
+#[derive(Debug)]
+pub struct Completion {
+    /// The operation's token.
+    pub token: OpToken,
+    /// The buffer of a write, to be used again; empty otherwise.
+    pub buffer: Vec<u8>,
+    /// The outcome.
+    pub result: Result<(), DiskError>,
+}
+
+/// The disk refused.
+#[derive(Debug)]
+pub struct DiskError {
+    /// The file.
+    pub file: FileId,
+    /// What was attempted: "write", "sync", "allocate".
+    pub operation: &'static str,
+    /// What the system said.
+    pub cause: io::Error,
+}
+
+impl fmt::Display for DiskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.file, self.operation, self.cause)
+    }
+}
+
+impl std::error::Error for DiskError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.cause)
+    }
+}

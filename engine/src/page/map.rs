@@ -1,0 +1,258 @@
+//! One shard file in memory: mapped once, privately, over a range far larger than the file.
+//!
+//! The kernel never writes a page of a private map back by itself: every byte that reaches the file is
+//! a `DiskOp`. The range is reserved in address space only, so the file grows without a remap, and
+//! addresses that readers hold stay good.
+//!
+//! Invariants:
+//! - Only pages below `pages` are touched: what lies behind is not backed by the file yet.
+//! - A page whose bit in `verified` is set was built by this process or passed every check.
+//! - One writer changes pages, and only those that no reader can reach; readers on other cores hold
+//!   plain references to the others. That is the reuse rule of `alloc` and the duty of `PageFile`.
+
+use std::fs::File;
+use std::io;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::bytes::PageBytes;
+use super::disk::FileId;
+use super::fault::{FaultKind, PageFailure, PageFault};
+use super::ids::{ExtentRef, PAGE_SIZE_BYTES, PageId, PagePtr, TreeTag};
+use super::node::Node;
+
+/// Where a shard's pages come from.
+pub enum MapSource {
+    /// The shard's file; it is mapped privately and never written through the map.
+    File(File),
+    /// The bytes of a file that someone else simulates. Disk operations are handed out as for a file.
+    Memory(Vec<u8>),
+}
+
+pub(super) struct Map {
+    file: FileId,
+    base: NonNull<u8>,
+    reserved_pages: u32,
+    pages: AtomicU32,
+    verified: Box<[AtomicU64]>,
+    backing: Backing,
+}
+
+enum Backing {
+    Mapped {
+        map: memmap2::MmapRaw,
+        is_file: bool,
+    },
+    #[cfg(miri)]
+    Heap(std::alloc::Layout),
+}
+
+// SAFETY: `base` points into memory that `backing` owns for the life of the value; who may read and
+// write which page when is settled by the reuse rule (module header), not by this type.
+unsafe impl Send for Map {}
+// SAFETY: as above.
+unsafe impl Sync for Map {}
+
+impl Map {
+    pub fn new(source: MapSource, file: FileId, reserved_pages: u32) -> Result<Self, PageFailure> {
+        let failure = |operation| move |cause| PageFailure::System { file, operation, cause };
+        let size = reserved_pages as usize * PAGE_SIZE_BYTES;
+        let verified = zeroed_words(reserved_pages.div_ceil(64) as usize);
+        let (backing, base, size_bytes) = match source {
+            MapSource::File(handle) => {
+                let size_bytes = handle.metadata().map_err(failure("read the size"))?.len();
+                let mut options = memmap2::MmapOptions::new();
+                options.len(size).no_reserve_swap();
+                // SAFETY: the file is the shard's own, locked with the data directory; whoever changes
+                // or shortens it meanwhile breaks more than this process. Nothing is read here.
+                let map = unsafe { options.map_copy(&handle) }.map_err(failure("map"))?;
+                let map = memmap2::MmapRaw::from(map);
+                let base = NonNull::new(map.as_mut_ptr()).expect("a map is never at null");
+                (Backing::Mapped { map, is_file: true }, base, size_bytes)
+            }
+            MapSource::Memory(bytes) => {
+                let (backing, base) = anonymous(size).map_err(failure("reserve memory"))?;
+                let len = bytes.len().min(size);
+                // SAFETY: the fresh range is at least `len` long and nobody else knows it yet.
+                unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), base.as_ptr(), len) };
+                (backing, base, bytes.len() as u64)
+            }
+        };
+        let pages = u32::try_from(size_bytes / PAGE_SIZE_BYTES as u64).unwrap_or(u32::MAX);
+        let pages = AtomicU32::new(pages.min(reserved_pages));
+        Ok(Self { file, base, reserved_pages, pages, verified, backing })
+    }
+
+    pub fn pages(&self) -> u32 {
+        self.pages.load(Ordering::Acquire)
+    }
+
+    /// Whether the pages come from a file, so that their private copies can be dropped.
+    pub fn is_file(&self) -> bool {
+        match &self.backing {
+            Backing::Mapped { is_file, .. } => *is_file,
+            #[cfg(miri)]
+            Backing::Heap(_) => false,
+        }
+    }
+
+    /// The file has grown: more of the range may be touched.
+    pub fn grow(&self, pages: u32) {
+        assert!(pages <= self.reserved_pages && pages >= self.pages());
+        self.pages.store(pages, Ordering::Release);
+    }
+
+    /// A page of a tree, verified at its first touch.
+    #[inline]
+    pub fn page(&self, ptr: PagePtr) -> Result<&PageBytes, PageFault> {
+        if !self.is_verified(ptr.page) {
+            self.verify(ptr)?;
+        }
+        let bytes = self.bytes(ptr.page);
+        if bytes.birth() == ptr.birth {
+            Ok(bytes)
+        } else {
+            Err(self.fault(ptr.tree, ptr.page, FaultKind::WrongBirth))
+        }
+    }
+
+    /// The bytes of an extent, verified at their first touch.
+    pub fn extent(&self, tree: TreeTag, extent: ExtentRef) -> Result<&[u8], PageFault> {
+        let fault = |what| Err(self.fault(tree, extent.page, what));
+        let end = extent.page.0.checked_add(extent.pages());
+        if extent.page.0 == 0 || extent.size_bytes == 0 || end.is_none_or(|end| end > self.pages())
+        {
+            return fault(FaultKind::OutsideFile);
+        }
+        // SAFETY: the run lies inside the part of the range that is backed, and is not written while
+        // a tree that names it can be read (module header).
+        let bytes = unsafe {
+            std::slice::from_raw_parts(self.address(extent.page), extent.size_bytes as usize)
+        };
+        if !self.is_verified(extent.page) {
+            if crc32fast::hash(bytes) != extent.crc {
+                return fault(FaultKind::Checksum);
+            }
+            self.set_verified(extent.page);
+        }
+        Ok(bytes)
+    }
+
+    pub fn fault(&self, tree: TreeTag, page: PageId, what: FaultKind) -> PageFault {
+        PageFault { file: self.file, tree, page, what }
+    }
+
+    #[cold]
+    fn verify(&self, ptr: PagePtr) -> Result<(), PageFault> {
+        let fault = |what| self.fault(ptr.tree, ptr.page, what);
+        if ptr.page.0 == 0 || ptr.page.0 >= self.pages() {
+            return Err(fault(FaultKind::OutsideFile));
+        }
+        let bytes = self.bytes(ptr.page);
+        bytes.verify(ptr).map_err(fault)?;
+        Node::new(bytes).check().map_err(|rule| fault(FaultKind::Structure(rule)))?;
+        self.set_verified(ptr.page);
+        Ok(())
+    }
+
+    #[inline]
+    fn is_verified(&self, page: PageId) -> bool {
+        // Relaxed: the bit says nothing about bytes written by this process, whose order the
+        // publication of the view settles; the file's bytes were there all along.
+        let word = self.verified.get(page.at() / 64);
+        word.is_some_and(|word| word.load(Ordering::Relaxed) & (1 << (page.0 % 64)) != 0)
+    }
+
+    pub fn set_verified(&self, page: PageId) {
+        self.verified[page.at() / 64].fetch_or(1 << (page.0 % 64), Ordering::Relaxed);
+    }
+
+    fn address(&self, page: PageId) -> *mut u8 {
+        assert!(page.0 < self.reserved_pages, "page {page} of {}", self.reserved_pages);
+        // SAFETY: the page lies inside the reserved range.
+        unsafe { self.base.as_ptr().add(page.at() * PAGE_SIZE_BYTES) }
+    }
+
+    /// A page as it is. The caller knows that it is backed and not being written.
+    #[inline]
+    pub fn bytes(&self, page: PageId) -> &PageBytes {
+        let address = self.address(page).cast::<PageBytes>();
+        // SAFETY: the page is backed and any bytes are a `PageBytes`; nobody writes it while a tree
+        // that names it can be read (module header).
+        unsafe { &*address }
+    }
+
+    /// Pages to write.
+    ///
+    /// # Safety
+    /// The caller is the only writer, and no view or checkpoint can reach these pages.
+    #[expect(clippy::mut_from_ref, reason = "the map is shared, the pages have one writer")]
+    pub unsafe fn run_mut(&self, page: PageId, pages: u32) -> &mut [u8] {
+        assert!(u64::from(page.0) + u64::from(pages) <= u64::from(self.pages()));
+        let address = self.address(page);
+        // SAFETY: the run is backed; the caller vouches that nobody else touches it.
+        unsafe { std::slice::from_raw_parts_mut(address, pages as usize * PAGE_SIZE_BYTES) }
+    }
+
+    /// Makes private copies of a run at once, which is cheaper than one fault for each page.
+    pub fn populate(&self, page: PageId, pages: u32) {
+        let Backing::Mapped { map, is_file: true } = &self.backing else { return };
+        let offset = page.at() * PAGE_SIZE_BYTES;
+        let size = pages as usize * PAGE_SIZE_BYTES;
+        // An old kernel without this advice faults the pages in one by one.
+        let _ = map.advise_range(memmap2::Advice::PopulateWrite, offset, size);
+    }
+
+    /// Drops the private copies of a run: the file's bytes show again.
+    ///
+    /// # Safety
+    /// The file holds what a reader of these pages must see, or nobody can reach them.
+    pub unsafe fn drop_private(&self, page: PageId, pages: u32) -> io::Result<()> {
+        match &self.backing {
+            Backing::Mapped { map, is_file: true } => {
+                let offset = page.at() * PAGE_SIZE_BYTES;
+                let size = pages as usize * PAGE_SIZE_BYTES;
+                // SAFETY: upheld by the caller.
+                unsafe {
+                    map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, size)
+                }
+            }
+            // Without a file behind it the memory is the only copy.
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(not(miri))]
+fn anonymous(size: usize) -> io::Result<(Backing, NonNull<u8>)> {
+    let map = memmap2::MmapOptions::new().len(size).no_reserve_swap().map_anon()?;
+    let map = memmap2::MmapRaw::from(map);
+    let base = NonNull::new(map.as_mut_ptr()).expect("a map is never at null");
+    Ok((Backing::Mapped { map, is_file: false }, base))
+}
+
+#[cfg(miri)]
+fn anonymous(size: usize) -> io::Result<(Backing, NonNull<u8>)> {
+    let layout = std::alloc::Layout::from_size_align(size, PAGE_SIZE_BYTES)
+        .map_err(|_| io::Error::other("range too large"))?;
+    // SAFETY: the size is not zero.
+    let base = unsafe { std::alloc::alloc_zeroed(layout) };
+    Ok((Backing::Heap(layout), NonNull::new(base).ok_or(io::ErrorKind::OutOfMemory)?))
+}
+
+#[cfg(miri)]
+impl Drop for Map {
+    fn drop(&mut self) {
+        let Backing::Heap(layout) = self.backing else { return };
+        // SAFETY: allocated with this layout in `anonymous`.
+        unsafe { std::alloc::dealloc(self.base.as_ptr(), layout) };
+    }
+}
+
+/// Words that the system hands out as zeros when they are first touched: the table covers the whole
+/// reserved range, of which most is never used.
+fn zeroed_words(len: usize) -> Box<[AtomicU64]> {
+    let words = Box::into_raw(vec![0_u64; len].into_boxed_slice());
+    // SAFETY: an `AtomicU64` has size, alignment and bit validity of a `u64`.
+    unsafe { Box::from_raw(words as *mut [AtomicU64]) }
+}

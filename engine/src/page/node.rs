@@ -1,0 +1,708 @@
+//! The codec of tree pages: slots that grow upwards, cells that grow downwards.
+//!
+//! A leaf's cell is an entry, an inner page's cell is a child with the lowest key that leads to it.
+//! Slots stand in key order and repeat the four bytes of each key that follow the prefix which all
+//! keys of the page share: a binary search touches cells only where these four bytes tie. Keys stay
+//! whole in their cells, so that a reader borrows them from the page.
+//!
+//! Invariants (checked once for every page that comes from a disk, kept by every change):
+//! - Every cell lies behind the slots and inside the page, every part of a cell inside the cell;
+//!   after that check no accessor can leave the page.
+//! - The first child of an inner page stands for everything below the second: its key is empty and
+//!   never compared.
+//! - The prefix is shared by all compared keys, and is short enough that a long key's inline start
+//!   covers the four bytes behind it.
+//! - `garbage` counts the bytes of cells that no slot names any more.
+
+use std::cmp::Ordering;
+
+use super::bytes::{PAGE_HEADER_SIZE_BYTES, PageBytes, PageKind};
+use super::ids::{Epoch, ExtentRef, PAGE_SIZE_BYTES, PageId, TreeTag};
+
+const COUNT_AT: usize = 18;
+const HEAP_AT: usize = 20;
+const GARBAGE_AT: usize = 22;
+const PREFIX_AT: usize = 24;
+
+const LEAF_SLOT_SIZE: usize = 8;
+const INNER_SLOT_SIZE: usize = 16;
+
+const LEAF_CELL_HEADER_SIZE: usize = 4;
+const INNER_CELL_HEADER_SIZE: usize = 13;
+const EXTENT_SIZE: usize = ExtentRef::ENCODED_SIZE_BYTES;
+
+const FLAG_KEY_LONG: u8 = 1;
+const FLAG_BODY_EXTENT: u8 = 2;
+
+/// Bytes of a page that slots and cells share.
+pub const NODE_CAPACITY_BYTES: usize = PAGE_SIZE_BYTES - PAGE_HEADER_SIZE_BYTES;
+
+/// Longest key that stands in its page; a longer one moves to an extent, all but its start. An
+/// eighth of a page keeps inner pages at seven children or more, and so every tree flat.
+pub const KEY_INLINE_SIZE_BYTES_MAX: usize = PAGE_SIZE_BYTES / 8;
+
+/// Bytes of a long key that stay in the page to decide most comparisons there.
+pub const KEY_START_SIZE_BYTES: usize = 128;
+
+/// Longest prefix of a page: the four bytes behind it must still be known of a long key.
+const PREFIX_SIZE_MAX: usize = KEY_START_SIZE_BYTES - 4;
+
+/// Largest head of an entry; its length is one byte.
+pub const HEAD_SIZE_BYTES_MAX: usize = 255;
+
+/// Largest cell with its slot. Half a page: then a page that one more cell overfills can always be
+/// divided into two that fit.
+pub const CELL_SIZE_BYTES_MAX: usize = NODE_CAPACITY_BYTES / 2;
+
+const _: () = assert!(
+    LEAF_SLOT_SIZE
+        + LEAF_CELL_HEADER_SIZE
+        + KEY_INLINE_SIZE_BYTES_MAX
+        + HEAD_SIZE_BYTES_MAX
+        + EXTENT_SIZE
+        <= CELL_SIZE_BYTES_MAX
+);
+const _: () = assert!(KEY_START_SIZE_BYTES + EXTENT_SIZE <= KEY_INLINE_SIZE_BYTES_MAX);
+
+/// A key as it stands in a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoredKey<'a> {
+    /// The whole key.
+    Inline(&'a [u8]),
+    /// The first bytes of a long key, and where all of it stands.
+    Long {
+        /// The first [`KEY_START_SIZE_BYTES`] bytes.
+        start: &'a [u8],
+        /// The whole key.
+        extent: ExtentRef,
+    },
+}
+
+impl<'a> StoredKey<'a> {
+    /// The bytes that stand in the page.
+    #[must_use]
+    pub fn inline(self) -> &'a [u8] {
+        match self {
+            Self::Inline(key) => key,
+            Self::Long { start, .. } => start,
+        }
+    }
+
+    /// The extent of a long key.
+    #[must_use]
+    pub fn extent(self) -> Option<ExtentRef> {
+        match self {
+            Self::Inline(_) => None,
+            Self::Long { extent, .. } => Some(extent),
+        }
+    }
+
+    fn stored_size(self) -> usize {
+        self.inline().len() + if self.extent().is_some() { EXTENT_SIZE } else { 0 }
+    }
+}
+
+/// The body of an entry as it stands in a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoredBody<'a> {
+    /// The body itself.
+    Inline(&'a [u8]),
+    /// Where the body stands.
+    Extent(ExtentRef),
+}
+
+/// An entry of a leaf, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeafCell<'a> {
+    /// The key.
+    pub key: StoredKey<'a>,
+    /// The owner's fixed part.
+    pub head: &'a [u8],
+    /// The value.
+    pub body: StoredBody<'a>,
+}
+
+impl LeafCell<'_> {
+    /// Bytes the cell takes in a page, its slot included.
+    #[must_use]
+    pub fn size_with_slot(self) -> usize {
+        let body = match self.body {
+            StoredBody::Inline(body) => body.len(),
+            StoredBody::Extent(_) => EXTENT_SIZE,
+        };
+        LEAF_SLOT_SIZE + LEAF_CELL_HEADER_SIZE + self.key.stored_size() + self.head.len() + body
+    }
+}
+
+/// A child of an inner page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InnerCell<'a> {
+    /// No key below the child is smaller; empty for the first child.
+    pub separator: StoredKey<'a>,
+    /// The child's page.
+    pub page: PageId,
+    /// The child's birth.
+    pub birth: Epoch,
+    /// Entries below the child.
+    pub count: u64,
+}
+
+impl InnerCell<'_> {
+    /// Bytes the cell takes in a page, its slot included.
+    #[must_use]
+    pub fn size_with_slot(self) -> usize {
+        INNER_SLOT_SIZE + INNER_CELL_HEADER_SIZE + self.separator.stored_size()
+    }
+}
+
+/// The four bytes behind the prefix as one number that sorts like them.
+pub fn key_head(key: &[u8], prefix: usize) -> u32 {
+    let rest = key.get(prefix..).unwrap_or_default();
+    match rest.first_chunk::<4>() {
+        Some(head) => u32::from_be_bytes(*head),
+        None => {
+            let mut head = [0; 4];
+            head[..rest.len()].copy_from_slice(rest);
+            u32::from_be_bytes(head)
+        }
+    }
+}
+
+fn common_prefix(left: &[u8], right: &[u8]) -> usize {
+    left.iter().zip(right).take_while(|(left, right)| left == right).count()
+}
+
+fn decode_extent(bytes: &[u8]) -> ExtentRef {
+    let bytes = bytes.first_chunk().expect("the cell was checked to hold the reference");
+    ExtentRef::decode(bytes)
+}
+
+fn decode_key(bytes: &[u8], long: bool) -> StoredKey<'_> {
+    if long {
+        let (start, extent) = bytes.split_at(KEY_START_SIZE_BYTES);
+        StoredKey::Long { start, extent: decode_extent(extent) }
+    } else {
+        StoredKey::Inline(bytes)
+    }
+}
+
+/// A tree page to read.
+#[derive(Clone, Copy)]
+pub struct Node<'a> {
+    bytes: &'a PageBytes,
+}
+
+impl<'a> Node<'a> {
+    /// Reads a page that passed [`Self::check`], or was built here.
+    #[must_use]
+    pub fn new(bytes: &'a PageBytes) -> Self {
+        Self { bytes }
+    }
+
+    /// Whether the page holds entries rather than children.
+    #[must_use]
+    pub fn is_leaf(self) -> bool {
+        self.bytes.kind_byte() == PageKind::Leaf as u8
+    }
+
+    /// Number of entries or children.
+    #[must_use]
+    pub fn count(self) -> usize {
+        self.bytes.u16_at(COUNT_AT)
+    }
+
+    fn heap_start(self) -> usize {
+        self.bytes.u16_at(HEAP_AT)
+    }
+
+    /// Length of the prefix that all compared keys share.
+    #[must_use]
+    pub fn prefix_len(self) -> usize {
+        self.bytes.u16_at(PREFIX_AT)
+    }
+
+    fn slot_size(self) -> usize {
+        if self.is_leaf() { LEAF_SLOT_SIZE } else { INNER_SLOT_SIZE }
+    }
+
+    fn slot_at(self, index: usize) -> usize {
+        PAGE_HEADER_SIZE_BYTES + index * self.slot_size()
+    }
+
+    /// Index of the first slot whose key takes part in comparisons.
+    #[must_use]
+    pub fn first_compared(self) -> usize {
+        usize::from(!self.is_leaf())
+    }
+
+    /// The four bytes of a key that its slot repeats.
+    #[must_use]
+    pub fn head(self, index: usize) -> u32 {
+        self.bytes.u32_at(self.slot_at(index))
+    }
+
+    fn cell(self, index: usize) -> &'a [u8] {
+        let slot = self.slot_at(index);
+        let start = self.bytes.u16_at(slot + 4);
+        let size = self.bytes.u16_at(slot + 6);
+        &self.bytes.0[start..start + size]
+    }
+
+    /// The key of an entry or of a child.
+    #[must_use]
+    pub fn key(self, index: usize) -> StoredKey<'a> {
+        let cell = self.cell(index);
+        if self.is_leaf() {
+            let size = usize::from(u16::from_le_bytes([cell[0], cell[1]]));
+            let long = cell[3] & FLAG_KEY_LONG != 0;
+            decode_key(&cell[LEAF_CELL_HEADER_SIZE..LEAF_CELL_HEADER_SIZE + size], long)
+        } else {
+            decode_key(&cell[INNER_CELL_HEADER_SIZE..], cell[12] & FLAG_KEY_LONG != 0)
+        }
+    }
+
+    /// An entry of a leaf.
+    #[must_use]
+    pub fn leaf_cell(self, index: usize) -> LeafCell<'a> {
+        debug_assert!(self.is_leaf());
+        let cell = self.cell(index);
+        let key_size = usize::from(u16::from_le_bytes([cell[0], cell[1]]));
+        let head_size = usize::from(cell[2]);
+        let flags = cell[3];
+        let (key, rest) = cell[LEAF_CELL_HEADER_SIZE..].split_at(key_size);
+        let (head, body) = rest.split_at(head_size);
+        let key = decode_key(key, flags & FLAG_KEY_LONG != 0);
+        let body = if flags & FLAG_BODY_EXTENT == 0 {
+            StoredBody::Inline(body)
+        } else {
+            StoredBody::Extent(decode_extent(body))
+        };
+        LeafCell { key, head, body }
+    }
+
+    /// A child of an inner page.
+    #[must_use]
+    pub fn inner_cell(self, index: usize) -> InnerCell<'a> {
+        let (page, birth) = self.child(index);
+        InnerCell { separator: self.key(index), page, birth, count: self.child_count(index) }
+    }
+
+    /// Where a child is, and its birth.
+    #[must_use]
+    pub fn child(self, index: usize) -> (PageId, Epoch) {
+        debug_assert!(!self.is_leaf());
+        let start = self.bytes.u16_at(self.slot_at(index) + 4);
+        (PageId(self.bytes.u32_at(start)), Epoch(self.bytes.u64_at(start + 4)))
+    }
+
+    /// Number of entries below a child.
+    #[must_use]
+    pub fn child_count(self, index: usize) -> u64 {
+        debug_assert!(!self.is_leaf());
+        self.bytes.u64_at(self.slot_at(index) + 8)
+    }
+
+    /// Number of entries below a range of children.
+    #[must_use]
+    pub fn children_count(self, children: std::ops::Range<usize>) -> u64 {
+        // The sum of counts from a damaged page may wrap; nothing relies on it but answers.
+        children.fold(0, |sum, index| sum.wrapping_add(self.child_count(index)))
+    }
+
+    /// Number of entries in or below this page.
+    #[must_use]
+    pub fn entries_count(self) -> u64 {
+        if self.is_leaf() { self.count() as u64 } else { self.children_count(0..self.count()) }
+    }
+
+    /// The page's bytes.
+    #[must_use]
+    pub fn page(self) -> &'a PageBytes {
+        self.bytes
+    }
+
+    /// Bytes that cells and slots take together, without garbage.
+    #[must_use]
+    pub fn used_bytes(self) -> usize {
+        let heap = PAGE_SIZE_BYTES - self.heap_start() - self.bytes.u16_at(GARBAGE_AT);
+        heap + self.count() * self.slot_size()
+    }
+
+    /// Bytes a cell takes with its slot.
+    #[must_use]
+    pub fn size_with_slot(self, index: usize) -> usize {
+        self.bytes.u16_at(self.slot_at(index) + 6) + self.slot_size()
+    }
+
+    /// Checks everything that the accessors rely on; says which rule is broken.
+    ///
+    /// # Errors
+    /// The broken rule, in words.
+    pub fn check(self) -> Result<(), &'static str> {
+        let leaf = match self.bytes.kind_byte() {
+            kind if kind == PageKind::Leaf as u8 => true,
+            kind if kind == PageKind::Inner as u8 => false,
+            _ => return Err("neither leaf nor inner page"),
+        };
+        let (count, heap) = (self.count(), self.heap_start());
+        if count == 0 {
+            return Err("empty page");
+        }
+        let slots_end = PAGE_HEADER_SIZE_BYTES + count * self.slot_size();
+        if heap < slots_end || heap > PAGE_SIZE_BYTES {
+            return Err("cells overlap the slots");
+        }
+        let mut cells_size = 0;
+        for index in 0..count {
+            let slot = self.slot_at(index);
+            let (start, size) = (self.bytes.u16_at(slot + 4), self.bytes.u16_at(slot + 6));
+            if start < heap || start + size > PAGE_SIZE_BYTES {
+                return Err("cell outside the page");
+            }
+            let cell = &self.bytes.0[start..start + size];
+            if leaf {
+                check_leaf_cell(cell)?;
+            } else {
+                check_inner_cell(cell)?;
+            }
+            cells_size += size;
+        }
+        // Equality also bounds every later sum: used bytes can then never exceed the page.
+        if heap + cells_size + self.bytes.u16_at(GARBAGE_AT) != PAGE_SIZE_BYTES {
+            return Err("cells and garbage do not fill the heap");
+        }
+        self.check_keys(count)
+    }
+
+    fn check_keys(self, count: usize) -> Result<(), &'static str> {
+        let (prefix_len, first) = (self.prefix_len(), self.first_compared());
+        if prefix_len > PREFIX_SIZE_MAX {
+            return Err("prefix too long");
+        }
+        if first == 1 && self.key(0) != StoredKey::Inline(&[]) {
+            return Err("first child with a key");
+        }
+        if count <= first {
+            return Ok(());
+        }
+        let prefix =
+            self.key(first).inline().get(..prefix_len).ok_or("prefix longer than a key")?;
+        let mut before: Option<StoredKey<'_>> = None;
+        for index in first..count {
+            let key = self.key(index);
+            if !key.inline().starts_with(prefix) {
+                return Err("key without the page's prefix");
+            }
+            if self.head(index) != key_head(key.inline(), prefix_len) {
+                return Err("slot does not repeat its key");
+            }
+            let sorted = before.is_none_or(|before| may_precede(before, key));
+            if !sorted {
+                return Err("keys out of order");
+            }
+            before = Some(key);
+        }
+        Ok(())
+    }
+}
+
+/// Whether the keys can be in this order, as far as their inline parts tell: the extents of long keys
+/// are not worth reading here.
+fn may_precede(before: StoredKey<'_>, key: StoredKey<'_>) -> bool {
+    let (low, high) = (before.inline(), key.inline());
+    let shared = low.len().min(high.len());
+    match low[..shared].cmp(&high[..shared]) {
+        Ordering::Less => true,
+        Ordering::Greater => false,
+        Ordering::Equal if low.len() < high.len() => true,
+        Ordering::Equal => key.extent().is_some(),
+    }
+}
+
+fn check_stored_key(key: &[u8], long: bool) -> Result<(), &'static str> {
+    if long && key.len() != KEY_START_SIZE_BYTES + EXTENT_SIZE {
+        return Err("long key of a wrong size");
+    }
+    if key.len() > KEY_INLINE_SIZE_BYTES_MAX {
+        return Err("inline key too long");
+    }
+    Ok(())
+}
+
+fn check_leaf_cell(cell: &[u8]) -> Result<(), &'static str> {
+    let header = cell.first_chunk::<LEAF_CELL_HEADER_SIZE>().ok_or("cell without its header")?;
+    let key_size = usize::from(u16::from_le_bytes([header[0], header[1]]));
+    let key_end = LEAF_CELL_HEADER_SIZE + key_size;
+    let key = cell.get(LEAF_CELL_HEADER_SIZE..key_end).ok_or("key outside its cell")?;
+    check_stored_key(key, header[3] & FLAG_KEY_LONG != 0)?;
+    let body = cell.get(key_end + usize::from(header[2])..).ok_or("head outside its cell")?;
+    match header[3] & !FLAG_KEY_LONG {
+        0 => Ok(()),
+        FLAG_BODY_EXTENT if body.len() == EXTENT_SIZE => Ok(()),
+        _ => Err("unknown flags of a cell"),
+    }
+}
+
+fn check_inner_cell(cell: &[u8]) -> Result<(), &'static str> {
+    let header = cell.first_chunk::<INNER_CELL_HEADER_SIZE>().ok_or("cell without its header")?;
+    if header[12] & !FLAG_KEY_LONG != 0 {
+        return Err("unknown flags of a child");
+    }
+    check_stored_key(&cell[INNER_CELL_HEADER_SIZE..], header[12] & FLAG_KEY_LONG != 0)
+}
+
+/// A tree page of the working epoch, to change.
+pub struct NodeMut<'a> {
+    bytes: &'a mut PageBytes,
+}
+
+impl<'a> NodeMut<'a> {
+    /// Changes a page that is already a node.
+    pub fn new(bytes: &'a mut PageBytes) -> Self {
+        Self { bytes }
+    }
+
+    /// Makes an empty node of a page whose identity is set.
+    pub fn init(bytes: &'a mut PageBytes, kind: PageKind, tree: TreeTag) -> Self {
+        bytes.set_kind(kind, tree);
+        bytes.put_u16(COUNT_AT, 0);
+        bytes.put_u16(HEAP_AT, PAGE_SIZE_BYTES);
+        bytes.put_u16(GARBAGE_AT, 0);
+        bytes.put_u16(PREFIX_AT, 0);
+        bytes.0[PREFIX_AT + 2..PAGE_HEADER_SIZE_BYTES].fill(0);
+        Self { bytes }
+    }
+
+    /// Empties the page, to build it anew.
+    #[must_use]
+    pub fn reinit(self, kind: PageKind, tree: TreeTag) -> Self {
+        Self::init(self.bytes, kind, tree)
+    }
+
+    /// The same page to read.
+    #[must_use]
+    pub fn as_node(&self) -> Node<'_> {
+        Node { bytes: self.bytes }
+    }
+
+    /// Whether a cell of this size, slot included, can be added.
+    #[must_use]
+    pub fn has_room(&self, size_with_slot: usize) -> bool {
+        self.as_node().used_bytes() + size_with_slot <= NODE_CAPACITY_BYTES
+    }
+
+    /// Adds an entry. The caller has made room.
+    pub fn insert_leaf(&mut self, index: usize, cell: LeafCell<'_>) {
+        let (key, key_extent) = (cell.key.inline(), cell.key.extent().map(ExtentRef::encode));
+        let mut flags = if key_extent.is_some() { FLAG_KEY_LONG } else { 0 };
+        let body_extent;
+        let body = match cell.body {
+            StoredBody::Inline(body) => body,
+            StoredBody::Extent(extent) => {
+                flags |= FLAG_BODY_EXTENT;
+                body_extent = extent.encode();
+                &body_extent
+            }
+        };
+        let key_size = u16::try_from(cell.key.stored_size()).expect("an inline key is short");
+        let head_size = u8::try_from(cell.head.len()).expect("heads are bounded by their owner");
+        let [low, high] = key_size.to_le_bytes();
+        let header = [low, high, head_size, flags];
+        let key_extent = key_extent.as_ref().map_or(&[][..], |extent| extent);
+        self.insert_cell(index, key, &[&header, key, key_extent, cell.head, body]);
+    }
+
+    /// Adds a child. The caller has made room; the first child's separator must be empty.
+    pub fn insert_inner(&mut self, index: usize, cell: InnerCell<'_>) {
+        assert!(index > 0 || cell.separator == StoredKey::Inline(&[]));
+        let (key, key_extent) =
+            (cell.separator.inline(), cell.separator.extent().map(ExtentRef::encode));
+        let mut header = [0; INNER_CELL_HEADER_SIZE];
+        header[0..4].copy_from_slice(&cell.page.0.to_le_bytes());
+        header[4..12].copy_from_slice(&cell.birth.0.to_le_bytes());
+        header[12] = if key_extent.is_some() { FLAG_KEY_LONG } else { 0 };
+        let key_extent = key_extent.as_ref().map_or(&[][..], |extent| extent);
+        self.insert_cell(index, key, &[&header, key, key_extent]);
+        self.set_child_count(index, cell.count);
+    }
+
+    fn insert_cell(&mut self, index: usize, key: &[u8], parts: &[&[u8]]) {
+        let size: usize = parts.iter().map(|part| part.len()).sum();
+        let start = self.open_slot(index, size);
+        let mut at = start;
+        for part in parts {
+            self.bytes.0[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
+        }
+        let slot = self.as_node().slot_at(index);
+        self.bytes.put_u16(slot + 4, start);
+        self.bytes.put_u16(slot + 6, size);
+        self.note_key(index, key);
+    }
+
+    /// Makes place for a slot and a cell; returns where the cell starts.
+    fn open_slot(&mut self, index: usize, size: usize) -> usize {
+        let node = self.as_node();
+        let (count, slot_size) = (node.count(), node.slot_size());
+        assert!(index <= count, "slot {index} of {count}");
+        assert!(self.has_room(size + slot_size), "{size} bytes do not fit");
+        if self.as_node().heap_start() < self.as_node().slot_at(count + 1) + size {
+            self.compact();
+        }
+        let (from, to) = (self.as_node().slot_at(index), self.as_node().slot_at(count));
+        self.bytes.0.copy_within(from..to, from + slot_size);
+        let start = self.as_node().heap_start() - size;
+        self.bytes.put_u16(HEAP_AT, start);
+        self.bytes.put_u16(COUNT_AT, count + 1);
+        start
+    }
+
+    /// Keeps prefix and slot heads true after a key was added at `index`.
+    fn note_key(&mut self, index: usize, key: &[u8]) {
+        let node = self.as_node();
+        let (first, count) = (node.first_compared(), node.count());
+        let slot = node.slot_at(index);
+        if index < first {
+            self.bytes.put_u32(slot, 0);
+            return;
+        }
+        let prefix = node.prefix_len();
+        if count - first == 1 {
+            let prefix = key.len().min(PREFIX_SIZE_MAX);
+            self.bytes.put_u16(PREFIX_AT, prefix);
+            self.bytes.put_u32(slot, key_head(key, prefix));
+            return;
+        }
+        let neighbour = if index == first { first + 1 } else { first };
+        let shared = common_prefix(&node.key(neighbour).inline()[..prefix], key);
+        if shared < prefix {
+            self.bytes.put_u16(PREFIX_AT, shared);
+            self.refresh_heads();
+        } else {
+            self.bytes.put_u32(slot, key_head(key, prefix));
+        }
+    }
+
+    fn refresh_heads(&mut self) {
+        let prefix = self.as_node().prefix_len();
+        for index in self.as_node().first_compared()..self.as_node().count() {
+            let head = key_head(self.as_node().key(index).inline(), prefix);
+            let slot = self.as_node().slot_at(index);
+            self.bytes.put_u32(slot, head);
+        }
+    }
+
+    /// Finds the longest prefix again after keys have gone; the slots then tell more keys apart.
+    fn refresh_prefix(&mut self) {
+        let node = self.as_node();
+        let (first, count) = (node.first_compared(), node.count());
+        let prefix = if count > first {
+            let (low, high) = (node.key(first).inline(), node.key(count - 1).inline());
+            common_prefix(low, high).min(PREFIX_SIZE_MAX)
+        } else {
+            0
+        };
+        self.bytes.put_u16(PREFIX_AT, prefix);
+        self.refresh_heads();
+    }
+
+    /// Removes an entry or a child.
+    pub fn remove(&mut self, index: usize) {
+        let node = self.as_node();
+        let (count, slot_size) = (node.count(), node.slot_size());
+        assert!(index < count, "slot {index} of {count}");
+        let slot = node.slot_at(index);
+        let (start, size) = (self.bytes.u16_at(slot + 4), self.bytes.u16_at(slot + 6));
+        let end = node.slot_at(count);
+        self.bytes.0.copy_within(slot + slot_size..end, slot);
+        self.bytes.put_u16(COUNT_AT, count - 1);
+        if start == self.as_node().heap_start() {
+            self.bytes.put_u16(HEAP_AT, start + size);
+        } else {
+            let garbage = self.bytes.u16_at(GARBAGE_AT);
+            self.bytes.put_u16(GARBAGE_AT, garbage + size);
+        }
+        // Without this, the last removals of a page could leave a heap of nothing but garbage.
+        if count == 1 {
+            self.bytes.put_u16(HEAP_AT, PAGE_SIZE_BYTES);
+            self.bytes.put_u16(GARBAGE_AT, 0);
+        }
+    }
+
+    /// Overwrites head and body of an entry whose new cell has the size of the old one, which is what
+    /// updates of a key mostly do. Returns whether that was so.
+    pub fn overwrite_leaf(&mut self, index: usize, head: &[u8], body: StoredBody<'_>) -> bool {
+        let old = self.as_node().leaf_cell(index);
+        let (StoredBody::Inline(old_body), StoredBody::Inline(body)) = (old.body, body) else {
+            return false;
+        };
+        if old.head.len() != head.len() || old_body.len() != body.len() {
+            return false;
+        }
+        let slot = self.as_node().slot_at(index);
+        let end = self.bytes.u16_at(slot + 4) + self.bytes.u16_at(slot + 6);
+        let body_start = end - body.len();
+        self.bytes.0[body_start..end].copy_from_slice(body);
+        self.bytes.0[body_start - head.len()..body_start].copy_from_slice(head);
+        true
+    }
+
+    /// Points a child's cell at another page.
+    pub fn set_child(&mut self, index: usize, page: PageId, birth: Epoch) {
+        let start = self.bytes.u16_at(self.as_node().slot_at(index) + 4);
+        self.bytes.put_u32(start, page.0);
+        self.bytes.put_u64(start + 4, birth.0);
+    }
+
+    /// Sets the number of entries below a child.
+    pub fn set_child_count(&mut self, index: usize, count: u64) {
+        let slot = self.as_node().slot_at(index);
+        self.bytes.put_u64(slot + 8, count);
+    }
+
+    /// Rewrites the cells without the garbage between them.
+    fn compact(&mut self) {
+        let old = PageBytes(self.bytes.0);
+        let old = Node { bytes: &old };
+        let mut at = PAGE_SIZE_BYTES;
+        for index in 0..old.count() {
+            let cell = old.cell(index);
+            at -= cell.len();
+            self.bytes.0[at..at + cell.len()].copy_from_slice(cell);
+            let slot = old.slot_at(index);
+            self.bytes.put_u16(slot + 4, at);
+        }
+        self.bytes.put_u16(HEAP_AT, at);
+        self.bytes.put_u16(GARBAGE_AT, 0);
+    }
+
+    /// Appends cells of another page of the same kind as they are; [`Self::finish_appends`] must
+    /// follow the last.
+    pub fn append_from(&mut self, source: Node<'_>, cells: std::ops::Range<usize>) {
+        assert_eq!(source.is_leaf(), self.as_node().is_leaf());
+        for index in cells {
+            let (cell, count) = (source.cell(index), self.as_node().count());
+            let start = self.open_slot(count, cell.len());
+            self.bytes.0[start..start + cell.len()].copy_from_slice(cell);
+            let slot = self.as_node().slot_at(count);
+            self.bytes.put_u16(slot + 4, start);
+            self.bytes.put_u16(slot + 6, cell.len());
+            if !source.is_leaf() {
+                self.set_child_count(count, source.child_count(index));
+            }
+        }
+    }
+
+    /// Keeps the first `count` cells only.
+    pub fn truncate(&mut self, count: usize) {
+        while self.as_node().count() > count {
+            let last = self.as_node().count() - 1;
+            self.remove(last);
+        }
+    }
+
+    /// Makes prefix and heads true after [`Self::append_from`] or [`Self::truncate`].
+    pub fn finish_appends(&mut self) {
+        self.refresh_prefix();
+    }
+}

@@ -1,0 +1,88 @@
+//! Finding a key in a page.
+//!
+//! Invariants:
+//! - A comparison reads an extent only when the whole inline start of a long key ties.
+
+use std::cmp::Ordering;
+
+use crate::page::node::{Node, StoredKey, key_head};
+use crate::page::{PageFault, Pages, TreeTag};
+
+/// Where `key` stands among the compared keys of a page: the first slot that is not smaller, and
+/// whether it is equal.
+#[inline]
+pub(super) fn search(
+    pages: &impl Pages,
+    tree: TreeTag,
+    node: Node<'_>,
+    key: &[u8],
+) -> Result<(usize, bool), PageFault> {
+    let (first, count) = (node.first_compared(), node.count());
+    if count <= first {
+        return Ok((first, false));
+    }
+    let prefix_len = node.prefix_len();
+    if prefix_len > 0 {
+        let prefix = &node.key(first).inline()[..prefix_len];
+        if !key.starts_with(prefix) {
+            // Every key of the page starts with the prefix: all lie on one side.
+            return Ok((if key < prefix { first } else { count }, false));
+        }
+    }
+    let head = key_head(key, prefix_len);
+    let (mut low, mut high) = (first, count);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let order = match node.head(middle).cmp(&head) {
+            Ordering::Equal => compare(pages, tree, node.key(middle), key)?,
+            order => order,
+        };
+        match order {
+            Ordering::Less => low = middle + 1,
+            Ordering::Greater => high = middle,
+            Ordering::Equal => return Ok((middle, true)),
+        }
+    }
+    Ok((low, false))
+}
+
+/// The child below which `key` stands, if anywhere.
+#[inline]
+pub(super) fn child_index(
+    pages: &impl Pages,
+    tree: TreeTag,
+    node: Node<'_>,
+    key: &[u8],
+) -> Result<usize, PageFault> {
+    let (index, found) = search(pages, tree, node, key)?;
+    // The first child is not compared: the smallest answer of a search is 1.
+    Ok(if found { index } else { index - 1 })
+}
+
+fn compare(
+    pages: &impl Pages,
+    tree: TreeTag,
+    stored: StoredKey<'_>,
+    key: &[u8],
+) -> Result<Ordering, PageFault> {
+    match stored {
+        StoredKey::Inline(stored) => Ok(stored.cmp(key)),
+        StoredKey::Long { start, extent } if key.starts_with(start) => {
+            Ok(pages.extent(tree, extent)?.cmp(key))
+        }
+        StoredKey::Long { start, .. } => Ok(start.cmp(key)),
+    }
+}
+
+/// A stored key in one piece.
+#[inline]
+pub(super) fn whole_key<'p>(
+    pages: &'p impl Pages,
+    tree: TreeTag,
+    stored: StoredKey<'p>,
+) -> Result<&'p [u8], PageFault> {
+    match stored {
+        StoredKey::Inline(key) => Ok(key),
+        StoredKey::Long { extent, .. } => pages.extent(tree, extent),
+    }
+}

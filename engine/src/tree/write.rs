@@ -1,0 +1,360 @@
+//! Changing a tree: insert, replace, remove.
+//!
+//! A change walks down making its path writable, changes the leaf, and walks up again where a page
+//! overflowed (`split`) or ran low (`rebalance`).
+//!
+//! Invariants:
+//! - What can fail for want of pages is asked before the first change; what can fail because of a
+//!   damaged page is read before the page that points at it is changed.
+
+use crate::page::node::{
+    CELL_SIZE_BYTES_MAX, HEAD_SIZE_BYTES_MAX, KEY_INLINE_SIZE_BYTES_MAX, KEY_START_SIZE_BYTES,
+    LeafCell, NODE_CAPACITY_BYTES, Node, StoredBody, StoredKey,
+};
+use crate::page::{
+    ExtentRef, FaultKind, PAGE_SIZE_BYTES, PageFault, PageFile, PageKind, PagePtr, Pages,
+    PagesNeeded, Root, TreeTag,
+};
+
+use super::search::{child_index, search};
+use super::{Body, HEIGHT_MAX, Inserted, child_ptr, node_at, rebalance, split};
+
+/// The inner pages between the root and a leaf, with the child taken in each.
+pub(super) struct Path {
+    steps: [(PagePtr, usize); HEIGHT_MAX],
+    len: usize,
+}
+
+impl Path {
+    fn new(root: &Root) -> Self {
+        Self { steps: [(root.ptr(), 0); HEIGHT_MAX], len: 0 }
+    }
+
+    fn push(&mut self, ptr: PagePtr, index: usize) {
+        self.steps[self.len] = (ptr, index);
+        self.len += 1;
+    }
+
+    /// The lowest inner page that was not yet dealt with.
+    pub(super) fn pop(&mut self) -> Option<(PagePtr, usize)> {
+        self.len = self.len.checked_sub(1)?;
+        Some(self.steps[self.len])
+    }
+
+    fn steps(&self) -> &[(PagePtr, usize)] {
+        &self.steps[..self.len]
+    }
+}
+
+/// A measure of the changes of a batch, to reserve pages for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Entries inserted, replaced or removed.
+    pub count: u64,
+    /// Bytes of the keys, heads and bodies of the entries inserted, without large ones.
+    pub size_bytes: u64,
+    /// Pages of the keys and bodies that go to extents.
+    pub extent_pages: u32,
+}
+
+impl Changes {
+    /// Adds an entry to be inserted.
+    pub fn add_entry(&mut self, key: &[u8], head_size_bytes: usize, body_size_bytes: usize) {
+        self.count += 1;
+        let mut size = head_size_bytes;
+        if key.len() > KEY_INLINE_SIZE_BYTES_MAX {
+            // The key itself, and a separator that may need all of it.
+            self.extent_pages = self.extent_pages.saturating_add(2 * extent_pages(key.len()));
+            size += KEY_START_SIZE_BYTES + ExtentRef::ENCODED_SIZE_BYTES;
+        } else {
+            size += key.len();
+        }
+        if size + body_size_bytes + CELL_OVERHEAD > CELL_SIZE_BYTES_MAX {
+            self.extent_pages = self.extent_pages.saturating_add(extent_pages(body_size_bytes));
+        } else {
+            size += body_size_bytes;
+        }
+        self.size_bytes += (size + CELL_OVERHEAD) as u64;
+    }
+
+    /// Adds an entry to be removed.
+    pub fn add_removal(&mut self) {
+        self.count += 1;
+    }
+}
+
+/// No more than a leaf's cell and slot add to an entry.
+const CELL_OVERHEAD: usize = 32;
+
+fn extent_pages(size_bytes: usize) -> u32 {
+    u32::try_from(size_bytes.div_ceil(PAGE_SIZE_BYTES)).unwrap_or(u32::MAX)
+}
+
+/// Free pages that make sure that the changes can be applied to this tree in one epoch.
+#[must_use]
+pub fn pages_needed(pages: &PageFile, root: &Root, changes: Changes) -> PagesNeeded {
+    let in_use = pages.in_use_bytes() / PAGE_SIZE_BYTES as u64;
+    // Every change may copy another leaf and its whole path, but no page is copied twice; a removal
+    // also copies neighbours that it merges with.
+    let leaves = (changes.count * 2).min(root.count).min(in_use);
+    let paths = changes.count * 2 * u64::from(root.height.saturating_sub(1));
+    let inner = paths.min(in_use / 2);
+    // A full page is split by the first byte; the halves only by another half page.
+    let halves = changes.size_bytes / (NODE_CAPACITY_BYTES as u64 / 2);
+    let splits = (leaves + 2 * halves + 1).min(changes.count);
+    let total = leaves + inner + splits + splits / 4 + 2 * u64::from(root.height) + 4;
+    PagesNeeded {
+        pages: u32::try_from(total).unwrap_or(u32::MAX),
+        extent_pages: changes.extent_pages,
+    }
+}
+
+/// Inserts an entry or replaces the one its key has. A replaced entry's extent is freed, unless it is
+/// the one inserted.
+///
+/// # Errors
+/// A page on the way is damaged, or the batch was not reserved for.
+pub fn insert(
+    pages: &mut PageFile,
+    root: &mut Root,
+    key: &[u8],
+    head: &[u8],
+    body: Body<'_>,
+) -> Result<Inserted, PageFault> {
+    let (inserted, old) = place(pages, root, key, head, body)?;
+    if let Some(old) = old {
+        pages.free_extent(old);
+    }
+    Ok(inserted)
+}
+
+/// Like [`insert`], but the extent of a replaced entry is not freed: it has another owner now.
+///
+/// # Errors
+/// A page on the way is damaged, or the batch was not reserved for.
+pub fn supersede(
+    pages: &mut PageFile,
+    root: &mut Root,
+    key: &[u8],
+    head: &[u8],
+    body: Body<'_>,
+) -> Result<Inserted, PageFault> {
+    place(pages, root, key, head, body).map(|(inserted, _)| inserted)
+}
+
+/// Removes a key's entry and frees its extent; `false` when there is none.
+///
+/// # Errors
+/// A page on the way is damaged, or the batch was not reserved for.
+pub fn remove(pages: &mut PageFile, root: &mut Root, key: &[u8]) -> Result<bool, PageFault> {
+    let Some(extent) = unlink(pages, root, key)? else { return Ok(false) };
+    if let Some(extent) = extent {
+        pages.free_extent(extent);
+    }
+    Ok(true)
+}
+
+/// Removes a key's entry; its extent is not freed: it has another owner now. `false` when there is no
+/// entry.
+///
+/// # Errors
+/// A page on the way is damaged, or the batch was not reserved for.
+pub fn take(pages: &mut PageFile, root: &mut Root, key: &[u8]) -> Result<bool, PageFault> {
+    Ok(unlink(pages, root, key)?.is_some())
+}
+
+/// Whether pages for one change are there; afterwards nothing fails half-way.
+fn check_free_pages(pages: &PageFile, root: &Root) -> Result<(), PageFault> {
+    if usize::from(root.height) >= HEIGHT_MAX {
+        let what = FaultKind::Structure("tree too high");
+        return Err(pages.fault(root.tree, root.page, what));
+    }
+    // A copy and a split, or a copy and two neighbours, at each level; a root above.
+    if pages.free_pages() >= 3 * u32::from(root.height) + 2 {
+        Ok(())
+    } else {
+        Err(pages.fault(root.tree, root.page, FaultKind::NoFreePage))
+    }
+}
+
+/// Makes the root writable and returns it.
+fn writable_root(pages: &mut PageFile, root: &mut Root) -> Result<PagePtr, PageFault> {
+    let ptr = pages.writable(root.ptr())?;
+    (root.page, root.birth) = (ptr.page, ptr.birth);
+    Ok(ptr)
+}
+
+/// Makes a child of a writable page writable and returns it.
+pub(super) fn writable_child(
+    pages: &mut PageFile,
+    parent: PagePtr,
+    index: usize,
+) -> Result<PagePtr, PageFault> {
+    let old = child_ptr(Node::new(pages.page(parent)?), index, parent.tree);
+    let ptr = pages.writable(old)?;
+    if ptr != old {
+        pages.node_mut(parent).set_child(index, ptr.page, ptr.birth);
+    }
+    Ok(ptr)
+}
+
+/// Walks to the leaf of `key`, making every page on the way writable.
+fn descend_writable(
+    pages: &mut PageFile,
+    root: &mut Root,
+    key: &[u8],
+) -> Result<(Path, PagePtr), PageFault> {
+    let mut path = Path::new(root);
+    let mut ptr = writable_root(pages, root)?;
+    for level in (1..=root.height).rev() {
+        let node = node_at(pages, ptr, level)?;
+        if level > 1 {
+            let index = child_index(pages, root.tree, node, key)?;
+            path.push(ptr, index);
+            ptr = writable_child(pages, ptr, index)?;
+        }
+    }
+    Ok((path, ptr))
+}
+
+fn bump_counts(pages: &mut PageFile, path: &Path, by: i64) {
+    for (ptr, index) in path.steps() {
+        let mut node = pages.node_mut(*ptr);
+        let count = node.as_node().child_count(*index).wrapping_add_signed(by);
+        node.set_child_count(*index, count);
+    }
+}
+
+/// Inserts or replaces; returns the extent of a replaced body that is not in the tree any more.
+fn place(
+    pages: &mut PageFile,
+    root: &mut Root,
+    key: &[u8],
+    head: &[u8],
+    body: Body<'_>,
+) -> Result<(Inserted, Option<ExtentRef>), PageFault> {
+    assert!(head.len() <= HEAD_SIZE_BYTES_MAX, "a head of {} bytes", head.len());
+    check_free_pages(pages, root)?;
+    if root.is_empty() {
+        let cell = store(pages, root.tree, key, head, body, None)?;
+        let leaf = pages.allocate(PageKind::Leaf, root.tree)?;
+        pages.node_mut(leaf).insert_leaf(0, cell.as_cell(key, head, body));
+        *root = Root { page: leaf.page, birth: leaf.birth, height: 1, count: 1, ..*root };
+        return Ok((Inserted::New, None));
+    }
+    let (mut path, leaf) = descend_writable(pages, root, key)?;
+    let node = Node::new(pages.page(leaf)?);
+    let (index, found) = search(pages, root.tree, node, key)?;
+    if !found {
+        let cell = store(pages, root.tree, key, head, body, None)?;
+        bump_counts(pages, &path, 1);
+        root.count += 1;
+        let cell = cell.as_cell(key, head, body);
+        split::insert_leaf(pages, root, &mut path, leaf, index, cell)?;
+        return Ok((Inserted::New, None));
+    }
+    let old = node.leaf_cell(index);
+    let (old_key, old_extent) = (old.key.extent(), body_extent(old.body));
+    if let Body::Bytes(bytes) = body
+        && pages.node_mut(leaf).overwrite_leaf(index, head, StoredBody::Inline(bytes))
+    {
+        return Ok((Inserted::Replaced, None));
+    }
+    let cell = store(pages, root.tree, key, head, body, old_key)?;
+    pages.node_mut(leaf).remove(index);
+    let cell = cell.as_cell(key, head, body);
+    split::insert_leaf(pages, root, &mut path, leaf, index, cell)?;
+    let gone = old_extent.filter(|old| body_extent(cell.body) != Some(*old));
+    Ok((Inserted::Replaced, gone))
+}
+
+fn body_extent(body: StoredBody<'_>) -> Option<ExtentRef> {
+    match body {
+        StoredBody::Inline(_) => None,
+        StoredBody::Extent(extent) => Some(extent),
+    }
+}
+
+/// Where the large parts of an entry stand.
+#[derive(Clone, Copy)]
+struct Stored {
+    key: Option<ExtentRef>,
+    body: Option<ExtentRef>,
+}
+
+impl Stored {
+    fn as_cell<'a>(self, key: &'a [u8], head: &'a [u8], body: Body<'a>) -> LeafCell<'a> {
+        let body = match (self.body, body) {
+            (Some(extent), _) | (None, Body::Extent(extent)) => StoredBody::Extent(extent),
+            (None, Body::Bytes(bytes)) => StoredBody::Inline(bytes),
+        };
+        LeafCell { key: stored_key(key, self.key), head, body }
+    }
+}
+
+/// A key with the extent that holds it if it is long.
+pub(super) fn stored_key(key: &[u8], extent: Option<ExtentRef>) -> StoredKey<'_> {
+    match extent {
+        Some(extent) => StoredKey::Long { start: &key[..KEY_START_SIZE_BYTES], extent },
+        None => StoredKey::Inline(key),
+    }
+}
+
+/// Puts the large parts of an entry in extents, before the tree is changed.
+fn store(
+    pages: &mut PageFile,
+    tree: TreeTag,
+    key: &[u8],
+    head: &[u8],
+    body: Body<'_>,
+    old_key: Option<ExtentRef>,
+) -> Result<Stored, PageFault> {
+    let key_extent = match old_key {
+        None if key.len() > KEY_INLINE_SIZE_BYTES_MAX => Some(pages.allocate_extent(tree, key)?),
+        old_key => old_key,
+    };
+    let mut stored = Stored { key: key_extent, body: None };
+    if let Body::Bytes(bytes) = body {
+        let size = stored.as_cell(key, head, body).size_with_slot();
+        if size > CELL_SIZE_BYTES_MAX {
+            stored.body = match pages.allocate_extent(tree, bytes) {
+                Ok(extent) => Some(extent),
+                Err(fault) => {
+                    if let (Some(extent), None) = (key_extent, old_key) {
+                        pages.free_extent(extent);
+                    }
+                    return Err(fault);
+                }
+            };
+        }
+    }
+    Ok(stored)
+}
+
+/// Removes an entry; returns whether there was one, and the extent of its body.
+#[expect(clippy::option_option, reason = "no entry and no extent are two things")]
+fn unlink(
+    pages: &mut PageFile,
+    root: &mut Root,
+    key: &[u8],
+) -> Result<Option<Option<ExtentRef>>, PageFault> {
+    // Looked for first: a key that is not there must not cost copies of its path.
+    if super::get(pages, *root, key)?.is_none() {
+        return Ok(None);
+    }
+    check_free_pages(pages, root)?;
+    let (mut path, leaf) = descend_writable(pages, root, key)?;
+    let node = Node::new(pages.page(leaf)?);
+    let (index, found) = search(pages, root.tree, node, key)?;
+    assert!(found, "a copy holds the same keys");
+    let cell = node.leaf_cell(index);
+    let (key_extent, extent) = (cell.key.extent(), body_extent(cell.body));
+    pages.node_mut(leaf).remove(index);
+    bump_counts(pages, &path, -1);
+    root.count -= 1;
+    if let Some(key_extent) = key_extent {
+        pages.free_extent(key_extent);
+    }
+    rebalance::after_removal(pages, root, &mut path, leaf)?;
+    Ok(Some(extent))
+}
