@@ -12,14 +12,9 @@ pub mod events;
 pub mod hash;
 pub mod ids;
 pub mod limits;
-/// The page layer.
-pub mod page {
-    pub mod disk;
-    pub mod fault;
-    pub mod ids;
-    pub use fault::PageFault;
-}
+pub mod page;
 pub mod range;
+pub mod tree;
 pub mod txn;
 pub mod view;
 

@@ -14,7 +14,7 @@ mod bitmap;
 mod bytes;
 mod checkpoint;
 pub mod disk;
-mod fault;
+pub mod fault;
 mod file;
 mod header;
 pub mod ids;
