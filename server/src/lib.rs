@@ -1,7 +1,13 @@
 //! The server library.
 
-pub mod raft;
-pub mod runtime;
+pub mod bootstrap;
+pub mod config;
+pub mod frontend;
+pub mod log;
+pub mod log_lines;
 pub mod mail;
 pub mod node;
+pub mod raft;
+pub mod runtime;
 pub mod sequencer;
+pub mod service;

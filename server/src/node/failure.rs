@@ -4,6 +4,7 @@ use engine::CommandError;
 use engine::ids::LogIndex;
 
 use crate::raft::record::RecordError;
+use crate::runtime::reactor::ReactorError;
 
 /// The failure that ends a member. It is logged once, where the process stops.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub enum Failure {
         /// Its place.
         index: LogIndex,
     },
+    /// io_uring broke.
+    Reactor(ReactorError),
     /// raft-rs refused its configuration or its log.
     Raft(raft::Error),
     /// The log ends before what the engine has applied, or otherwise does not fit it.
@@ -58,6 +61,7 @@ impl std::fmt::Display for Failure {
             Self::UnknownEntry { index } => {
                 write!(formatter, "log entry {index} is of a kind that this version does not know")
             }
+            Self::Reactor(error) => error.fmt(formatter),
             Self::Raft(error) => write!(formatter, "raft: {error}"),
             Self::Mismatch(text) => formatter.write_str(text),
             Self::File { operation, cause } => write!(formatter, "cannot {operation}: {cause}"),
@@ -83,3 +87,4 @@ from!(Recovery, wal::RecoveryError);
 from!(Record, RecordError);
 from!(Engine, engine::Failure);
 from!(Raft, raft::Error);
+from!(Reactor, ReactorError);

@@ -1,6 +1,12 @@
 //! The node: it alone knows all stages, and joins them.
 
+pub mod calls;
 pub mod checkpoint;
+pub mod core;
 pub mod failure;
+pub mod frontend_core;
 pub mod log_core;
+pub mod log_role;
 pub mod shared;
+pub mod start;
+pub mod switch;

@@ -46,7 +46,7 @@ impl LogStore {
     }
 
     /// Adds entries; one whose index is already there replaces it and all that followed.
-    pub fn append(&mut self, entries: &[Entry]) {
+    pub fn append<'a>(&mut self, entries: impl IntoIterator<Item = &'a Entry>) {
         for entry in entries {
             let first = self.base.0.0 + 1;
             assert!(entry.index >= first, "entry {} lies before the window", entry.index);

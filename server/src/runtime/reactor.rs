@@ -18,6 +18,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use wal::AlignedBuffer;
 
 use super::buffers::{BUFFER_GROUP, BufferRing, Received};
 use super::slab::Slab;
@@ -77,15 +78,11 @@ pub enum Event {
         token: u64,
         /// Bytes written, or what the kernel refused.
         result: io::Result<usize>,
+        /// What was written.
+        buffer: AlignedBuffer,
     },
     /// Another core or thread left mail.
     Woken,
-}
-
-/// Memory that a write reads from: kept alive, unmoved, until the write has ended.
-pub trait WriteSource: Send {
-    /// The bytes to write.
-    fn bytes(&self) -> &[u8];
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,7 +145,7 @@ struct SendInFlight {
 
 struct WriteInFlight {
     token: u64,
-    _source: Box<dyn WriteSource>,
+    buffer: AlignedBuffer,
 }
 
 /// One core's ring and all that is in flight on it.
@@ -288,20 +285,21 @@ impl Reactor {
         }
     }
 
-    /// Writes `source` to `file` at `offset`; with `durable` it completes only once it is on the
+    /// Writes `buffer` to `file` at `offset`; with `durable` it completes only once it is on the
     /// medium (RWF_DSYNC).
     pub fn write(
         &mut self,
         file: RawFd,
         offset: u64,
-        source: Box<dyn WriteSource>,
+        buffer: AlignedBuffer,
         durable: bool,
         token: u64,
     ) {
-        let bytes = source.bytes();
-        let (address, len) = (bytes.as_ptr(), bytes.len());
-        let len = u32::try_from(len).expect("a log write is far below 4 GiB");
-        let index = self.writes.insert(WriteInFlight { token, _source: source });
+        let bytes = buffer.as_slice();
+        let address = bytes.as_ptr();
+        let len = u32::try_from(bytes.len()).expect("a log write is far below 4 GiB");
+        // The blocks stay where they are when the buffer moves into the slab.
+        let index = self.writes.insert(WriteInFlight { token, buffer });
         let flags = if durable { libc::RWF_DSYNC } else { 0 };
         let entry = opcode::Write::new(types::Fd(file), address, len)
             .offset(offset)
@@ -343,6 +341,20 @@ impl Reactor {
         }
         self.collect();
         Ok(())
+    }
+
+    /// Hands what is queued to the kernel without looking for completions.
+    ///
+    /// # Errors
+    /// Only what means that the ring itself is unusable.
+    pub fn submit(&mut self) -> Result<(), ReactorError> {
+        match self.ring.submit() {
+            Ok(_) => Ok(()),
+            Err(cause) => match cause.raw_os_error() {
+                Some(libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+                _ => Err(ReactorError { operation: "submit to the io_uring", cause }),
+            },
+        }
     }
 
     /// The next thing that happened since the last [`Self::wait`].
@@ -490,7 +502,8 @@ impl Reactor {
         let write = self.writes.remove(index);
         let result = usize::try_from(result)
             .map_err(|_| io::Error::from_raw_os_error(result.wrapping_neg()));
-        self.events.push_back(Event::Written { token: write.token, result });
+        let WriteInFlight { token, buffer } = write;
+        self.events.push_back(Event::Written { token, result, buffer });
     }
 
     fn begin_close(&mut self, index: u32) {

@@ -1,0 +1,295 @@
+//! A core: one executor's loop, with the roles that placement gave it.
+//!
+//! Every turn is the same three steps: wait for what happened, handle it, settle. Both roles of a
+//! shared core take their turns in that order: front-end (requests become a letter), log (letters
+//! become log writes, which begin before committed entries are applied), front-end again (answers
+//! become bytes). Between cores the letters travel through [`post`](crate::runtime::post).
+
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::failure::Failure;
+use super::frontend_core::{ASK_SIZE_BYTES_MAX, FrontendCore, SocketAction};
+use super::log_role::LogRole;
+use super::switch::Switch;
+use crate::log_event;
+use crate::mail::{Ask, Reply};
+use crate::runtime::executor::CoreLoop;
+use crate::runtime::post::{Bell, Inbox, Outbox};
+use crate::runtime::reactor::{Event, Reactor};
+
+/// The longest sleep: how late a core may notice what nobody woke it for.
+const SLEEP_MAX: Duration = Duration::from_millis(500);
+/// How often a front-end looks at deadlines.
+const FRONTEND_TICK: Duration = Duration::from_millis(100);
+
+/// The front-end role's effects.
+pub struct FrontendRole {
+    /// The state machine.
+    pub core: FrontendCore,
+    /// Post with the log core; `None` when it is this one.
+    pub line: Option<FrontendLine>,
+    /// Listeners, on the front-end that accepts.
+    pub listeners: Vec<TcpListener>,
+    /// Where accepted connections go in turn; an accepting front-end counts itself as `None`.
+    pub hand_off: Vec<Option<Outbox<OwnedFd>>>,
+    /// Connections that the accepting front-end hands over.
+    pub handed: Option<Inbox<OwnedFd>>,
+}
+
+/// Post between a front-end and the log core.
+#[derive(Debug)]
+pub struct FrontendLine {
+    /// What it asks.
+    pub asks: Outbox<Ask>,
+    /// What it is told.
+    pub replies: Inbox<Reply>,
+}
+
+/// One core.
+pub struct Core {
+    reactor: Reactor,
+    bell: Arc<Bell>,
+    switch: Arc<Switch>,
+    origin: Instant,
+    now: Duration,
+    frontend: Option<FrontendRole>,
+    log: Option<LogRole>,
+    frontend_tick: Duration,
+    hand_off_next: usize,
+    draining: bool,
+}
+
+impl Core {
+    /// Joins the roles with a reactor made on this very thread.
+    #[must_use]
+    pub fn new(
+        reactor: Reactor,
+        bell: Arc<Bell>,
+        switch: Arc<Switch>,
+        origin: Instant,
+        roles: (Option<FrontendRole>, Option<LogRole>),
+    ) -> Self {
+        bell.attach(reactor.descriptor());
+        let (frontend, log) = roles;
+        Self {
+            reactor,
+            bell,
+            switch,
+            origin,
+            now: origin.elapsed(),
+            frontend,
+            log,
+            frontend_tick: Duration::ZERO,
+            hand_off_next: 0,
+            draining: false,
+        }
+    }
+
+    fn run_turn(&mut self) -> Result<bool, Failure> {
+        self.sleep()?;
+        self.now = self.origin.elapsed();
+        while let Some(event) = self.reactor.poll_event() {
+            self.handle(event)?;
+        }
+        self.begin_serving();
+        self.frontend_before_log();
+        if let Some(log) = &mut self.log {
+            log.receive(self.now)?;
+            if let Some(frontend) = self.frontend.as_mut().filter(|frontend| frontend.line.is_none())
+            {
+                let id = frontend.core.id();
+                let ask = frontend.core.ask();
+                if !ask.is_empty() {
+                    log.core().handle_ask(id, ask, self.now);
+                    ask.frames.clear();
+                    ask.slots.clear();
+                    ask.reads.clear();
+                }
+            }
+            log.settle(self.now, &mut self.reactor)?;
+        }
+        self.frontend_after_log();
+        Ok(!self.is_finished())
+    }
+
+    fn sleep(&mut self) -> Result<(), Failure> {
+        let mut timeout = SLEEP_MAX;
+        if let Some(log) = &self.log {
+            timeout = timeout.min(log.timeout(self.now));
+        }
+        if let Some(frontend) = &self.frontend {
+            let tick = (self.frontend_tick + FRONTEND_TICK).saturating_sub(self.now);
+            timeout = timeout.min(if frontend.core.has_work() { Duration::ZERO } else { tick });
+        }
+        self.bell.park();
+        if self.has_mail() {
+            timeout = Duration::ZERO;
+        }
+        let waited = self.reactor.wait(timeout);
+        self.bell.unpark();
+        Ok(waited?)
+    }
+
+    fn has_mail(&self) -> bool {
+        let log = self.log.as_ref().is_some_and(LogRole::has_mail);
+        let frontend = self.frontend.as_ref().is_some_and(|frontend| {
+            frontend.line.as_ref().is_some_and(|line| !line.replies.is_empty())
+                || frontend.handed.as_ref().is_some_and(|handed| !handed.is_empty())
+        });
+        log || frontend
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), Failure> {
+        match event {
+            Event::Accepted { descriptor, .. } => self.place(descriptor),
+            Event::Received { socket, received } => {
+                if let Some(frontend) = &mut self.frontend {
+                    let bytes = self.reactor.received(&received);
+                    frontend.core.handle_received(socket, bytes, self.now);
+                }
+                self.reactor.recycle(received);
+            }
+            Event::Sent { socket, buffer } => {
+                if let Some(frontend) = &mut self.frontend {
+                    frontend.core.handle_sent(socket, buffer);
+                }
+            }
+            Event::Closed { socket } => {
+                if let Some(frontend) = &mut self.frontend {
+                    frontend.core.handle_closed(socket);
+                }
+            }
+            Event::Written { token, result, buffer } => {
+                if let Some(log) = &mut self.log {
+                    log.handle_written(token, result, buffer)?;
+                }
+            }
+            // What was left for us is looked for in every turn.
+            Event::Woken => {}
+        }
+        Ok(())
+    }
+
+    /// Starts to accept once requests will be answered; until then clients wait in the backlog.
+    fn begin_serving(&mut self) {
+        let Some(frontend) = &mut self.frontend else { return };
+        if !frontend.listeners.is_empty() && self.switch.is_serving() {
+            for listener in frontend.listeners.drain(..) {
+                self.reactor.listen(listener);
+            }
+        }
+        if let Some(handed) = &mut frontend.handed {
+            while let Some(descriptor) = handed.pop() {
+                let socket = self.reactor.adopt(*descriptor);
+                frontend.core.handle_accepted(socket);
+            }
+        }
+    }
+
+    /// Connections go round: the first to the accepting front-end, which on a small machine is
+    /// also the log core, so that a lone client meets no hop.
+    fn place(&mut self, descriptor: OwnedFd) {
+        let Some(frontend) = &mut self.frontend else { return };
+        let count = frontend.hand_off.len().max(1);
+        let place = self.hand_off_next % count;
+        self.hand_off_next += 1;
+        if let Some(Some(outbox)) = frontend.hand_off.get_mut(place)
+            && outbox.has_room()
+        {
+            outbox.push(Box::new(descriptor));
+            if let Some(ring) = outbox.wants_wake() {
+                self.reactor.wake(ring);
+            }
+            return;
+        }
+        let socket = self.reactor.adopt(descriptor);
+        frontend.core.handle_accepted(socket);
+    }
+
+    fn frontend_before_log(&mut self) {
+        let Some(frontend) = &mut self.frontend else { return };
+        if let Some(line) = &mut frontend.line {
+            while let Some(mut reply) = line.replies.pop() {
+                frontend.core.handle_reply(&mut reply, self.now);
+            }
+        }
+        if self.now >= self.frontend_tick + FRONTEND_TICK {
+            self.frontend_tick = self.now;
+            frontend.core.handle_tick(self.now);
+        }
+        if self.switch.is_stopping() && !self.draining {
+            self.draining = true;
+            self.reactor.stop_listening();
+            frontend.core.shut_down(self.now);
+        }
+        frontend.core.settle(self.now);
+        perform(&mut frontend.core, &mut self.reactor);
+        if let Some(line) = &mut frontend.line {
+            let ask = frontend.core.ask();
+            if !ask.is_empty() && line.asks.has_room() {
+                assert!(ask.frames.len() < ASK_SIZE_BYTES_MAX * 64, "the front-end bounds its calls");
+                line.asks.push(Box::new(std::mem::take(ask)));
+            }
+            if let Some(ring) = line.asks.wants_wake() {
+                self.reactor.wake(ring);
+            }
+        }
+    }
+
+    fn frontend_after_log(&mut self) {
+        let (Some(frontend), Some(log)) = (&mut self.frontend, &mut self.log) else { return };
+        if frontend.line.is_some() {
+            return;
+        }
+        let reply = log.core().reply(frontend.core.id());
+        if !reply.is_empty() {
+            frontend.core.handle_reply(reply, self.now);
+            frontend.core.settle(self.now);
+            perform(&mut frontend.core, &mut self.reactor);
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        if !self.switch.is_stopping() {
+            return false;
+        }
+        match &self.log {
+            Some(log) => log.is_stopped(),
+            None => self.switch.is_log_stopped(),
+        }
+    }
+}
+
+impl CoreLoop for Core {
+    fn turn(&mut self) -> bool {
+        match self.run_turn() {
+            Ok(true) => true,
+            Ok(false) => {
+                if self.log.is_some() {
+                    self.switch.announce_log_stopped();
+                }
+                self.switch.deregister();
+                false
+            }
+            Err(failure) => {
+                log_event!(Fatal, "the member cannot go on", "error" => &failure as &dyn std::fmt::Display);
+                // At once and without unwinding: nothing may be acknowledged after a failed write.
+                std::process::exit(1);
+            }
+        }
+    }
+}
+
+fn perform(core: &mut FrontendCore, reactor: &mut Reactor) {
+    while let Some(action) = core.poll_action() {
+        match action {
+            SocketAction::Send(socket, buffer) => reactor.send(socket, buffer),
+            SocketAction::Close(socket) => reactor.close(socket),
+            SocketAction::Pause(socket) => reactor.pause(socket),
+            SocketAction::Resume(socket) => reactor.resume(socket),
+        }
+    }
+}

@@ -1,0 +1,600 @@
+//! A front-end core: connections, calls and the answers that are on their way.
+//!
+//! Sans-IO: bytes of sockets and letters of the log core come in through `handle_*`, letters to the
+//! log core gather in [`FrontendCore::ask`], and what is to be done to sockets comes out of
+//! [`FrontendCore::poll_action`] after [`FrontendCore::settle`].
+//!
+//! Invariants:
+//! - A call that was handed out by its connection is answered once, or its client is gone.
+//! - A view is pinned only inside one call of `handle_*` or one step of a read: no pin waits for a
+//!   client's window.
+//! - All bytes that one turn has for a client leave in one send; one send a client is under way.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::{Progress, ReadHandle};
+
+use super::calls::{Call, Calls, Waiting};
+use super::shared::{Status, WatchInterest};
+use crate::frontend::grpc::{self, Event, Input, MethodTable};
+use crate::frontend::http2::{Protocol, StreamKey, sniff};
+use crate::log_event;
+use crate::mail::{Ask, FrontendId, Reply, Slot, Unavailable, Verdict};
+use crate::runtime::reactor::SocketId;
+use crate::service::dispatch::{Action, CallMetadata, Read, Service};
+use crate::service::method::Method;
+use crate::service::node_state::NodeState;
+use crate::service::status::{Refusal, status_of};
+
+/// Output that may wait for a client before this core stops reading from it.
+const OUTPUT_PENDING_BYTES_MAX: usize = 4 << 20;
+/// Once it has fallen to this, reading goes on.
+const OUTPUT_PENDING_BYTES_RESUME: usize = 1 << 20;
+/// Writes and waiting reads that a core has under way; beyond it etcd's "too many requests".
+const CALLS_MAX: usize = 64 * 1024;
+/// Bytes of commands a turn gathers for the log core before connections wait for the next turn.
+pub const ASK_SIZE_BYTES_MAX: usize = 1 << 20;
+/// Keys that the long reads of a core may touch in one turn.
+const READ_BUDGET_KEYS: usize = 1000;
+/// Bytes that may arrive before the protocol is known.
+const SNIFF_BYTES_MAX: usize = 64;
+
+/// What a client that speaks HTTP/1.x is told until the gateway is there.
+const HTTP1_ANSWER: &[u8] = b"HTTP/1.1 501 Not Implemented\r\nContent-Type: text/plain; \
+charset=utf-8\r\nContent-Length: 59\r\nConnection: close\r\n\r\n\
+ringd speaks gRPC on this port; HTTP/1.x is not served yet.\n";
+
+/// What is to be done to a socket.
+#[derive(Debug)]
+pub enum SocketAction {
+    /// Send the bytes.
+    Send(SocketId, Vec<u8>),
+    /// End the connection.
+    Close(SocketId),
+    /// Stop reading.
+    Pause(SocketId),
+    /// Read again.
+    Resume(SocketId),
+}
+
+/// What flags decide about a front-end.
+#[derive(Debug, Clone, Copy)]
+pub struct FrontendConfig {
+    /// The gRPC and HTTP/2 limits.
+    pub grpc: grpc::Config,
+    /// After which a write or a read without an answer gets etcd's time-out.
+    pub request_timeout: Duration,
+}
+
+/// What a front-end shares with the rest of the process.
+pub struct FrontendParts {
+    /// Its number.
+    pub id: FrontendId,
+    /// The services.
+    pub service: Service,
+    /// Views of the store.
+    pub views: ReadHandle,
+    /// What the log core publishes.
+    pub status: Arc<Status>,
+    /// Whether this front-end has watchers.
+    pub interest: Arc<WatchInterest>,
+    /// What the services tell of this member.
+    pub node: NodeState,
+}
+
+enum Speech {
+    Unknown(Vec<u8>),
+    Grpc(Box<grpc::Connection>),
+    /// Refused; closed as soon as the answer has left.
+    Ended,
+}
+
+struct Client {
+    socket: SocketId,
+    speech: Speech,
+    output: Vec<u8>,
+    spare: Vec<u8>,
+    sending: bool,
+    paused: bool,
+    closing: bool,
+    touched: bool,
+}
+
+/// The state machine of one front-end.
+pub struct FrontendCore {
+    config: FrontendConfig,
+    clients: Vec<Option<Client>>,
+    touched: Vec<SocketId>,
+    actions: VecDeque<SocketAction>,
+    desk: Desk,
+    draining: bool,
+}
+
+/// What a call needs besides its client.
+struct Desk {
+    id: FrontendId,
+    config: FrontendConfig,
+    service: Service,
+    views: ReadHandle,
+    status: Arc<Status>,
+    interest: Arc<WatchInterest>,
+    node: NodeState,
+    methods: Rc<MethodTable>,
+    ask: Ask,
+    calls: Calls,
+    reading: VecDeque<Slot>,
+    answer: Vec<u8>,
+}
+
+impl FrontendCore {
+    /// A front-end without clients.
+    #[must_use]
+    pub fn new(config: FrontendConfig, parts: FrontendParts) -> Self {
+        let FrontendParts { id, service, views, status, interest, node } = parts;
+        let desk = Desk {
+            id,
+            config,
+            service,
+            views,
+            status,
+            interest,
+            node,
+            methods: Rc::new(method_table()),
+            ask: Ask::default(),
+            calls: Calls::default(),
+            reading: VecDeque::new(),
+            answer: Vec::new(),
+        };
+        Self {
+            config,
+            clients: Vec::new(),
+            touched: Vec::new(),
+            actions: VecDeque::new(),
+            desk,
+            draining: false,
+        }
+    }
+
+    /// A client connected.
+    pub fn handle_accepted(&mut self, socket: SocketId) {
+        let place = socket.index();
+        if place >= self.clients.len() {
+            self.clients.resize_with(place + 1, || None);
+        }
+        assert!(self.clients[place].is_none(), "a socket's place is taken");
+        self.clients[place] = Some(Client {
+            socket,
+            speech: Speech::Unknown(Vec::new()),
+            output: Vec::new(),
+            spare: Vec::new(),
+            sending: false,
+            paused: false,
+            closing: false,
+            touched: false,
+        });
+    }
+
+    /// Bytes arrived.
+    pub fn handle_received(&mut self, socket: SocketId, bytes: &[u8], now: Duration) {
+        let Some(client) = client_at(&mut self.clients, socket) else { return };
+        match &mut client.speech {
+            Speech::Grpc(connection) => self.desk.read(socket, connection, bytes, now),
+            Speech::Unknown(seen) => {
+                seen.extend_from_slice(bytes);
+                let seen = std::mem::take(seen);
+                self.greet(socket, seen, now);
+            }
+            Speech::Ended => {}
+        }
+        self.touch(socket);
+    }
+
+    /// A send ended; its buffer returns.
+    pub fn handle_sent(&mut self, socket: SocketId, buffer: Vec<u8>) {
+        let Some(client) = client_at(&mut self.clients, socket) else { return };
+        client.sending = false;
+        client.spare = buffer;
+        self.touch(socket);
+    }
+
+    /// The connection is gone.
+    pub fn handle_closed(&mut self, socket: SocketId) {
+        if client_at(&mut self.clients, socket).is_some() {
+            self.clients[socket.index()] = None;
+        }
+    }
+
+    /// A letter of the log core.
+    pub fn handle_reply(&mut self, reply: &mut Reply, now: Duration) {
+        self.desk.refresh_node();
+        for (slot, verdict) in reply.answers.drain(..) {
+            self.finish_write(slot, &verdict);
+        }
+        for slot in reply.reads.drain(..) {
+            self.desk.reading.push_back(slot);
+        }
+        for (slot, reason) in reply.reads_failed.drain(..) {
+            if let Some(call) = self.desk.calls.take(slot) {
+                self.refuse(&call, refusal_of(reason));
+            }
+        }
+        self.handle_events(reply, now);
+    }
+
+    /// Time passed.
+    pub fn handle_tick(&mut self, now: Duration) {
+        self.desk.refresh_node();
+        while let Some((call, deadline)) = self.desk.calls.poll_late(now) {
+            // The client's own deadline is the client's to notice; ours has etcd's answer.
+            if deadline.is_ours {
+                self.refuse(&call, Refusal::TimedOut);
+            } else if let Some(connection) = connection_at(&mut self.clients, call.socket) {
+                let text = "context deadline exceeded";
+                let status = grpc::Status::new(grpc::Code::DeadlineExceeded, text);
+                connection.finish(call.stream, &status);
+                self.touch(call.socket);
+            }
+        }
+        for place in 0..self.clients.len() {
+            let Some(client) = &mut self.clients[place] else { continue };
+            let Speech::Grpc(connection) = &mut client.speech else { continue };
+            let socket = client.socket;
+            if connection.http2().poll_deadline().is_some_and(|deadline| deadline <= now) {
+                connection.http2().handle_tick(now);
+                self.desk.read(socket, connection, &[], now);
+            }
+            self.touch(socket);
+        }
+    }
+
+    /// Announces to all clients that this member goes away.
+    pub fn shut_down(&mut self, now: Duration) {
+        self.draining = true;
+        for place in 0..self.clients.len() {
+            let Some(client) = &mut self.clients[place] else { continue };
+            let socket = client.socket;
+            if let Speech::Grpc(connection) = &mut client.speech {
+                connection.http2().shut_down(now);
+            }
+            self.touch(socket);
+        }
+    }
+
+    /// Steps long reads and turns what connections have to say into sends.
+    pub fn settle(&mut self, _now: Duration) {
+        self.step_reads();
+        while let Some(socket) = self.touched.pop() {
+            self.flush(socket);
+        }
+    }
+
+    /// What is to be done to a socket next.
+    pub fn poll_action(&mut self) -> Option<SocketAction> {
+        self.actions.pop_front()
+    }
+
+    /// What the log core is to be told.
+    pub fn ask(&mut self) -> &mut Ask {
+        &mut self.desk.ask
+    }
+
+    /// This front-end's number.
+    #[must_use]
+    pub fn id(&self) -> FrontendId {
+        self.desk.id
+    }
+
+    /// Whether reads wait for their next step.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        !self.desk.reading.is_empty()
+    }
+
+    /// Clients that are connected.
+    #[must_use]
+    pub fn client_count(&self) -> usize {
+        self.clients.iter().flatten().count()
+    }
+
+    /// Whether every answer has left; a draining front-end may then end.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.desk.calls.is_empty() && !self.clients.iter().flatten().any(|client| client.sending)
+    }
+
+    fn greet(&mut self, socket: SocketId, seen: Vec<u8>, now: Duration) {
+        let client = client_at(&mut self.clients, socket).expect("it has just sent something");
+        match sniff(&seen) {
+            Protocol::Http2 => {
+                let methods = Rc::clone(&self.desk.methods);
+                let connection = grpc::Connection::new(&self.config.grpc, methods, now);
+                let mut connection = Box::new(connection);
+                self.desk.read(socket, &mut connection, &seen, now);
+                if self.draining {
+                    connection.http2().shut_down(now);
+                }
+                client.speech = Speech::Grpc(connection);
+            }
+            Protocol::NeedMore if seen.len() < SNIFF_BYTES_MAX => {
+                client.speech = Speech::Unknown(seen);
+            }
+            Protocol::Http1 => {
+                client.output.extend_from_slice(HTTP1_ANSWER);
+                client.speech = Speech::Ended;
+            }
+            Protocol::NeedMore | Protocol::Unknown => client.speech = Speech::Ended,
+        }
+    }
+
+    fn finish_write(&mut self, slot: Slot, verdict: &Verdict) {
+        // A call that timed out meanwhile has left its slot.
+        let Some(call) = self.desk.calls.take(slot) else { return };
+        let answer = match verdict {
+            Verdict::Applied(answer) => answer,
+            Verdict::Unavailable(reason) => return self.refuse(&call, refusal_of(*reason)),
+        };
+        let Some(connection) = connection_at(&mut self.clients, call.socket) else { return };
+        let desk = &mut self.desk;
+        desk.answer.clear();
+        match desk.service.encode_answer(answer, &desk.node, &mut desk.answer) {
+            Ok(()) => connection.answer(call.stream, &desk.answer),
+            Err(refusal) => connection.finish(call.stream, &status(refusal)),
+        }
+        self.touch(call.socket);
+    }
+
+    fn refuse(&mut self, call: &Call, refusal: Refusal) {
+        if let Some(connection) = connection_at(&mut self.clients, call.socket) {
+            connection.finish(call.stream, &status(refusal));
+            self.touch(call.socket);
+        }
+    }
+
+    fn step_reads(&mut self) {
+        let mut rounds = self.desk.reading.len();
+        let mut budget = READ_BUDGET_KEYS;
+        while rounds > 0 && budget > 0 {
+            rounds -= 1;
+            budget = budget.saturating_sub(READ_BUDGET_KEYS / 4);
+            let slot = self.desk.reading.pop_front().expect("rounds counts what is there");
+            self.step_read(slot);
+        }
+    }
+
+    fn step_read(&mut self, slot: Slot) {
+        let desk = &mut self.desk;
+        let Some(call) = desk.calls.get_mut(slot) else {
+            // Given up while it waited for this step: nobody else holds the slot.
+            desk.calls.take(slot);
+            return;
+        };
+        let socket = call.socket;
+        let connection = connection_at(&mut self.clients, socket);
+        let Some(connection) = connection.filter(|connection| connection.is_open(call.stream))
+        else {
+            desk.calls.take(slot);
+            return;
+        };
+        let Waiting::Read(read) = &mut call.waiting else {
+            unreachable!("only reads are stepped");
+        };
+        let budget = if read.needs_same_view() { usize::MAX } else { READ_BUDGET_KEYS };
+        let view = desk.views.pin();
+        match desk.service.step_read(read, &desk.node, &view, budget) {
+            Ok(Progress::More) => {
+                desk.reading.push_back(slot);
+                return;
+            }
+            Ok(Progress::Done) => connection.answer(call.stream, read.answer()),
+            Err(refusal) => connection.finish(call.stream, &status(refusal)),
+        }
+        drop(view);
+        desk.calls.take(slot);
+        desk.report_fault();
+        self.touch(socket);
+    }
+
+    fn handle_events(&mut self, reply: &mut Reply, _now: Duration) {
+        reply.events.clear();
+        reply.gap = false;
+        self.desk.interest.set(self.desk.id, false, false);
+    }
+
+    fn touch(&mut self, socket: SocketId) {
+        let Some(client) = client_at(&mut self.clients, socket) else { return };
+        if !client.touched {
+            client.touched = true;
+            self.touched.push(socket);
+        }
+    }
+
+    fn flush(&mut self, socket: SocketId) {
+        let Some(client) = client_at(&mut self.clients, socket) else { return };
+        client.touched = false;
+        let mut drained = matches!(client.speech, Speech::Ended);
+        if let Speech::Grpc(connection) = &mut client.speech {
+            let http2 = connection.http2();
+            drained = http2.is_drained();
+            let pending = http2.output_pending_bytes();
+            if !client.paused && pending > OUTPUT_PENDING_BYTES_MAX {
+                client.paused = true;
+                self.actions.push_back(SocketAction::Pause(socket));
+            } else if client.paused && pending < OUTPUT_PENDING_BYTES_RESUME {
+                client.paused = false;
+                self.actions.push_back(SocketAction::Resume(socket));
+            }
+            if !client.sending && http2.has_output() {
+                client.output = std::mem::take(&mut client.spare);
+                http2.swap_output(&mut client.output);
+            }
+        }
+        if client.sending {
+            return;
+        }
+        if !client.output.is_empty() {
+            client.sending = true;
+            let output = std::mem::take(&mut client.output);
+            self.actions.push_back(SocketAction::Send(socket, output));
+        } else if drained && !client.closing {
+            client.closing = true;
+            self.actions.push_back(SocketAction::Close(socket));
+        }
+    }
+}
+
+impl Desk {
+    /// Takes in bytes and does what the calls in them ask for.
+    fn read(
+        &mut self,
+        socket: SocketId,
+        connection: &mut grpc::Connection,
+        bytes: &[u8],
+        now: Duration,
+    ) {
+        let mut input = Input::new(bytes);
+        while let Some(event) = connection.poll_event(&mut input, now) {
+            match event {
+                Event::Request { stream, method, timeout, metadata, message } => {
+                    let metadata = CallMetadata {
+                        leader_required: metadata.has_leader.as_deref() == Some(b"true"),
+                        client_api_version: metadata.client_api_version.as_deref(),
+                    };
+                    let method = Method::ALL[usize::from(method.0)];
+                    let call = Request { socket, stream, method, timeout };
+                    self.handle_request(connection, call, &metadata, &message, now);
+                    recycle(connection, message);
+                }
+                Event::Call { stream, method, .. } => {
+                    let method = Method::ALL[usize::from(method.0)];
+                    connection.finish(stream, &status(Refusal::Unimplemented(method)));
+                }
+                Event::Message { message, .. } => recycle(connection, message),
+                // Reads notice a cancelled call at their next step, writes at their answer. A
+                // connection that is over closes when its last bytes have left.
+                Event::HalfClose { .. } | Event::Cancelled { .. } | Event::Closed(_) => {}
+            }
+        }
+    }
+
+    fn handle_request(
+        &mut self,
+        connection: &mut grpc::Connection,
+        request: Request,
+        metadata: &CallMetadata<'_>,
+        message: &[u8],
+        now: Duration,
+    ) {
+        let Request { socket, stream, method, timeout } = request;
+        if let Err(refusal) = self.service.check_call(method, metadata, &self.node) {
+            return connection.finish(stream, &status(refusal));
+        }
+        if self.calls.len() >= CALLS_MAX {
+            return connection.finish(stream, &status(Refusal::TooManyRequests));
+        }
+        self.answer.clear();
+        let view = self.views.pin();
+        let frames = &mut self.ask.frames;
+        let action =
+            self.service.handle_message(method, message, &self.node, &view, frames, &mut self.answer);
+        drop(view);
+        let deadline = self.config.request_timeout;
+        match action {
+            Action::Answer => connection.answer(stream, &self.answer),
+            Action::Refuse(refusal) => connection.finish(stream, &status(refusal)),
+            Action::Write => {
+                let call = Call { socket, stream, waiting: Waiting::Write };
+                let slot = self.calls.insert(call, now, timeout, deadline);
+                self.ask.slots.push(slot);
+            }
+            Action::Read(read) => {
+                let needs_round = read.needs_read_index();
+                let call = Call { socket, stream, waiting: Waiting::Read(read) };
+                let slot = self.calls.insert(call, now, timeout, deadline);
+                if needs_round {
+                    self.ask.reads.push(slot);
+                } else {
+                    self.reading.push_back(slot);
+                }
+            }
+            Action::Stream => connection.send(stream, &self.answer),
+        }
+        self.report_fault();
+    }
+
+    fn refresh_node(&mut self) {
+        let status = self.status.get();
+        self.node.term = status.term.into();
+        self.node.leader = (status.leader != 0).then_some(status.leader.into());
+        self.node.committed = status.committed.into();
+    }
+
+    fn report_fault(&mut self) {
+        if let Some(fault) = self.service.poll_fault() {
+            log_event!(Error, "the store is damaged", "error" => &fault as &dyn std::fmt::Display);
+        }
+    }
+}
+
+struct Request {
+    socket: SocketId,
+    stream: StreamKey,
+    method: Method,
+    timeout: Option<Duration>,
+}
+
+fn recycle(connection: &mut grpc::Connection, message: Cow<'_, [u8]>) {
+    if let Cow::Owned(_) = message {
+        connection.recycle(message);
+    }
+}
+
+fn client_at(clients: &mut [Option<Client>], socket: SocketId) -> Option<&mut Client> {
+    clients.get_mut(socket.index())?.as_mut().filter(|client| client.socket == socket)
+}
+
+fn connection_at(
+    clients: &mut [Option<Client>],
+    socket: SocketId,
+) -> Option<&mut grpc::Connection> {
+    match &mut client_at(clients, socket)?.speech {
+        Speech::Grpc(connection) => Some(connection),
+        Speech::Unknown(_) | Speech::Ended => None,
+    }
+}
+
+fn status(refusal: Refusal) -> grpc::Status {
+    let (code, text) = status_of(refusal);
+    grpc::Status::new(code, text)
+}
+
+fn refusal_of(reason: Unavailable) -> Refusal {
+    match reason {
+        Unavailable::NoLeader => Refusal::NoLeader,
+        Unavailable::LeaderChanged => Refusal::LeaderChanged,
+        Unavailable::TimedOut => Refusal::TimedOut,
+        Unavailable::Stopped => Refusal::Stopped,
+        Unavailable::TooManyRequests => Refusal::TooManyRequests,
+        Unavailable::NoSpace => Refusal::Rejected(engine::Rejection::NoSpace),
+    }
+}
+
+fn method_table() -> MethodTable {
+    let methods: Vec<grpc::Method> = Method::ALL
+        .iter()
+        .zip(0u16..)
+        .map(|(method, number)| grpc::Method {
+            path: method.path(),
+            id: grpc::MethodId(number),
+            kind: match (method.client_streams(), method.server_streams()) {
+                (true, _) => grpc::MethodKind::ClientStreaming,
+                (false, true) => grpc::MethodKind::ServerStreaming,
+                (false, false) => grpc::MethodKind::Unary,
+            },
+        })
+        .collect();
+    MethodTable::new(&methods)
+}

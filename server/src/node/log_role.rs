@@ -1,0 +1,295 @@
+//! The log role of a core: the log core's effects.
+//!
+//! It carries letters in and out of [`LogCore`], performs the log's durable writes on the core's
+//! own ring and everything slower on the disk helper, and breaks the disk on purpose when the
+//! hidden flags say so.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::failure::Failure;
+use super::log_core::LogCore;
+use super::switch::Switch;
+use crate::log_event;
+use crate::mail::{Ask, FrontendId, Reply};
+use crate::runtime::disk_helper::{DiskHelper, Done, Job};
+use crate::runtime::log_disk::{LogDisk, disk_error};
+use crate::runtime::post::{Inbox, Outbox};
+use crate::runtime::reactor::Reactor;
+
+/// How long a clean stop may take for its last checkpoint. The log has everything anyway; a
+/// supervisor that waits is better served by a start that replays.
+const STOP_CHECKPOINT_MAX: Duration = Duration::from_millis(800);
+/// How long answers that are under way may take when the member stops.
+const STOP_DRAIN_MAX: Duration = Duration::from_millis(200);
+
+/// How log writes are synced.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SyncPolicy {
+    /// `--unsafe-no-fsync`: acknowledge what is only in the page cache.
+    pub never: bool,
+    /// A fault: each write begins so much later. It is held back whole, so that an acknowledgement
+    /// before its sync loses data when the process is killed.
+    pub delay: Duration,
+    /// A fault: the write after this many fails.
+    pub fail_after: Option<u64>,
+}
+
+/// The two directions of post with one front-end of another core.
+#[derive(Debug)]
+pub struct Line {
+    /// What it asks.
+    pub asks: Inbox<Ask>,
+    /// What it is told.
+    pub replies: Outbox<Reply>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    No,
+    Draining { until: Duration },
+    Checkpointing { until: Duration },
+    Done,
+}
+
+/// The log core with its disk and its post.
+pub struct LogRole {
+    core: LogCore,
+    disk: LogDisk,
+    helper: DiskHelper,
+    lines: Vec<Option<Line>>,
+    sync: SyncPolicy,
+    switch: Arc<Switch>,
+    tick: Duration,
+    tick_next: Duration,
+    delayed: VecDeque<(Duration, wal::OpId, wal::DiskOp)>,
+    writes_begun: u64,
+    stop: Stop,
+    announced: bool,
+}
+
+impl LogRole {
+    /// Joins the log core with its effects; `lines` has an entry for each front-end, `None` for
+    /// the one on this very core.
+    #[must_use]
+    pub fn new(
+        core: LogCore,
+        disk: LogDisk,
+        helper: DiskHelper,
+        lines: Vec<Option<Line>>,
+        settings: LogSettings,
+    ) -> Self {
+        let LogSettings { sync, switch, tick } = settings;
+        Self {
+            core,
+            disk,
+            helper,
+            lines,
+            sync,
+            switch,
+            tick,
+            tick_next: tick,
+            delayed: VecDeque::new(),
+            writes_begun: 0,
+            stop: Stop::No,
+            announced: false,
+        }
+    }
+
+    /// The state machine, for the front-end on the same core.
+    pub fn core(&mut self) -> &mut LogCore {
+        &mut self.core
+    }
+
+    /// Whether letters wait.
+    #[must_use]
+    pub fn has_mail(&self) -> bool {
+        self.lines.iter().flatten().any(|line| !line.asks.is_empty())
+    }
+
+    /// A log write ended.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn handle_written(
+        &mut self,
+        token: u64,
+        result: std::io::Result<usize>,
+        buffer: wal::AlignedBuffer,
+    ) -> Result<(), Failure> {
+        let result = result
+            .map(|size_bytes| wal::Completion::Written { buffer, size_bytes })
+            .map_err(|error| disk_error(&error));
+        self.core.handle_log_completion(wal::OpId(token), result)
+    }
+
+    /// Takes in letters, finished file work and the clock.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn receive(&mut self, now: Duration) -> Result<(), Failure> {
+        for (place, line) in self.lines.iter_mut().enumerate() {
+            let Some(line) = line else { continue };
+            let frontend = FrontendId(u16::try_from(place).expect("fewer front-ends than cores"));
+            while let Some(ask) = line.asks.pop() {
+                self.core.handle_ask(frontend, &ask, now);
+            }
+        }
+        while let Some(done) = self.helper.poll_done() {
+            match done {
+                Done::Log(id, result) => self.core.handle_log_completion(id, result)?,
+                Done::Engine(completion) => self.core.handle_engine_completion(completion)?,
+            }
+        }
+        if now >= self.tick_next {
+            self.core.handle_tick(now);
+            // Ticks that were missed are not made up for: a member that was stopped for a minute
+            // must not campaign the moment it wakes.
+            self.tick_next = now + self.tick;
+        }
+        self.advance_stop(now);
+        Ok(())
+    }
+
+    /// Orders what came, begins the log's writes, then applies what is committed.
+    ///
+    /// # Errors
+    /// The log or the engine cannot go on.
+    pub fn settle(&mut self, now: Duration, reactor: &mut Reactor) -> Result<(), Failure> {
+        self.core.order(now)?;
+        let begun = self.begin_log_ops(now, reactor)?;
+        if begun && self.core.has_work() {
+            // The disk works while this core applies: one more system call buys the overlap.
+            reactor.submit()?;
+        }
+        self.core.apply(now)?;
+        // Applying may have let raft go on: a commit index to note, a read round to confirm.
+        self.core.order(now)?;
+        self.begin_log_ops(now, reactor)?;
+        while let Some(op) = self.core.poll_engine_op() {
+            self.helper.submit(Job::Engine(op));
+        }
+        self.post_replies(reactor);
+        self.announce();
+        Ok(())
+    }
+
+    /// How long the core may sleep.
+    #[must_use]
+    pub fn timeout(&self, now: Duration) -> Duration {
+        if self.core.has_work() || self.core.has_background_work() {
+            return Duration::ZERO;
+        }
+        let delayed = self.delayed.front().map_or(Duration::MAX, |first| first.0);
+        self.tick_next.min(delayed).saturating_sub(now)
+    }
+
+    /// Whether a stop is complete.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.stop == Stop::Done
+    }
+
+    fn begin_log_ops(&mut self, now: Duration, reactor: &mut Reactor) -> Result<bool, Failure> {
+        let mut begun = false;
+        while let Some((id, op)) = self.core.poll_log_op() {
+            if !matches!(op, wal::DiskOp::Write { .. }) {
+                self.helper.submit(Job::Log(id, op));
+            } else if self.sync.delay.is_zero() {
+                self.begin_write(id, op, reactor)?;
+                begun = true;
+            } else {
+                self.delayed.push_back((now + self.sync.delay, id, op));
+            }
+        }
+        while let Some((_, id, op)) = self.delayed.pop_front_if(|first| first.0 <= now) {
+            self.begin_write(id, op, reactor)?;
+            begun = true;
+        }
+        Ok(begun)
+    }
+
+    fn begin_write(
+        &mut self,
+        id: wal::OpId,
+        op: wal::DiskOp,
+        reactor: &mut Reactor,
+    ) -> Result<(), Failure> {
+        let wal::DiskOp::Write { segment, offset, buffer } = op else {
+            unreachable!("only writes come here");
+        };
+        self.writes_begun += 1;
+        if self.sync.fail_after.is_some_and(|after| self.writes_begun > after) {
+            let error = std::io::Error::from_raw_os_error(libc::EIO);
+            return self.handle_written(id.0, Err(error), buffer);
+        }
+        let descriptor = match self.disk.descriptor(segment) {
+            Ok(descriptor) => descriptor,
+            Err(error) => return self.core.handle_log_completion(id, Err(error)),
+        };
+        self.disk.forget_before(segment);
+        reactor.write(descriptor, offset, buffer, !self.sync.never, id.0);
+        Ok(())
+    }
+
+    fn post_replies(&mut self, reactor: &mut Reactor) {
+        for (place, line) in self.lines.iter_mut().enumerate() {
+            let Some(line) = line else { continue };
+            let frontend = FrontendId(u16::try_from(place).expect("fewer front-ends than cores"));
+            let reply = self.core.reply(frontend);
+            if reply.is_empty() {
+                continue;
+            }
+            if line.replies.has_room() {
+                line.replies.push(Box::new(std::mem::take(reply)));
+                if let Some(ring) = line.replies.wants_wake() {
+                    reactor.wake(ring);
+                }
+            } else {
+                // Answers keep their reserved place; events do not, their watchers catch up.
+                reply.gap |= !reply.events.is_empty();
+                reply.events.clear();
+            }
+        }
+    }
+
+    fn announce(&mut self) {
+        if !self.announced && self.core.is_serving() {
+            self.announced = true;
+            self.switch.announce_serving();
+        }
+    }
+
+    fn advance_stop(&mut self, now: Duration) {
+        match self.stop {
+            Stop::No if self.switch.is_stopping() => {
+                self.core.stop();
+                self.stop = Stop::Draining { until: now + STOP_DRAIN_MAX };
+            }
+            Stop::Draining { until } if self.core.is_quiet() || now >= until => {
+                self.stop = if self.core.begin_final_checkpoint() {
+                    Stop::Checkpointing { until: now + STOP_CHECKPOINT_MAX }
+                } else {
+                    Stop::Done
+                };
+            }
+            Stop::Checkpointing { until } if self.core.is_checkpointed() || now >= until => {
+                log_event!(Info, "stopped the log core", "checkpointed" => self.core.is_checkpointed());
+                self.stop = Stop::Done;
+            }
+            Stop::No | Stop::Draining { .. } | Stop::Checkpointing { .. } | Stop::Done => {}
+        }
+    }
+}
+
+/// What the flags say about the log role, and what it shares with the other cores.
+#[derive(Debug)]
+pub struct LogSettings {
+    /// How log writes are synced.
+    pub sync: SyncPolicy,
+    /// The process-wide switch.
+    pub switch: Arc<Switch>,
+    /// The heartbeat interval.
+    pub tick: Duration,
+}

@@ -1,0 +1,297 @@
+//! Start: open the store, recover the log, replay what the store has not applied.
+//!
+//! The store's newest checkpoint is mapped as it is. The log is read once, in pieces; an entry that
+//! a later hard state says is committed is applied as it comes, so memory holds only the entries
+//! that raft has to decide about. What waits in the log behind the last known commit goes to raft,
+//! which commits it again when this member leads.
+//!
+//! A log that is damaged, missing or of another member is never guessed at: the member says what is
+//! wrong and does not start.
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use engine::ids::{LogIndex, Term};
+use engine::{Batch, Engine, EngineConfig, EngineFiles, Identity, Progress};
+use raft::eraftpb::{Entry, EntryType, HardState};
+use wal::{Lsn, RecordKind, Recovery};
+
+use super::failure::Failure;
+use super::log_core::{APPLY_KEYS_MAX, Stages};
+use crate::raft::record::{KIND_ENTRY, decode_entry, decode_state};
+use crate::raft::storage::{BOOTSTRAP, LogStore};
+use crate::raft::{Consensus, ConsensusConfig};
+use crate::runtime::files::EngineDisk;
+use crate::runtime::log_disk::LogDisk;
+
+/// The store's checkpoints in its directory.
+const META_FILE: &str = "meta";
+
+/// How a member starts.
+#[derive(Debug)]
+pub struct StartConfig {
+    /// Where the store is.
+    pub store_dir: PathBuf,
+    /// Where the log is.
+    pub log_dir: PathBuf,
+    /// Who this is. A store that exists knows better.
+    pub identity: Identity,
+    /// Whether this directory has never held a member: then the log may be created.
+    pub is_new: bool,
+    /// Whether log writes bypass the page cache.
+    pub direct: bool,
+    /// Shards of a new store.
+    pub shards: u16,
+    /// raft's clock.
+    pub election_ticks: usize,
+    /// After which a read without a confirmed round is given up.
+    pub request_timeout: Duration,
+    /// Different at each start.
+    pub boot_nonce: u64,
+}
+
+/// A member that is ready to run.
+pub struct Started {
+    /// The stages.
+    pub stages: Stages,
+    /// The log's directory.
+    pub log_disk: LogDisk,
+    /// The store's files.
+    pub engine_disk: EngineDisk,
+    /// Entries that were replayed.
+    pub replayed: u64,
+}
+
+/// Brings a member back to where it was, or founds it.
+///
+/// # Errors
+/// What keeps it from starting. Nothing was changed but what recovery itself repairs.
+pub fn start(config: &StartConfig) -> Result<Started, Failure> {
+    let (mut engine, engine_disk) = open_store(config)?;
+    let mut log_disk = LogDisk::new(&config.log_dir, config.direct);
+    let identity = engine.identity();
+    let (checkpointed, _) = engine.applied();
+    let mut replay = Replay::new(&engine);
+    let wal = recover_log(config, identity, &mut log_disk, |record| {
+        replay.handle_record(&mut engine, &record)
+    })?;
+    let Replay { hard_state, pending, retained, applied, .. } = replay;
+    engine.publish();
+    let hard_state = match hard_state {
+        Some(state) => state,
+        None if applied <= BOOTSTRAP.0 => {
+            let (index, term) = BOOTSTRAP;
+            HardState { term: term.0, commit: index.0, ..HardState::default() }
+        }
+        None => return Err(Failure::Mismatch("the log holds no hard state".into())),
+    };
+    let base = engine.applied();
+    let mut store = LogStore::resume(hard_state, &[identity.member], base);
+    store.append(&pending);
+    store.restart(base.0);
+    let raft_config = ConsensusConfig {
+        member_id: identity.member,
+        heartbeat_ticks: 1,
+        election_ticks: config.election_ticks,
+    };
+    let consensus = Consensus::new(raft_config, store, base.0)?;
+    let replayed = applied.0 - checkpointed.0;
+    let stages = Stages {
+        consensus,
+        wal,
+        engine,
+        member: identity.member,
+        boot_nonce: config.boot_nonce,
+        request_timeout: config.request_timeout,
+        retained,
+    };
+    Ok(Started { stages, log_disk, engine_disk, replayed })
+}
+
+fn open_store(config: &StartConfig) -> Result<(Engine, EngineDisk), Failure> {
+    let meta = open(&config.store_dir.join(META_FILE))?;
+    let mut shards = Vec::new();
+    for shard in 0..config.shards {
+        shards.push(open(&config.store_dir.join(format!("shard-{shard:04}")))?);
+    }
+    let duplicate = |file: &File| {
+        file.try_clone().map_err(|cause| Failure::File { operation: "duplicate".into(), cause })
+    };
+    let disk_files = shards.iter().map(duplicate).collect::<Result<_, _>>()?;
+    let engine_disk = EngineDisk::new(duplicate(&meta)?, disk_files);
+    let is_empty = file_len(&meta)? == 0;
+    let directory = config.store_dir.clone();
+    let files = EngineFiles::Disk { meta, shards, directory };
+    let engine_config = EngineConfig { shards: config.shards, ..EngineConfig::default() };
+    if !is_empty {
+        return Ok((Engine::open(files, engine_config)?, engine_disk));
+    }
+    if !config.is_new {
+        return Err(Failure::Mismatch(format!(
+            "the store in {} has lost its checkpoints",
+            config.store_dir.display()
+        )));
+    }
+    let mut engine = Engine::create(files, engine_config, config.identity)?;
+    let (index, term) = BOOTSTRAP;
+    engine.apply_empty(index, term);
+    engine.publish();
+    checkpoint(&mut engine, &engine_disk)?;
+    sync_directory(&config.store_dir)?;
+    Ok((engine, engine_disk))
+}
+
+/// Writes a checkpoint and waits for it.
+///
+/// # Errors
+/// The disk's.
+pub fn checkpoint(engine: &mut Engine, disk: &EngineDisk) -> Result<(), Failure> {
+    engine.begin_checkpoint();
+    while let Some(op) = engine.poll_disk_op() {
+        engine.handle_disk_completion(disk.perform(op))?;
+    }
+    Ok(())
+}
+
+fn recover_log(
+    config: &StartConfig,
+    identity: Identity,
+    disk: &mut LogDisk,
+    mut handle: impl FnMut(wal::Record<'_>) -> Result<(), Failure>,
+) -> Result<wal::Writer, Failure> {
+    let wal_config = wal::Config::new(log_identity(identity));
+    let start = wal::Start {
+        replay_from: Lsn::ZERO,
+        boot_nonce: config.boot_nonce,
+        may_create: config.is_new,
+    };
+    let mut recovery = Recovery::new(wal_config, start);
+    loop {
+        while let Some((id, op)) = recovery.poll_op() {
+            recovery.handle_completion(id, disk.perform(op));
+        }
+        let mut records = 0;
+        while let Some(record) = recovery.poll_record() {
+            handle(record)?;
+            records += 1;
+        }
+        if recovery.poll_done()? {
+            return Ok(recovery.finish());
+        }
+        assert!(records > 0 || recovery.poll_done().is_ok(), "recovery makes no progress");
+    }
+}
+
+fn log_identity(identity: Identity) -> Vec<u8> {
+    let mut bytes = identity.cluster.0.to_le_bytes().to_vec();
+    bytes.extend_from_slice(&identity.member.0.to_le_bytes());
+    bytes
+}
+
+/// What the log's records add to the store.
+struct Replay {
+    hard_state: Option<HardState>,
+    /// Entries behind the applied index, contiguous.
+    pending: VecDeque<Entry>,
+    retained: VecDeque<(LogIndex, Lsn)>,
+    applied: LogIndex,
+}
+
+impl Replay {
+    fn new(engine: &Engine) -> Self {
+        let (applied, _) = engine.applied();
+        Self { hard_state: None, pending: VecDeque::new(), retained: VecDeque::new(), applied }
+    }
+
+    fn handle_record(
+        &mut self,
+        engine: &mut Engine,
+        record: &wal::Record<'_>,
+    ) -> Result<(), Failure> {
+        if record.kind == RecordKind::STATE {
+            let state = decode_state(record.body)?;
+            let commit = LogIndex(state.commit);
+            self.hard_state = Some(state);
+            return self.apply_through(engine, commit);
+        }
+        if record.kind != RecordKind::owned(KIND_ENTRY) {
+            let kind = record.kind.get();
+            return Err(Failure::Mismatch(format!("the log holds a record of kind {kind}")));
+        }
+        self.handle_entry(decode_entry(record.body)?, record.start)
+    }
+
+    fn handle_entry(&mut self, entry: Entry, start: Lsn) -> Result<(), Failure> {
+        let index = LogIndex(entry.index);
+        while self.retained.pop_back_if(|last| last.0 >= index).is_some() {}
+        self.retained.push_back((index, start));
+        if index <= self.applied {
+            return Ok(());
+        }
+        // A later entry of an index replaces it and all behind it: an earlier leader's tail.
+        while self.pending.pop_back_if(|last| last.index >= entry.index).is_some() {}
+        let last = self.pending.back().map_or(self.applied, |last| LogIndex(last.index));
+        if index.0 != last.0 + 1 {
+            return Err(Failure::Mismatch(format!(
+                "the log goes on with entry {index} behind entry {last}"
+            )));
+        }
+        self.pending.push_back(entry);
+        Ok(())
+    }
+
+    fn apply_through(&mut self, engine: &mut Engine, commit: LogIndex) -> Result<(), Failure> {
+        while let Some(entry) = self.pending.pop_front_if(|first| first.index <= commit.0) {
+            let (index, term) = (LogIndex(entry.index), Term(entry.term));
+            if entry.get_entry_type() != EntryType::EntryNormal {
+                return Err(Failure::UnknownEntry { index });
+            }
+            apply(engine, index, term, entry)?;
+            self.applied = index;
+        }
+        Ok(())
+    }
+}
+
+fn apply(engine: &mut Engine, index: LogIndex, term: Term, entry: Entry) -> Result<(), Failure> {
+    if entry.data.is_empty() {
+        engine.apply_empty(index, term);
+        return Ok(());
+    }
+    let batch =
+        Batch::validate(entry.data).map_err(|cause| Failure::InvalidEntry { index, cause })?;
+    engine
+        .reserve_for(batch.bytes().len())
+        .map_err(|_| Failure::Mismatch("the disk is too full to replay the log".into()))?;
+    engine.begin_batch(index, term, &batch);
+    let mut answers = Vec::new();
+    while engine.apply_step(APPLY_KEYS_MAX, &mut answers)? == Progress::More {}
+    engine.publish();
+    Ok(())
+}
+
+fn open(path: &Path) -> Result<File, Failure> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(|cause| Failure::File { operation: format!("open {}", path.display()), cause })
+}
+
+fn file_len(file: &File) -> Result<u64, Failure> {
+    let metadata = file.metadata();
+    let metadata =
+        metadata.map_err(|cause| Failure::File { operation: "stat the store".into(), cause })?;
+    Ok(metadata.len())
+}
+
+fn sync_directory(path: &Path) -> Result<(), Failure> {
+    let synced = File::open(path).and_then(|directory| directory.sync_all());
+    synced.map_err(|cause| Failure::File { operation: format!("sync {}", path.display()), cause })
+}
