@@ -146,7 +146,8 @@ impl Scan {
         }
         // Read ahead by one chunk; beyond that only for a batch that needs it.
         let roomy = (self.bytes.len() as u64) < 2 * CHUNK_SIZE_BYTES;
-        if !roomy && !(self.starved && self.sealed.is_empty()) {
+        let needed = self.starved && self.sealed.is_empty();
+        if !(roomy || needed) {
             return None;
         }
         if end >= self.readable_bytes {
@@ -228,8 +229,10 @@ impl Scan {
         let seal = frame.kind == RecordKind::SEAL;
         let room = if seal { 0 } else { FRAME_SIZE_BYTES as u64 };
         let batch_size = end - self.whole.offset;
-        self.chain.is_none_or(|chain| chain == frame.previous)
-            && (self.chain.is_none() || Some(frame.number) == self.number.checked_add(1))
+        let continues = self.chain.is_none_or(|chain| {
+            chain == frame.previous && self.number.checked_add(1) == Some(frame.number)
+        });
+        continues
             && end + room <= self.geometry.segment_size_bytes
             && batch_size <= BATCH_SIZE_BYTES_MAX as u64
             && (!seal || end.is_multiple_of(BLOCK_SIZE_BYTES as u64))

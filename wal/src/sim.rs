@@ -2,8 +2,8 @@
 //!
 //! It promises what FORMAT.md assumes of a medium and nothing more: a sector of 512 bytes is
 //! written as a whole or not at all; what was not synced survives a crash sector by sector as it
-//! likes, in any of the versions written since the last sync; names survive in the order they were
-//! given, up to some point.
+//! likes, in any of the versions written since the last sync; each change of a name that was not
+//! synced survives or does not.
 //!
 //! The caller performs operations in whatever order it wants completions to come, and hands those
 //! it never performed to [`SimDisk::crash`].
@@ -34,7 +34,7 @@ impl Random {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -43,7 +43,7 @@ impl Random {
 
     /// A number below `bound`.
     pub fn below(&mut self, bound: usize) -> usize {
-        in_memory(self.next() >> 11) % bound
+        in_memory(self.number() >> 11) % bound
     }
 
     /// True once in `of` times.
@@ -189,13 +189,13 @@ impl SimDisk {
                 buffer.as_mut_slice()[..size_bytes].copy_from_slice(&found[..size_bytes]);
                 Ok(Completion::Read { buffer, size_bytes })
             }
-            other => self.change(other).map(|()| Completion::Done),
+            other => self.change(&other).map(|()| Completion::Done),
         }
     }
 
     // Operations that complete without a buffer.
-    fn change(&mut self, op: DiskOp) -> Result<(), DiskError> {
-        match op {
+    fn change(&mut self, op: &DiskOp) -> Result<(), DiskError> {
+        match *op {
             DiskOp::Create { segment, size_bytes } => {
                 let others = self.names.iter().filter(|(other, _)| **other != segment);
                 let used: usize = others.map(|(_, inode)| self.inodes[*inode].bytes.len()).sum();
@@ -227,7 +227,7 @@ impl SimDisk {
     }
 
     /// The machine stops. What was in flight may have happened in part.
-    pub fn crash(&mut self, in_flight: Vec<DiskOp>, crash: Crash) {
+    pub fn crash(&mut self, in_flight: impl IntoIterator<Item = DiskOp>, crash: Crash) {
         for op in in_flight {
             match op {
                 DiskOp::Write { segment, offset, buffer } => {
@@ -240,21 +240,18 @@ impl SimDisk {
                 DiskOp::Sync { .. } | DiskOp::SyncDirectory => {}
                 other => {
                     // One that is refused has changed nothing, which is one of the outcomes.
-                    let _ = self.change(other);
+                    let _ = self.change(&other);
                 }
             }
         }
         if crash == Crash::KeepsAll {
             return;
         }
-        let kept = match crash {
-            Crash::LosesAll => 0,
-            Crash::KeepsAll | Crash::Tears => self.random.below(self.name_changes.len() + 1),
-        };
-        let changes = std::mem::take(&mut self.name_changes);
         let mut names = self.names_durable.clone();
-        for change in changes.into_iter().take(kept) {
-            apply(&mut names, &change);
+        for change in std::mem::take(&mut self.name_changes) {
+            if crash == Crash::Tears && self.random.once_in(2) {
+                apply(&mut names, &change);
+            }
         }
         self.names_durable.clone_from(&names);
         self.names = names;
@@ -332,8 +329,10 @@ fn apply(names: &mut BTreeMap<SegmentSequence, usize>, change: &NameChange) {
             names.insert(*segment, *inode);
         }
         NameChange::Rename(from, to) => {
-            let inode = names.remove(from).expect("names change in order");
-            names.insert(*to, inode);
+            // A file whose creation was lost has no name to change.
+            if let Some(inode) = names.remove(from) {
+                names.insert(*to, inode);
+            }
         }
         NameChange::Remove(segment) => {
             names.remove(segment);

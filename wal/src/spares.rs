@@ -11,7 +11,7 @@
 //! - A segment counts as ready only when its content, its mark and its name are durable.
 
 use crate::disk::{
-    AlignedBuffer, BLOCK_SIZE_BYTES, Completion, DiskError, DiskErrorKind, DiskOp, ZERO_SLICE_BYTES,
+    AlignedBuffer, BLOCK_SIZE_BYTES, DiskError, DiskErrorKind, DiskOp, ZERO_SLICE_BYTES,
 };
 use crate::segment::{SegmentSequence, encode_spare};
 
@@ -152,7 +152,7 @@ impl Spares {
     /// not yet in use is handed back: it ends the log.
     pub(crate) fn handle_completion(
         &mut self,
-        result: Result<&Completion, DiskError>,
+        result: Result<(), DiskError>,
     ) -> Result<(), DiskError> {
         assert!(self.issued);
         self.issued = false;

@@ -481,14 +481,17 @@ impl Writer {
     }
 
     fn handle_spares(&mut self, issued: Issued, result: Result<Completion, DiskError>) {
-        if let Ok(Completion::Written { size_bytes, .. }) = &result
-            && *size_bytes != issued.size_bytes
-        {
-            let (wanted_bytes, found_bytes) = (issued.size_bytes, *size_bytes);
-            self.poison(issued.place, Cause::Short { wanted_bytes, found_bytes });
-            return;
-        }
-        if let Err(error) = self.spares.handle_completion(result.as_ref().map_err(|error| *error)) {
+        let result = match result {
+            Ok(Completion::Written { size_bytes, .. }) if size_bytes != issued.size_bytes => {
+                let (wanted_bytes, found_bytes) = (issued.size_bytes, size_bytes);
+                self.poison(issued.place, Cause::Short { wanted_bytes, found_bytes });
+                return;
+            }
+            Ok(Completion::Done | Completion::Written { .. }) => Ok(()),
+            Ok(other) => panic!("an operation on a spare completed as {other:?}"),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = self.spares.handle_completion(result) {
             self.poison(issued.place, Cause::Error(error));
             return;
         }

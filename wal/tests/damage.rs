@@ -113,9 +113,9 @@ fn every_lost_torn_or_flipped_sector_is_reported_or_was_the_tail() {
                     let bytes = &mut bytes[from..from + SECTOR_SIZE_BYTES];
                     match kind {
                         0 => bytes.fill(0),
-                        1 => {
-                            bytes.iter_mut().for_each(|byte| *byte = random.next().to_le_bytes()[0])
-                        }
+                        1 => bytes
+                            .iter_mut()
+                            .for_each(|byte| *byte = random.number().to_le_bytes()[0]),
                         _ => bytes[random.below(SECTOR_SIZE_BYTES)] ^= 1 << random.below(8),
                     }
                 });

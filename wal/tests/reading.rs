@@ -64,6 +64,24 @@ fn reading_from_the_end_of_any_record_yields_exactly_the_rest() {
 }
 
 #[test]
+fn what_is_written_but_not_yet_durable_is_not_read() {
+    let mut log = long_log(7);
+    let durable = log.model.appended.len();
+    log.append(10);
+    log.writer.flush();
+    log.issue();
+    let (id, op) = log.waiting.remove(0);
+    let result = log.disk.perform(op);
+    let from = log.model.appended[durable / 2].0;
+    let reader = log.writer.reader(from).unwrap();
+    let records = read(&mut log.disk, reader).unwrap();
+    assert_eq!(records.len(), durable - durable / 2 - 1);
+    log.writer.handle_completion(id, result).unwrap();
+    let reader = log.writer.reader(from).unwrap();
+    assert_eq!(read(&mut log.disk, reader).unwrap().len(), records.len() + 1);
+}
+
+#[test]
 fn what_was_released_is_not_offered() {
     let mut log = long_log(5);
     let middle = log.model.appended[log.model.appended.len() / 2].0;

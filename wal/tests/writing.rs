@@ -50,6 +50,23 @@ fn many_appends_become_one_padded_write() {
 }
 
 #[test]
+fn padding_is_zeros_in_reused_buffers_too() {
+    let mut log = Log::create(11);
+    for size in [4000, 1, 3990, 9, 2000, 5] {
+        log.append(size);
+        log.settle();
+        let batch = log.batches.last().unwrap();
+        let at = usize::try_from(batch.offset).unwrap();
+        let bytes = &log.disk.bytes(batch.segment)[at..at + batch.size_bytes];
+        // Behind the record come its fill, the seal's frame, and the seal's fill.
+        let (body, span) = (40 + size, 40 + size.next_multiple_of(8));
+        assert!(bytes[body..span].iter().all(|byte| *byte == 0), "fill of {size}");
+        assert!(bytes[span + 40..].iter().all(|byte| *byte == 0), "padding after {size}");
+        assert_eq!(bytes.len() % BLOCK_SIZE_BYTES, 0);
+    }
+}
+
+#[test]
 fn completions_in_any_order_acknowledge_prefixes_only() {
     for seed in 1..=24 {
         let mut random = Random::new(seed);

@@ -131,7 +131,7 @@ impl Log {
     fn body(&mut self, size: usize) -> Vec<u8> {
         self.model.next += 1;
         let mut random = Random::new(self.model.next);
-        (0..size).map(|_| random.next().to_le_bytes()[0]).collect()
+        (0..size).map(|_| random.number().to_le_bytes()[0]).collect()
     }
 
     pub fn issue(&mut self) {
@@ -218,7 +218,7 @@ impl Log {
     /// Stop, recover (the recovery itself crashing after each count in `crashes`), and check.
     pub fn crash(self, crash: Crash, crashes: &[u64], story: &str) -> Self {
         let Self { mut disk, config, waiting, mut model, .. } = self;
-        disk.crash(waiting.into_iter().map(|(_, op)| op).collect(), crash);
+        disk.crash(waiting.into_iter().map(|(_, op)| op), crash);
         for count in crashes {
             model.boots += 1;
             match recover(&mut disk, &config, start(model.boots), *count) {
