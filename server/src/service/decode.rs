@@ -255,3 +255,6 @@ fn decode_compare(message: &[u8]) -> Result<CompareRef<'_>, Malformed> {
     }
     Ok(compare)
 }
+
+#[cfg(test)]
+mod tests;

@@ -237,3 +237,6 @@ fn put_operation_outcome(out: &mut Vec<u8>, response: &OperationOutcome) {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests;

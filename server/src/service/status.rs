@@ -19,6 +19,8 @@ pub enum Refusal {
     MalformedInStream,
     /// A string in the message is not UTF-8.
     NotUtf8,
+    /// The same, of a message in a stream.
+    NotUtf8InStream,
     /// The client's version in the call's metadata is not UTF-8.
     InvalidClientApiVersion,
     /// No key was given.
@@ -72,6 +74,18 @@ impl From<DecodeError> for Refusal {
     }
 }
 
+impl Refusal {
+    /// grpc words it differently when a message of a stream cannot be read.
+    #[must_use]
+    pub const fn in_stream(self) -> Self {
+        match self {
+            Self::Malformed => Self::MalformedInStream,
+            Self::NotUtf8 => Self::NotUtf8InStream,
+            other => other,
+        }
+    }
+}
+
 /// The code and the text a refusal has on the wire.
 pub const fn status_of(refusal: Refusal) -> (Code, &'static str) {
     use Refusal as R;
@@ -84,7 +98,14 @@ pub const fn status_of(refusal: Refusal) -> (Code, &'static str) {
         ),
         R::MalformedInStream => (
             Code::Internal,
-            "grpc: failed to unmarshal the received message: proto:\u{a0}cannot parse invalid wire-format data",
+            concat!(
+                "grpc: failed to unmarshal the received message: ",
+                "proto:\u{a0}cannot parse invalid wire-format data"
+            ),
+        ),
+        R::NotUtf8InStream => (
+            Code::Internal,
+            "grpc: failed to unmarshal the received message: string field contains invalid UTF-8",
         ),
         R::NotUtf8 => (
             Code::Internal,
@@ -155,5 +176,86 @@ pub const fn cancel_reason_of(refusal: WatchRefusal) -> &'static str {
         WatchRefusal::Compacted => "etcdserver: mvcc: required revision has been compacted",
         WatchRefusal::EmptyRange => "mvcc: watcher range is empty",
         WatchRefusal::DuplicateId => "mvcc: duplicate watch ID provided on the WatchStream",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_and_texts_are_etcds() {
+        let rejected = |rejection| status_of(Refusal::Rejected(rejection));
+        let table = [
+            (status_of(Refusal::EmptyKey), 3, "etcdserver: key is not provided"),
+            (status_of(Refusal::EmptyOp), 3, "etcdserver: key not found"),
+            (status_of(Refusal::ValueProvided), 3, "etcdserver: value is provided"),
+            (status_of(Refusal::LeaseProvided), 3, "etcdserver: lease is provided"),
+            (status_of(Refusal::TooManyOps), 3, "etcdserver: too many operations in txn request"),
+            (status_of(Refusal::DuplicateKey), 3, "etcdserver: duplicate key given in txn request"),
+            (status_of(Refusal::InvalidClientApiVersion), 3, "etcdserver: invalid client api version"),
+            (status_of(Refusal::InvalidSortOption), 3, "etcdserver: invalid sort option"),
+            (rejected(Rejection::KeyNotFound), 3, "etcdserver: key not found"),
+            (rejected(Rejection::LeaseNotFound), 5, "etcdserver: requested lease not found"),
+            (rejected(Rejection::NoSpace), 8, "etcdserver: mvcc: database space exceeded"),
+            (
+                rejected(Rejection::Compacted),
+                11,
+                "etcdserver: mvcc: required revision has been compacted",
+            ),
+            (
+                rejected(Rejection::FutureRevision),
+                11,
+                "etcdserver: mvcc: required revision is a future revision",
+            ),
+            (status_of(Refusal::RequestTooLarge), 3, "etcdserver: request is too large"),
+            (status_of(Refusal::TooManyRequests), 2, "etcdserver: too many requests"),
+            (status_of(Refusal::NoLeader), 14, "etcdserver: no leader"),
+            (status_of(Refusal::LeaderChanged), 14, "etcdserver: leader changed"),
+            (status_of(Refusal::Stopped), 14, "etcdserver: server stopped"),
+            (status_of(Refusal::TimedOut), 14, "etcdserver: request timed out"),
+            (
+                status_of(Refusal::TimedOutLeaderFailed),
+                14,
+                "etcdserver: request timed out, possibly due to previous leader failure",
+            ),
+            (status_of(Refusal::Corrupt), 15, "etcdserver: corrupt cluster"),
+            (status_of(Refusal::UnknownHealthService), 5, "unknown service"),
+            (
+                status_of(Refusal::Unimplemented(Method::LeaseGrant)),
+                12,
+                "ringd: /etcdserverpb.Lease/LeaseGrant is not served yet",
+            ),
+            (
+                status_of(Refusal::Malformed),
+                13,
+                "grpc: error unmarshalling request: \
+                 proto:\u{a0}cannot parse invalid wire-format data",
+            ),
+            (
+                status_of(Refusal::Malformed.in_stream()),
+                13,
+                "grpc: failed to unmarshal the received message: \
+                 proto:\u{a0}cannot parse invalid wire-format data",
+            ),
+            (
+                status_of(Refusal::NotUtf8),
+                13,
+                "grpc: error unmarshalling request: string field contains invalid UTF-8",
+            ),
+        ];
+        for ((code, text), number, expected) in table {
+            assert_eq!((code.number(), text), (number, expected));
+        }
+    }
+
+    #[test]
+    fn the_generated_decoders_errors_are_told_apart() {
+        use crate::service::proto::grpc::health::v1::HealthCheckRequest;
+        use prost::Message;
+
+        let refusal = |bytes: &[u8]| HealthCheckRequest::decode(bytes).map_err(Refusal::from);
+        assert_eq!(refusal(b"\x0a\x02\xff\xfe"), Err(Refusal::NotUtf8));
+        assert_eq!(refusal(b"\x0a\x05"), Err(Refusal::Malformed));
     }
 }

@@ -244,3 +244,6 @@ impl RequestSizer {
         1 + varint_len(len as u64) + len + self.header_size_bytes <= self.size_bytes_max
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -300,3 +300,83 @@ pub(super) fn put_record(out: &mut Vec<u8>, field: u64, record: &Record<'_>) {
     put_bytes(out, 5, record.value);
     put_int64(out, 6, record.lease.0);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn walk(message: &[u8]) -> Result<Vec<(u64, Value<'_>)>, Malformed> {
+        let mut fields = Fields::of(message);
+        let mut found = Vec::new();
+        while let Some(field) = fields.next()? {
+            found.push(field);
+        }
+        Ok(found)
+    }
+
+    #[test]
+    fn fields_are_walked_as_go_walks_them() {
+        use Value::{Bytes, Skipped, Varint};
+        let table: [(&[u8], Result<Vec<(u64, Value<'_>)>, Malformed>); 18] = [
+            (b"", Ok(vec![])),
+            (b"\x0a\x01k", Ok(vec![(1, Bytes(b"k"))])),
+            (b"\x18\x00", Ok(vec![(3, Varint(0))])),
+            (b"\x18\x80\x00", Ok(vec![(3, Varint(0))])),
+            (b"\x98\x00\x01", Ok(vec![(3, Varint(1))])),
+            (
+                b"\x18\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+                Ok(vec![(3, Varint(u64::MAX))]),
+            ),
+            // A number of more than 64 bits, and one that does not end.
+            (b"\x18\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02", Err(Malformed)),
+            (b"\x18\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x00", Err(Malformed)),
+            (b"\x18\x80", Err(Malformed)),
+            (b"\x0a\x02k", Err(Malformed)),
+            // Fixed width.
+            (b"\x09\0\0\0\0\0\0\0\0\x0d\0\0\0\0", Ok(vec![(1, Skipped), (1, Skipped)])),
+            (b"\x09\0\0\0\0\0\0\0", Err(Malformed)),
+            // Field number zero, and wire types that do not exist.
+            (b"\x02\x00", Err(Malformed)),
+            (b"\x0e\x00", Err(Malformed)),
+            // Groups: nested, with another end, without one, and an end alone.
+            (b"\x0b\x13\x14\x18\x01\x0c", Ok(vec![(1, Skipped)])),
+            (b"\x0b\x14", Err(Malformed)),
+            (b"\x0b\x18\x01", Err(Malformed)),
+            (b"\x0c", Err(Malformed)),
+        ];
+        for (message, expected) in table {
+            assert_eq!(walk(message), expected, "{message:x?}");
+        }
+    }
+
+    #[test]
+    fn groups_cannot_exhaust_the_stack() {
+        assert_eq!(walk(&vec![0x0b; 1 << 20]), Err(Malformed));
+    }
+
+    #[test]
+    fn numbers_have_the_length_they_are_said_to_have() {
+        for shift in 0..64 {
+            for number in [1_u64 << shift, (1 << shift) - 1, u64::MAX >> shift] {
+                let mut out = Vec::new();
+                put_varint(&mut out, number);
+                assert_eq!(out.len(), varint_len(number), "{number}");
+                out.insert(0, 8);
+                assert_eq!(walk(&out), Ok(vec![(1, Value::Varint(number))]));
+            }
+        }
+    }
+
+    #[test]
+    fn nested_messages_of_any_size_get_their_length() {
+        for len in [0, 1, 126, 127, 128, 129, 16_383, 16_384, 16_385, 2_097_151, 2_097_152] {
+            let body = vec![7_u8; len];
+            let mut out = vec![42];
+            put_nested(&mut out, 1, |out| out.extend_from_slice(&body));
+            put_varint(&mut out, 16);
+            put_varint(&mut out, 5);
+            let expected = vec![(1, Value::Bytes(&body[..])), (2, Value::Varint(5))];
+            assert_eq!(walk(&out[1..]), Ok(expected), "{len}");
+        }
+    }
+}

@@ -4,7 +4,7 @@
 //! same index and the same outbox as live events. A cohort arrives when its cursor is past all
 //! that the hub has seen: what comes after that comes through the ring.
 
-use engine::answer::{ReadError, Rejection};
+use engine::answer::ReadError;
 use engine::events::{self, EventKind, EventRef, EventSink, Interest};
 use engine::ids::Revision;
 use engine::view::View;
@@ -180,7 +180,3 @@ impl WatchHub {
         self.arrive(cohort, None);
     }
 }
-
-/// A compacted cursor is handled before the tree is asked; met all the same it is our own mistake
-/// and not the client's, but one that cancelling the watchers answers well enough.
-const _: Rejection = Rejection::Compacted;

@@ -235,12 +235,8 @@ impl WatchHub {
         message: &[u8],
         view: &View,
     ) -> Result<(), Refusal> {
-        let request = pb::WatchRequest::decode(message).map_err(|error| {
-            match Refusal::from(error) {
-                Refusal::NotUtf8 => Refusal::NotUtf8,
-                _ => Refusal::MalformedInStream,
-            }
-        })?;
+        let request = pb::WatchRequest::decode(message);
+        let request = request.map_err(|error| Refusal::from(error).in_stream())?;
         let Some(key) = self.streams_by_id.get(&stream).copied() else { return Ok(()) };
         self.note_view(view);
         match request.request_union {
