@@ -1,5 +1,8 @@
 //! Whatever a crash loses or tears, what was acknowledged comes back, and nothing else does.
 
+// Helpers of a suite may panic as its tests do.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use support::{Log, config, start};

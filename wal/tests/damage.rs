@@ -1,6 +1,9 @@
 //! Damage is told from a torn tail: what something later claims is reported by place, never cut;
 //! what nothing claims is cut, never reported.
 
+// Helpers of a suite may panic as its tests do.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use support::{BatchSeen, Log, SEGMENT_SIZE_BYTES, config, start};

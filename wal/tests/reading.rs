@@ -1,5 +1,8 @@
 //! Old positions are re-read with every check, up to what is durable and from no released place.
 
+// Helpers of a suite may panic as its tests do.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use support::{Log, SEGMENT_SIZE_BYTES};

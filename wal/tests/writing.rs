@@ -1,6 +1,9 @@
 //! Group commit: what goes to the disk, what is acknowledged when, and what happens when the disk
 //! refuses.
 
+// Helpers of a suite may panic as its tests do.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use support::{Log, SEGMENT_SIZE_BYTES, config, start};
