@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Parser, ValueEnum};
 
 use crate::client::HeaderStyle;
 use crate::failure::Failure;
@@ -126,6 +126,21 @@ pub struct LoadArgs {
     /// How requests name their headers.
     #[arg(long, value_enum, default_value = "indexed")]
     pub headers: HeaderKind,
+}
+
+impl LoadArgs {
+    /// A workload against an endpoint with everything else at the command line's defaults.
+    pub fn new(kind: Kind, endpoint: &str) -> Self {
+        /// The arguments as a command line of their own.
+        #[derive(Parser)]
+        struct Defaults {
+            #[command(flatten)]
+            args: LoadArgs,
+        }
+        let kind_value = kind.to_possible_value().expect("no kind is skipped");
+        let line = ["bench", kind_value.get_name(), "--endpoint", endpoint];
+        Defaults::parse_from(line).args
+    }
 }
 
 /// Runs the command; the result is whether all was clean.

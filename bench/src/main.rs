@@ -5,13 +5,17 @@
 //! expectation was missed, and with 2 when it could not do what it was asked to.
 
 mod client;
+mod compare;
 mod disk;
+mod drill;
 mod failure;
 mod load;
 mod proto;
 mod report;
 mod run;
 mod schedule;
+mod server_process;
+mod target;
 mod workload;
 
 use std::process::ExitCode;
@@ -30,6 +34,13 @@ struct Cli {
 enum Command {
     /// Run one workload against a running server.
     Load(load::LoadArgs),
+    /// Measure two servers side by side.
+    Compare(compare::CompareArgs),
+    /// Kill a server, or fail its disk, under load, and look for all it acknowledged.
+    #[command(subcommand)]
+    Drill(drill::DrillCommand),
+    /// Reach etcd's performance checks and the goal of 10000 puts a second, or fail.
+    Target(target::TargetArgs),
     /// Measure what a durable write costs on a disk, with nothing in between.
     Disk(disk::DiskArgs),
 }
@@ -37,6 +48,9 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Load(args) => load::command(&args),
+        Command::Compare(args) => compare::command(&args),
+        Command::Drill(command) => drill::command(&command),
+        Command::Target(args) => target::command(&args),
         Command::Disk(args) => disk::command(&args),
     };
     match result {

@@ -61,8 +61,6 @@ pub mod setting {
     pub const MAX_CONCURRENT_STREAMS: u16 = 3;
     /// The send window that every stream starts with.
     pub const INITIAL_WINDOW_SIZE: u16 = 4;
-    /// The largest payload that the sender of the setting takes.
-    pub const MAX_FRAME_SIZE: u16 = 5;
 }
 
 /// A frame's header.
@@ -176,10 +174,13 @@ mod tests {
     #[test]
     fn settings_are_read_as_written() {
         let mut bytes = Vec::new();
-        write_settings(&mut bytes, &[(setting::ENABLE_PUSH, 0), (setting::MAX_FRAME_SIZE, 16_384)]);
+        write_settings(
+            &mut bytes,
+            &[(setting::ENABLE_PUSH, 0), (setting::INITIAL_WINDOW_SIZE, 16_384)],
+        );
         let payload = &bytes[FRAME_HEADER_BYTES..];
         let read: Vec<_> = settings(payload).unwrap().collect();
-        assert_eq!(read, [(setting::ENABLE_PUSH, 0), (setting::MAX_FRAME_SIZE, 16_384)]);
+        assert_eq!(read, [(setting::ENABLE_PUSH, 0), (setting::INITIAL_WINDOW_SIZE, 16_384)]);
         assert!(settings(&payload[..7]).is_none());
     }
 

@@ -14,6 +14,7 @@
 //! - DATA never exceeds the peer's windows; what does not fit waits in `blocked`, in order.
 //! - Every stream that was opened ends with exactly one `Ended`, whatever the peer does.
 
+pub mod blocking;
 pub mod frames;
 pub mod hpack;
 
@@ -379,7 +380,7 @@ impl Connection {
                     return Err(Failure::new("the server sent a header block that cannot be"));
                 }
                 if header.has(flag::END_HEADERS) {
-                    return self.handle_headers(first, Some(block), 0..0);
+                    return self.handle_headers(first, Some(&block), 0..0);
                 }
                 self.unfinished = Some((first, block));
                 Ok(Step::Again)
@@ -442,11 +443,11 @@ impl Connection {
     fn handle_headers(
         &mut self,
         header: FrameHeader,
-        joined: Option<Vec<u8>>,
+        joined: Option<&[u8]>,
         range: Range<usize>,
     ) -> Result<Step, Failure> {
         // The block is decoded even when nobody waits for it: it may change the table.
-        let block = joined.as_deref().unwrap_or(&self.received[range]);
+        let block = joined.unwrap_or(&self.received[range]);
         let known = self
             .memos
             .iter()

@@ -157,7 +157,7 @@ impl TxnUpdate {
             ledger.handle_wrong("a transaction of one operation has several answers");
         }
         match (answer.succeeded, first) {
-            (true, Some(Ok(OperationAnswer::Put(_)))) => {
+            (true, Some(Ok(OperationAnswer::Put))) => {
                 ledger.handle_base(op);
                 ledger.handle_write(op, answer.revision);
             }

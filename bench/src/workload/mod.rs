@@ -268,11 +268,6 @@ impl Ledger {
         }
     }
 
-    /// The highest revision acknowledged so far.
-    pub fn floor(&self) -> u64 {
-        self.floor
-    }
-
     /// How many writes were acknowledged.
     pub fn writes_count(&self) -> u64 {
         self.writes_count
@@ -465,7 +460,7 @@ mod tests {
         let mut op = Op::default();
         op.start(3, &ledger);
         ledger.handle_write(&op, 50);
-        assert_eq!((ledger.wrong_count, ledger.floor(), ledger.acknowledged(3)), (0, 50, 50));
+        assert_eq!((ledger.wrong_count, ledger.floor, ledger.acknowledged(3)), (0, 50, 50));
         // Sent before 50 was acknowledged: a lower revision is in order.
         ledger.handle_write(&op, 49);
         assert_eq!((ledger.wrong_count, ledger.acknowledged(3)), (0, 50));

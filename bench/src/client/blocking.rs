@@ -1,0 +1,67 @@
+//! A client that makes one call at a time and waits: for probes and checks, not for load.
+//!
+//! Invariants:
+//! - A failed call leaves the client unusable: its owner makes a new one, so that an answer can never
+//!   be taken for that of another call.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use super::{Connection, Event, HeaderStyle, code};
+use crate::failure::Failure;
+
+/// One connection, used by one call after the other.
+pub struct Blocking {
+    socket: TcpStream,
+    connection: Connection,
+}
+
+impl Blocking {
+    /// Connects; each later wait is bounded by `timeout` too.
+    pub fn connect(address: SocketAddr, timeout: Duration) -> Result<Self, Failure> {
+        let failed = || Failure::of(format!("connect to {address}"));
+        let socket = TcpStream::connect_timeout(&address, timeout).map_err(failed())?;
+        socket.set_nodelay(true).map_err(failed())?;
+        socket.set_read_timeout(Some(timeout)).map_err(failed())?;
+        socket.set_write_timeout(Some(timeout)).map_err(failed())?;
+        let connection = Connection::new(&address.to_string(), HeaderStyle::Indexed, 1);
+        Ok(Self { socket, connection })
+    }
+
+    /// Makes a unary call and returns the answer's message.
+    pub fn call(&mut self, path: &'static str, message: &[u8]) -> Result<Vec<u8>, Failure> {
+        self.connection.open(0, path, message, true)?;
+        let mut answer = None;
+        loop {
+            self.flush().map_err(Failure::of(format!("write to {path}")))?;
+            let space = self.connection.receive_space();
+            let count =
+                self.socket.read(space).map_err(Failure::of(format!("read from {path}")))?;
+            if count == 0 {
+                return Err(Failure::new(format!("{path}: the server closed the connection")));
+            }
+            self.connection.handle_received(count);
+            while let Some(event) = self.connection.poll_event()? {
+                match event {
+                    Event::Message { payload, .. } => answer = Some(payload.to_vec()),
+                    Event::Ended { code: code::OK, .. } => {
+                        return answer
+                            .ok_or_else(|| Failure::new(format!("{path}: no message came")));
+                    }
+                    Event::Ended { code, message, .. } => {
+                        return Err(Failure::new(format!("{path}: status {code}: {message}")));
+                    }
+                }
+            }
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        while !self.connection.output().is_empty() {
+            let count = self.socket.write(self.connection.output())?;
+            self.connection.handle_sent(count);
+        }
+        Ok(())
+    }
+}

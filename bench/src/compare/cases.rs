@@ -1,0 +1,296 @@
+//! The cases that a comparison measures, named after the rows of the table they are promised in.
+//!
+//! Invariants:
+//! - Server figures cover exactly the measured run: they are read right before and right after it,
+//!   and the warm-up comes before both.
+//! - What else ran on the machine is a figure of its own ("others busy", in per cent of one core, with
+//!   the kernel's own workers): a case that was disturbed can be told from one that was not.
+//! - A case takes the same figures each time, in the order of [`metrics`].
+
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+
+use crate::failure::Failure;
+use crate::load::{Kind, LoadArgs, OrderKind, fill, measure as measure_load};
+use crate::report::Report;
+use crate::server_process::{Server, ServerSpec, allocated_bytes, machine_cpu};
+use crate::workload::KeySpace;
+
+/// How long a case runs before it is measured.
+const WARM_UP: Duration = Duration::from_millis(500);
+const MEGABYTE: f64 = 1e6;
+
+/// One row, or several, of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Case {
+    /// Puts on 100 connections of 10 streams.
+    #[value(name = "put-100x10")]
+    Put100x10,
+    /// Puts on 8 connections of 8 streams.
+    #[value(name = "put-8x8")]
+    Put8x8,
+    /// Puts, one outstanding.
+    #[value(name = "put-1x1")]
+    Put1x1,
+    /// Linearizable gets on 8 connections of 8 streams.
+    #[value(name = "get-8x8")]
+    Get8x8,
+    /// Linearizable ranges of 1000 keys on 8 connections.
+    #[value(name = "range-1000")]
+    Range1000,
+    /// Linearizable gets on 8 connections while 1000 puts are outstanding.
+    #[value(name = "get-under-puts")]
+    GetUnderPuts,
+    /// Many keys: load, list, kill and restart, memory and disk.
+    #[value(name = "keys")]
+    Keys,
+}
+
+impl Case {
+    /// All cases, in the order of the table.
+    pub const ALL: [Self; 7] = [
+        Self::Put100x10,
+        Self::Put8x8,
+        Self::Put1x1,
+        Self::Get8x8,
+        Self::Range1000,
+        Self::GetUnderPuts,
+        Self::Keys,
+    ];
+
+    /// The cases that share one server and its data: reads first, before the puts make it grow.
+    pub const STEADY: [Self; 6] = [
+        Self::Get8x8,
+        Self::Range1000,
+        Self::Put1x1,
+        Self::Put8x8,
+        Self::Put100x10,
+        Self::GetUnderPuts,
+    ];
+
+    /// The name on the command line.
+    pub fn name(self) -> String {
+        let value = self.to_possible_value().expect("no case is skipped");
+        value.get_name().to_owned()
+    }
+}
+
+/// What one case gave in one round.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// Figures by name.
+    pub figures: Vec<(&'static str, f64)>,
+    /// Whether every answer was right.
+    pub clean: bool,
+    /// The first that were not.
+    pub complaints: Vec<String>,
+}
+
+impl Sample {
+    /// A figure by name.
+    pub fn figure(&self, metric: &str) -> Option<f64> {
+        self.figures.iter().find(|(name, _)| *name == metric).map(|&(_, figure)| figure)
+    }
+
+    /// Adds what another part of the same case gave.
+    pub fn merge(&mut self, other: Self) {
+        self.figures.extend(other.figures);
+        self.clean &= other.clean;
+        self.complaints.extend(other.complaints);
+    }
+
+    /// The figures on one line.
+    pub fn to_text(&self) -> String {
+        let texts = self.figures.iter().map(|(name, figure)| format!("{name} {figure:.1}"));
+        texts.collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// The names of a case's figures.
+#[cfg(test)]
+pub fn metrics(case: Case) -> &'static [&'static str] {
+    match case {
+        Case::Keys => &KEYS_METRICS,
+        _ => &STEADY_METRICS,
+    }
+}
+
+const STEADY_METRICS: [&str; 13] = [
+    "ops/s",
+    "server CPU us/op",
+    "p50 us",
+    "p90 us",
+    "p99 us",
+    "p99.9 us",
+    "max us",
+    "written B/op",
+    "rss MB",
+    "anonymous MB",
+    "client CPU us/op",
+    "client busy %",
+    "others busy %",
+];
+
+#[cfg(test)]
+const KEYS_METRICS: [&str; 9] = [
+    "restart after load ms",
+    "load s",
+    "anonymous MB",
+    "rss MB",
+    "written B/key",
+    "data dir MB",
+    "list keys/s",
+    "list p99 us",
+    "restart after rest ms",
+];
+
+/// Puts the keys that the steady cases read.
+pub fn prepare(server: &Server, epoch: Instant) -> Result<bool, Failure> {
+    let report = fill(&LoadArgs::new(Kind::Fill, &server.endpoint()), epoch)?;
+    print_complaints(&report);
+    Ok(report.is_clean())
+}
+
+/// Measures one of the steady cases.
+pub fn measure(
+    case: Case,
+    server: &Server,
+    duration: Duration,
+    epoch: Instant,
+) -> Result<Sample, Failure> {
+    let args = |kind, connections, streams| LoadArgs {
+        connections,
+        streams,
+        duration,
+        ..LoadArgs::new(kind, &server.endpoint())
+    };
+    let args = match case {
+        Case::Put100x10 => args(Kind::Put, 100, 10),
+        Case::Put8x8 => args(Kind::Put, 8, 8),
+        Case::Put1x1 => args(Kind::Put, 1, 1),
+        Case::Get8x8 => args(Kind::Get, 8, 8),
+        Case::Range1000 => args(Kind::Range, 8, 1),
+        Case::GetUnderPuts => args(Kind::Mixed, 8, 1),
+        Case::Keys => unreachable!("the case of many keys starts its own servers"),
+    };
+    let warm_up = measure_load(&LoadArgs { duration: WARM_UP, ..args.clone() }, epoch)?;
+    let machine_before = machine_cpu()?;
+    let before = server.usage()?;
+    let report = measure_load(&args, epoch)?;
+    let after = server.usage()?;
+    let machine = machine_cpu()?.saturating_sub(machine_before);
+    let server_cpu = after.cpu.saturating_sub(before.cpu);
+    let others = machine.saturating_sub(server_cpu).saturating_sub(report.client_cpu);
+    // The group that the case is about comes first; CPU is spread over the operations of all.
+    let first = &report.tallies[0];
+    let micros = |quantile| first.quantile_ns(quantile) as f64 / 1e3;
+    let operations = report.operations_count().max(1) as f64;
+    let seconds = report.elapsed.as_secs_f64().max(1e-9);
+    let figures = [
+        report.rate(0),
+        server_cpu.as_secs_f64() * 1e6 / operations,
+        micros(0.5),
+        micros(0.9),
+        micros(0.99),
+        micros(0.999),
+        first.histogram.max() as f64 / 1e3,
+        (after.written_bytes - before.written_bytes) as f64 / operations,
+        after.rss_bytes as f64 / MEGABYTE,
+        after.anonymous_bytes as f64 / MEGABYTE,
+        report.client_cpu.as_secs_f64() * 1e6 / operations,
+        100.0 * report.client_cpu.as_secs_f64() / seconds,
+        100.0 * others.as_secs_f64() / seconds,
+    ];
+    let figures = STEADY_METRICS.into_iter().zip(figures).collect();
+    let clean = report.is_clean() && warm_up.is_clean();
+    let complaints = [warm_up.complaints, report.complaints].concat();
+    Ok(Sample { figures, clean, complaints })
+}
+
+/// Loads many keys, kills the server at once, and times its return.
+pub fn keys_killed(spec: &ServerSpec, keys: u64) -> Result<Sample, Failure> {
+    let epoch = Instant::now();
+    let mut server = Server::start(spec)?;
+    let loaded = load_keys(&server, keys, epoch)?;
+    server.kill()?;
+    let (server, restart) = restart(spec)?;
+    // Nothing that was acknowledged may be missing after the kill.
+    let listed = list_keys(&server, keys, epoch)?;
+    server.stop()?;
+    Ok(Sample {
+        figures: vec![("restart after load ms", restart.as_secs_f64() * 1e3)],
+        clean: loaded.is_clean() && listed.is_clean(),
+        complaints: [loaded.complaints, listed.complaints].concat(),
+    })
+}
+
+/// Loads many keys, lists them, measures memory and disk, rests, kills, and times the return.
+pub fn keys_rested(spec: &ServerSpec, keys: u64, quiet: Duration) -> Result<Sample, Failure> {
+    let epoch = Instant::now();
+    let mut server = Server::start(spec)?;
+    let before = server.usage()?;
+    let loaded = load_keys(&server, keys, epoch)?;
+    let after = server.usage()?;
+    let listed = list_keys(&server, keys, epoch)?;
+    // The rest is part of what is measured: what a server does with quiet time.
+    std::thread::sleep(quiet);
+    let rested = server.usage()?;
+    let data_bytes = allocated_bytes(&spec.data_dir)?;
+    server.kill()?;
+    let (server, restart) = restart(spec)?;
+    server.stop()?;
+    let list = &listed.tallies[0];
+    let list_rate = list.keys_count as f64 / listed.elapsed.as_secs_f64().max(1e-9);
+    Ok(Sample {
+        figures: vec![
+            ("load s", loaded.elapsed.as_secs_f64()),
+            ("anonymous MB", rested.anonymous_bytes as f64 / MEGABYTE),
+            ("rss MB", rested.rss_bytes as f64 / MEGABYTE),
+            ("written B/key", (after.written_bytes - before.written_bytes) as f64 / keys as f64),
+            ("data dir MB", data_bytes as f64 / MEGABYTE),
+            ("list keys/s", list_rate),
+            ("list p99 us", list.quantile_ns(0.99) as f64 / 1e3),
+            ("restart after rest ms", restart.as_secs_f64() * 1e3),
+        ],
+        clean: loaded.is_clean() && listed.is_clean(),
+        complaints: [loaded.complaints, listed.complaints].concat(),
+    })
+}
+
+fn load_keys(server: &Server, keys: u64, epoch: Instant) -> Result<Report, Failure> {
+    fill(&LoadArgs { keys, ..LoadArgs::new(Kind::Fill, &server.endpoint()) }, epoch)
+}
+
+fn list_keys(server: &Server, keys: u64, epoch: Instant) -> Result<Report, Failure> {
+    let args = LoadArgs {
+        keys,
+        connections: 1,
+        streams: 1,
+        operations: Some(1),
+        order: OrderKind::Sequential,
+        ..LoadArgs::new(Kind::List, &server.endpoint())
+    };
+    measure_load(&args, epoch)
+}
+
+/// Starts a server on what a kill left, up to its first linearizable answer.
+fn restart(spec: &ServerSpec) -> Result<(Server, Duration), Failure> {
+    let defaults = LoadArgs::new(Kind::Fill, "");
+    let space = KeySpace {
+        prefix: defaults.prefix,
+        count: 1,
+        seed: defaults.seed,
+        value_size_bytes: defaults.value_size,
+    };
+    let start = Instant::now();
+    let mut server = Server::spawn(spec)?;
+    server.wait_for_key(&space.key(0))?;
+    Ok((server, start.elapsed()))
+}
+
+fn print_complaints(report: &Report) {
+    for complaint in &report.complaints {
+        println!("  {complaint}");
+    }
+}
