@@ -1,10 +1,11 @@
 //! `bench disk`: what one durable write costs on this disk, by method, with nothing in between.
 //!
-//! The file is preallocated and written with zeros beforehand, as a recycled log segment is, so that
-//! no write has to allocate. One write is outstanding at a time. It is measured idle, with a spinning
-//! thread on every core, and with the writer itself polling between bits of work, as a server does
-//! that is never idle: the three differ by more than an order of magnitude for some methods, because
-//! some complete in a kernel worker that has to be scheduled on the core that took the interrupt.
+//! The file is preallocated and written with zeros beforehand, as a recycled log segment is, so
+//! that no write has to allocate. One write is outstanding at a time. It is measured idle, with a
+//! spinning thread on every core, and with the writer itself polling between bits of work, as a
+//! server does that is never idle: the three differ by more than an order of magnitude for some
+//! methods, because some complete in a kernel worker that has to be scheduled on the core that took
+//! the interrupt.
 //!
 //! Invariants:
 //! - A write counts only when all its bytes are reported durable; anything less is a failure.
@@ -310,8 +311,8 @@ impl<'a> Writer<'a> {
         } else {
             vec![write.rw_flags(RWF_DSYNC).build().user_data(u64::from(len))]
         };
-        // SAFETY: the entries point into `self.buffer` and at an open file; both outlive `wait_for`,
-        // which does not return before the kernel has completed every entry.
+        // SAFETY: the entries point into `self.buffer` and at an open file; both outlive
+        // `wait_for`, which does not return before the kernel has completed every entry.
         let pushed = unsafe { self.ring.submission().push_multiple(&entries) };
         pushed.expect("the ring has room for eight entries and none is outstanding");
         self.wait_for(entries.len())

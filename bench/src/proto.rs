@@ -1,8 +1,8 @@
 //! The few protobuf messages of etcd's v3 API that the harness speaks, by hand.
 //!
-//! Requests are appended to the caller's buffer. Answers are read in place: a decoded message borrows
-//! the received bytes, and repeated fields are walked again each time they are asked for, so that
-//! reading an answer allocates nothing.
+//! Requests are appended to the caller's buffer. Answers are read in place: a decoded message
+//! borrows the received bytes, and repeated fields are walked again each time they are asked for,
+//! so that reading an answer allocates nothing.
 //!
 //! Invariants:
 //! - Fields that hold their default value are left out, as every proto3 encoder does.
@@ -59,8 +59,8 @@ pub fn write_delete_range(out: &mut Vec<u8>, key: &[u8], range_end: &[u8]) {
     write_bytes(out, 2, range_end);
 }
 
-/// Appends a `TxnRequest` that puts if the key's `mod_revision` is still the given one, and reads the
-/// key otherwise.
+/// Appends a `TxnRequest` that puts if the key's `mod_revision` is still the given one, and reads
+/// the key otherwise.
 pub fn write_txn_update(out: &mut Vec<u8>, key: &[u8], mod_revision: u64, value: &[u8]) {
     // Compare: result EQUAL (0) is the default; target MOD is 2; the union's number is written even
     // when it is 0, for its presence says which member of the union is meant.

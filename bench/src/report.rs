@@ -117,7 +117,8 @@ impl Report {
             write_line(
                 &mut text,
                 format_args!(
-                    "{:<12} {:>10} ops in {:.2} s = {:>9.0}/s   p50 {} p90 {} p99 {} p99.9 {} max {}",
+                    "{:<12} {:>10} ops in {:.2} s = {:>9.0}/s  \
+                     p50 {} p90 {} p99 {} p99.9 {} max {}",
                     tally.name,
                     tally.operations_count,
                     self.elapsed.as_secs_f64(),

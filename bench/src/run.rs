@@ -5,8 +5,8 @@
 //! for all that one read from a socket brings, so that it does not cost more than the answers do.
 //!
 //! Invariants:
-//! - `busy_count` is the number of slots with a unary call outstanding; a run ends only when it is 0
-//!   or every connection is gone.
+//! - `busy_count` is the number of slots with a unary call outstanding; a run ends only when it is
+//!   0 or every connection is gone.
 //! - An operation's latency runs from the moment it was due until its status came.
 
 use std::collections::VecDeque;

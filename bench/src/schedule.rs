@@ -61,8 +61,8 @@ mod tests {
     }
 
     // A server that answers in 1 ms stalls once for 100 ms, at 1000 operations a second on a single
-    // stream. Measured from sending, one operation in a thousand is slow; measured from the due time
-    // a tenth of a second of operations is.
+    // stream. Measured from sending, one operation in a thousand is slow; measured from the due
+    // time a tenth of a second of operations is.
     #[test]
     fn a_stall_is_paid_by_all_that_were_due_meanwhile() {
         let mut schedule = Schedule::new(Some(1000.0), 0);

@@ -295,8 +295,8 @@ fn busy_ticks(stat: &str) -> Option<u64> {
     Some(user + nice + system + interrupt + soft_interrupt)
 }
 
-/// User and system ticks of a line of /proc/PID/stat. The second field is the name in parentheses and
-/// may itself hold anything, so that counting begins after the last of them.
+/// User and system ticks of a line of /proc/PID/stat. The second field is the name in parentheses
+/// and may itself hold anything, so that counting begins after the last of them.
 fn cpu_ticks(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_whitespace().skip(11);

@@ -2,8 +2,8 @@
 //!
 //! etcd's own tool has four: 150, 1000, 8000 and 15000 puts a second by 50, 200, 500 and 1000
 //! clients, for a minute, with keys of 276 and values of 1024 bytes. It passes when more than nine
-//! tenths of the rate were reached, no put took longer than 500 ms, and the standard deviation stays
-//! below 100 ms. The fifth load, `goal`, is 10000 puts a second with values of 256 bytes.
+//! tenths of the rate were reached, no put took longer than 500 ms, and the standard deviation
+//! stays below 100 ms. The fifth load, `goal`, is 10000 puts a second with values of 256 bytes.
 //!
 //! Latencies here run from the moment a put was due, which is stricter than from when it was sent.
 //!

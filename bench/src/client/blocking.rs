@@ -1,8 +1,8 @@
 //! A client that makes one call at a time and waits: for probes and checks, not for load.
 //!
 //! Invariants:
-//! - A failed call leaves the client unusable: its owner makes a new one, so that an answer can never
-//!   be taken for that of another call.
+//! - A failed call leaves the client unusable: its owner makes a new one, so that an answer can
+//!   never be taken for that of another call.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,7 +1,7 @@
 //! HTTP/2 frames as bytes: the nine-byte header and the few frames that a client sends.
 //!
-//! Nothing here knows streams or windows. Writers append to the caller's buffer; the parser looks at
-//! a header only and leaves the payload where it was received.
+//! Nothing here knows streams or windows. Writers append to the caller's buffer; the parser looks
+//! at a header only and leaves the payload where it was received.
 //!
 //! Invariants:
 //! - A header that is parsed and written again gives the same nine bytes (the reserved bit, which

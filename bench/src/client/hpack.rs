@@ -1,9 +1,9 @@
 //! HPACK (RFC 7541): a whole decoder for answers, a small encoder for requests.
 //!
 //! Servers compress as they please, so the decoder knows everything: the static and the dynamic
-//! table, size updates and the Huffman code. The encoder sends the same few headers again and again:
-//! each is put into the server's dynamic table once and afterwards is one byte, as gRPC's own
-//! clients do; it can also send them as plain literals each time.
+//! table, size updates and the Huffman code. The encoder sends the same few headers again and
+//! again: each is put into the server's dynamic table once and afterwards is one byte, as gRPC's
+//! own clients do; it can also send them as plain literals each time.
 //!
 //! Invariants:
 //! - The dynamic table's size never exceeds its capacity, nor the capacity what we announced.
@@ -454,8 +454,8 @@ mod tests {
         let mut decoder = Decoder::new();
         decoder.resize(256).unwrap();
         let first = hex(
-            "4882 6402 5885 aec3 771a 4b61 96d0 7abe 9410 54d4 44a8 2005 9504 0b81 66e0 82a6 2d1b ff6e
-             919d 29ad 1718 63c7 8f0b 97c8 e9ae 82ae 43d3",
+            "4882 6402 5885 aec3 771a 4b61 96d0 7abe 9410 54d4 44a8 2005 9504 0b81 66e0 82a6 2d1b
+             ff6e 919d 29ad 1718 63c7 8f0b 97c8 e9ae 82ae 43d3",
         );
         let expected = [
             ":status: 302",
@@ -470,9 +470,9 @@ mod tests {
         assert_eq!(second[1..], expected[1..]);
         assert_eq!(decoder.size_bytes, 222, "the oldest entry made room");
         let third = hex(
-            "88c1 6196 d07a be94 1054 d444 a820 0595 040b 8166 e084 a62d 1bff c05a 839b d9ab 77ad 94e7
-             821d d7f2 e6c7 b335 dfdf cd5b 3960 d5af 2708 7f36 72c1 ab27 0fb5 291f 9587 3160 65c0 03ed
-             4ee5 b106 3d50 07",
+            "88c1 6196 d07a be94 1054 d444 a820 0595 040b 8166 e084 a62d 1bff c05a 839b d9ab 77ad
+             94e7 821d d7f2 e6c7 b335 dfdf cd5b 3960 d5af 2708 7f36 72c1 ab27 0fb5 291f 9587 3160
+             65c0 03ed 4ee5 b106 3d50 07",
         );
         let third = decode(&mut decoder, &third).unwrap();
         assert_eq!(third[4], "content-encoding: gzip");

@@ -1,12 +1,12 @@
 //! One gRPC connection over cleartext HTTP/2, as a client, without a socket.
 //!
 //! The owner reads from the socket into [`Connection::receive_space`], says how much came with
-//! [`Connection::handle_received`], takes the events out with [`Connection::poll_event`] until there
-//! are none, and writes [`Connection::output`] to the socket. A stream is known to the owner by a
-//! slot, a number of its own choice that comes back with every event.
+//! [`Connection::handle_received`], takes the events out with [`Connection::poll_event`] until
+//! there are none, and writes [`Connection::output`] to the socket. A stream is known to the owner
+//! by a slot, a number of its own choice that comes back with every event.
 //!
-//! Answers cost no allocation when a message arrives whole in one frame and the header block has been
-//! seen before, which is the case for nearly all of them.
+//! Answers cost no allocation when a message arrives whole in one frame and the header block has
+//! been seen before, which is the case for nearly all of them.
 //!
 //! Invariants:
 //! - Stream ids only grow. A stream lives at `id / 2` modulo the table's size; an id whose place is

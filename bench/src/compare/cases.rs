@@ -3,8 +3,8 @@
 //! Invariants:
 //! - Server figures cover exactly the measured run: they are read right before and right after it,
 //!   and the warm-up comes before both.
-//! - What else ran on the machine is a figure of its own ("others busy", in per cent of one core, with
-//!   the kernel's own workers): a case that was disturbed can be told from one that was not.
+//! - What else ran on the machine is a figure of its own ("others busy", in per cent of one core,
+//!   with the kernel's own workers): a case that was disturbed can be told from one that was not.
 //! - A case takes the same figures each time, in the order of [`metrics`].
 
 use std::time::{Duration, Instant};

@@ -1,8 +1,8 @@
 //! What was promised of B against A, where A is etcd 3.7.1 and B is ringd.
 //!
-//! The bounds are ratios, B's figure over A's, taken from the table "It must show" of the issue that
-//! laid the foundation: the same machine, the same run, values of 256 bytes, default flags and the
-//! same durability on both sides.
+//! The bounds are ratios, B's figure over A's, taken from the table "It must show" of the issue
+//! that laid the foundation: the same machine, the same run, values of 256 bytes, default flags and
+//! the same durability on both sides.
 //!
 //! Invariants:
 //! - A figure that is missing on either side fails: what was not measured was not shown.

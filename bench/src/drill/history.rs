@@ -1,13 +1,13 @@
 //! What a drill wrote, what it was told, and what it found afterwards.
 //!
-//! A quarter of the writes are transactions of two keys, a quarter overwrite a few hot keys, the rest
-//! put keys of their own. The number of a write is the generation of its value, so that whatever is
-//! found names the write it comes from.
+//! A quarter of the writes are transactions of two keys, a quarter overwrite a few hot keys, the
+//! rest put keys of their own. The number of a write is the generation of its value, so that
+//! whatever is found names the write it comes from.
 //!
 //! Invariants:
 //! - A write is in the history before its request is sent.
-//! - An outcome, once known, never changes: what was found once has to be found again, from the same
-//!   revision, and what was found missing must not turn up.
+//! - An outcome, once known, never changes: what was found once has to be found again, from the
+//!   same revision, and what was found missing must not turn up.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,13 +1,14 @@
-//! `bench drill`: a server is killed, or its disk fails, under load; what it acknowledged must be there.
+//! `bench drill`: a server is killed, or its disk fails, under load; what it acknowledged must be
+//! there.
 //!
-//! `kill -9` keeps what the kernel has in its page cache, so killing alone shows nothing about syncs.
-//! The second drill therefore uses two hidden flags of the server: one delays every sync, and then no
-//! acknowledgement may come before that delay; the other fails a sync, and then the server has to
-//! exit and everything it acknowledged before must have survived.
+//! `kill -9` keeps what the kernel has in its page cache, so killing alone shows nothing about
+//! syncs. The second drill therefore uses two hidden flags of the server: one delays every sync,
+//! and then no acknowledgement may come before that delay; the other fails a sync, and then the
+//! server has to exit and everything it acknowledged before must have survived.
 //!
 //! Invariants:
-//! - A write without an answer is *unknown*: after the restart it may be there or not, but whichever
-//!   it is then, it stays.
+//! - A write without an answer is *unknown*: after the restart it may be there or not, but
+//!   whichever it is then, it stays.
 //! - Of a transaction both keys are there, from one revision, or neither.
 
 mod history;

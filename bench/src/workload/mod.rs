@@ -1,8 +1,8 @@
 //! What the load consists of, and how every answer is checked.
 //!
 //! A workload writes requests and judges answers. It owns no socket and reads no clock; the event
-//! loop asks it to `begin` an operation in a slot, and tells it what came back. What the checks need
-//! to remember is in the [`Ledger`], which all workloads of a thread share.
+//! loop asks it to `begin` an operation in a slot, and tells it what came back. What the checks
+//! need to remember is in the [`Ledger`], which all workloads of a thread share.
 //!
 //! The checks rest on two facts. A value's content follows from its key, the seed and a generation
 //! that it carries, so any value that a key returns can be recomputed. And a revision that was
@@ -10,7 +10,8 @@
 //! linearizable read must have seen it.
 //!
 //! Invariants:
-//! - A wrong answer is counted and its first cases are kept as text; it is never repaired or retried.
+//! - A wrong answer is counted and its first cases are kept as text; it is never repaired or
+//!   retried.
 //! - `Ledger::floor` is the highest revision acknowledged so far and never falls.
 
 mod kinds;
