@@ -17,6 +17,9 @@ use engine::{Answer, EventBatch};
 pub struct FrontendId(pub u16);
 
 impl FrontendId {
+    /// The member itself, when it has something to say to its cluster.
+    pub const NOBODY: Self = Self(u16::MAX);
+
     /// Its place in tables of all front-ends.
     #[must_use]
     pub fn place(self) -> usize {

@@ -1,3 +1,10 @@
-//! The ringd binary.
+//! The ringd binary: one member.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match server::config::load() {
+        Ok(config) => server::node::run::run(config),
+        Err(code) => code,
+    }
+}

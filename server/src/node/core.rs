@@ -14,11 +14,11 @@ use super::failure::Failure;
 use super::frontend_core::{ASK_SIZE_BYTES_MAX, FrontendCore, SocketAction};
 use super::log_role::LogRole;
 use super::switch::Switch;
-use crate::log_event;
 use crate::mail::{Ask, Reply};
 use crate::runtime::executor::CoreLoop;
 use crate::runtime::post::{Bell, Inbox, Outbox};
 use crate::runtime::reactor::{Event, Reactor};
+use crate::{log_event, log_lines};
 
 /// The longest sleep: how late a core may notice what nobody woke it for.
 const SLEEP_MAX: Duration = Duration::from_millis(500);
@@ -33,6 +33,11 @@ pub struct FrontendRole {
     pub line: Option<FrontendLine>,
     /// Listeners, on the front-end that accepts.
     pub listeners: Vec<TcpListener>,
+    /// Peer addresses: bound, so that two members cannot share one; who connects is sent away,
+    /// because this version has no peers.
+    pub peer_listeners: Vec<TcpListener>,
+    /// The client addresses, for the log.
+    pub announce: Vec<String>,
     /// Where accepted connections go in turn; an accepting front-end counts itself as `None`.
     pub hand_off: Vec<Option<Outbox<OwnedFd>>>,
     /// Connections that the accepting front-end hands over.
@@ -59,6 +64,7 @@ pub struct Core {
     log: Option<LogRole>,
     frontend_tick: Duration,
     hand_off_next: usize,
+    client_listeners: usize,
     draining: bool,
 }
 
@@ -84,6 +90,7 @@ impl Core {
             log,
             frontend_tick: Duration::ZERO,
             hand_off_next: 0,
+            client_listeners: 0,
             draining: false,
         }
     }
@@ -98,7 +105,8 @@ impl Core {
         self.frontend_before_log();
         if let Some(log) = &mut self.log {
             log.receive(self.now)?;
-            if let Some(frontend) = self.frontend.as_mut().filter(|frontend| frontend.line.is_none())
+            if let Some(frontend) =
+                self.frontend.as_mut().filter(|frontend| frontend.line.is_none())
             {
                 let id = frontend.core.id();
                 let ask = frontend.core.ask();
@@ -144,7 +152,10 @@ impl Core {
 
     fn handle(&mut self, event: Event) -> Result<(), Failure> {
         match event {
-            Event::Accepted { descriptor, .. } => self.place(descriptor),
+            Event::Accepted { listener, descriptor } if listener < self.client_listeners => {
+                self.place(descriptor);
+            }
+            Event::Accepted { .. } => {}
             Event::Received { socket, received } => {
                 if let Some(frontend) = &mut self.frontend {
                     let bytes = self.reactor.received(&received);
@@ -177,9 +188,16 @@ impl Core {
     fn begin_serving(&mut self) {
         let Some(frontend) = &mut self.frontend else { return };
         if !frontend.listeners.is_empty() && self.switch.is_serving() {
-            for listener in frontend.listeners.drain(..) {
+            let listeners = frontend.listeners.drain(..);
+            self.client_listeners = listeners.len();
+            for listener in listeners.chain(frontend.peer_listeners.drain(..)) {
                 self.reactor.listen(listener);
             }
+            log_lines::ready_to_serve();
+            for address in &frontend.announce {
+                log_lines::serving_client_traffic_insecurely(address);
+            }
+            log_lines::grpc_service_status_changed(true);
         }
         if let Some(handed) = &mut frontend.handed {
             while let Some(descriptor) = handed.pop() {
@@ -213,7 +231,7 @@ impl Core {
         let Some(frontend) = &mut self.frontend else { return };
         if let Some(line) = &mut frontend.line {
             while let Some(mut reply) = line.replies.pop() {
-                frontend.core.handle_reply(&mut reply, self.now);
+                frontend.core.handle_reply(&mut reply);
             }
         }
         if self.now >= self.frontend_tick + FRONTEND_TICK {
@@ -230,7 +248,10 @@ impl Core {
         if let Some(line) = &mut frontend.line {
             let ask = frontend.core.ask();
             if !ask.is_empty() && line.asks.has_room() {
-                assert!(ask.frames.len() < ASK_SIZE_BYTES_MAX * 64, "the front-end bounds its calls");
+                assert!(
+                    ask.frames.len() < ASK_SIZE_BYTES_MAX * 64,
+                    "the front-end bounds its calls"
+                );
                 line.asks.push(Box::new(std::mem::take(ask)));
             }
             if let Some(ring) = line.asks.wants_wake() {
@@ -246,7 +267,7 @@ impl Core {
         }
         let reply = log.core().reply(frontend.core.id());
         if !reply.is_empty() {
-            frontend.core.handle_reply(reply, self.now);
+            frontend.core.handle_reply(reply);
             frontend.core.settle(self.now);
             perform(&mut frontend.core, &mut self.reactor);
         }

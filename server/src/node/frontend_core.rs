@@ -12,6 +12,7 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::fmt::Display;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,15 +21,17 @@ use engine::{Progress, ReadHandle};
 
 use super::calls::{Call, Calls, Waiting};
 use super::shared::{Status, WatchInterest};
+use super::watches::{Place, Watches};
 use crate::frontend::grpc::{self, Event, Input, MethodTable};
 use crate::frontend::http2::{Protocol, StreamKey, sniff};
 use crate::log_event;
 use crate::mail::{Ask, FrontendId, Reply, Slot, Unavailable, Verdict};
 use crate::runtime::reactor::SocketId;
-use crate::service::dispatch::{Action, CallMetadata, Read, Service};
+use crate::service::dispatch::{Action, CallMetadata, Service};
 use crate::service::method::Method;
 use crate::service::node_state::NodeState;
 use crate::service::status::{Refusal, status_of};
+use crate::service::watch::WatchConfig;
 
 /// Output that may wait for a client before this core stops reading from it.
 const OUTPUT_PENDING_BYTES_MAX: usize = 4 << 20;
@@ -68,6 +71,8 @@ pub struct FrontendConfig {
     pub grpc: grpc::Config,
     /// After which a write or a read without an answer gets etcd's time-out.
     pub request_timeout: Duration,
+    /// The watch hub's limits.
+    pub watch: WatchConfig,
 }
 
 /// What a front-end shares with the rest of the process.
@@ -121,7 +126,7 @@ struct Desk {
     service: Service,
     views: ReadHandle,
     status: Arc<Status>,
-    interest: Arc<WatchInterest>,
+    watches: Watches,
     node: NodeState,
     methods: Rc<MethodTable>,
     ask: Ask,
@@ -134,14 +139,15 @@ impl FrontendCore {
     /// A front-end without clients.
     #[must_use]
     pub fn new(config: FrontendConfig, parts: FrontendParts) -> Self {
-        let FrontendParts { id, service, views, status, interest, node } = parts;
+        let FrontendParts { id, service, mut views, status, interest, node } = parts;
+        let watches = Watches::new(config.watch, &node, &mut views, interest, id);
         let desk = Desk {
             id,
             config,
             service,
             views,
             status,
-            interest,
+            watches,
             node,
             methods: Rc::new(method_table()),
             ask: Ask::default(),
@@ -205,11 +211,12 @@ impl FrontendCore {
     pub fn handle_closed(&mut self, socket: SocketId) {
         if client_at(&mut self.clients, socket).is_some() {
             self.clients[socket.index()] = None;
+            self.desk.watches.close_all(socket);
         }
     }
 
     /// A letter of the log core.
-    pub fn handle_reply(&mut self, reply: &mut Reply, now: Duration) {
+    pub fn handle_reply(&mut self, reply: &mut Reply) {
         self.desk.refresh_node();
         for (slot, verdict) in reply.answers.drain(..) {
             self.finish_write(slot, &verdict);
@@ -222,12 +229,17 @@ impl FrontendCore {
                 self.refuse(&call, refusal_of(reason));
             }
         }
-        self.handle_events(reply, now);
+        let desk = &mut self.desk;
+        desk.watches.handle_events(&reply.events, reply.gap, &mut desk.views);
+        reply.events.clear();
+        reply.gap = false;
+        self.send_watched();
     }
 
     /// Time passed.
     pub fn handle_tick(&mut self, now: Duration) {
         self.desk.refresh_node();
+        self.desk.watches.handle_tick(now, &self.desk.node);
         while let Some((call, deadline)) = self.desk.calls.poll_late(now) {
             // The client's own deadline is the client's to notice; ours has etcd's answer.
             if deadline.is_ours {
@@ -267,6 +279,7 @@ impl FrontendCore {
     /// Steps long reads and turns what connections have to say into sends.
     pub fn settle(&mut self, _now: Duration) {
         self.step_reads();
+        self.step_watches();
         while let Some(socket) = self.touched.pop() {
             self.flush(socket);
         }
@@ -291,7 +304,7 @@ impl FrontendCore {
     /// Whether reads wait for their next step.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        !self.desk.reading.is_empty()
+        !self.desk.reading.is_empty() || self.desk.watches.has_work()
     }
 
     /// Clients that are connected.
@@ -398,10 +411,29 @@ impl FrontendCore {
         self.touch(socket);
     }
 
-    fn handle_events(&mut self, reply: &mut Reply, _now: Duration) {
-        reply.events.clear();
-        reply.gap = false;
-        self.desk.interest.set(self.desk.id, false, false);
+    fn step_watches(&mut self) {
+        self.send_watched();
+        let desk = &mut self.desk;
+        if let Err(error) = desk.watches.step(&mut desk.views) {
+            log_event!(Error, "the store is damaged", "error" => &error as &dyn Display);
+        }
+        self.send_watched();
+    }
+
+    fn send_watched(&mut self) {
+        while let Some((place, output)) = self.desk.watches.poll_output() {
+            let Some((socket, stream)) = place else { continue };
+            let Some(connection) = connection_at(&mut self.clients, socket) else { continue };
+            connection.send_with(stream, |out| {
+                output.for_each_slice(|slice| out.extend_from_slice(slice));
+            });
+            let pending = connection.http2().stream_pending_bytes(stream);
+            if pending > 0 {
+                connection.http2().want_room(stream);
+                self.desk.watches.handle_pending((socket, stream), pending);
+            }
+            self.touch(socket);
+        }
     }
 
     fn touch(&mut self, socket: SocketId) {
@@ -419,6 +451,10 @@ impl FrontendCore {
         if let Speech::Grpc(connection) = &mut client.speech {
             let http2 = connection.http2();
             drained = http2.is_drained();
+            while let Some(stream) = http2.poll_room() {
+                let pending = http2.stream_pending_bytes(stream);
+                self.desk.watches.handle_pending((socket, stream), pending);
+            }
             let pending = http2.output_pending_bytes();
             if !client.paused && pending > OUTPUT_PENDING_BYTES_MAX {
                 client.paused = true;
@@ -459,23 +495,31 @@ impl Desk {
         while let Some(event) = connection.poll_event(&mut input, now) {
             match event {
                 Event::Request { stream, method, timeout, metadata, message } => {
-                    let metadata = CallMetadata {
-                        leader_required: metadata.has_leader.as_deref() == Some(b"true"),
-                        client_api_version: metadata.client_api_version.as_deref(),
-                    };
+                    let metadata = call_metadata(&metadata);
                     let method = Method::ALL[usize::from(method.0)];
                     let call = Request { socket, stream, method, timeout };
                     self.handle_request(connection, call, &metadata, &message, now);
                     recycle(connection, message);
                 }
-                Event::Call { stream, method, .. } => {
+                Event::Call { stream, method, metadata, .. } => {
+                    let metadata = call_metadata(&metadata);
                     let method = Method::ALL[usize::from(method.0)];
-                    connection.finish(stream, &status(Refusal::Unimplemented(method)));
+                    self.open_stream(connection, (socket, stream), method, &metadata, now);
                 }
-                Event::Message { message, .. } => recycle(connection, message),
-                // Reads notice a cancelled call at their next step, writes at their answer. A
-                // connection that is over closes when its last bytes have left.
-                Event::HalfClose { .. } | Event::Cancelled { .. } | Event::Closed(_) => {}
+                Event::Message { stream, message } => {
+                    let place = (socket, stream);
+                    let handled = self.watches.handle_message(place, &message, &mut self.views);
+                    if let Err(refusal) = handled {
+                        self.watches.close(place);
+                        connection.finish(stream, &status(refusal));
+                    }
+                    recycle(connection, message);
+                }
+                // Reads notice a cancelled call at their next step, writes at their answer.
+                Event::Cancelled { stream } => self.watches.close((socket, stream)),
+                // A half-close leaves watchers alive. A connection that is over closes when its
+                // last bytes have left.
+                Event::HalfClose { .. } | Event::Closed(_) => {}
             }
         }
     }
@@ -498,8 +542,14 @@ impl Desk {
         self.answer.clear();
         let view = self.views.pin();
         let frames = &mut self.ask.frames;
-        let action =
-            self.service.handle_message(method, message, &self.node, &view, frames, &mut self.answer);
+        let action = self.service.handle_message(
+            method,
+            message,
+            &self.node,
+            &view,
+            frames,
+            &mut self.answer,
+        );
         drop(view);
         let deadline = self.config.request_timeout;
         match action {
@@ -525,6 +575,26 @@ impl Desk {
         self.report_fault();
     }
 
+    fn open_stream(
+        &mut self,
+        connection: &mut grpc::Connection,
+        place: Place,
+        method: Method,
+        metadata: &CallMetadata<'_>,
+        now: Duration,
+    ) {
+        let (_, stream) = place;
+        if let Err(refusal) = self.service.check_call(method, metadata, &self.node) {
+            return connection.finish(stream, &status(refusal));
+        }
+        if method != Method::Watch {
+            return connection.finish(stream, &status(Refusal::Unimplemented(method)));
+        }
+        self.watches.open(place, now);
+        // etcd's clients wait for the headers before they send their first request.
+        connection.begin(stream);
+    }
+
     fn refresh_node(&mut self) {
         let status = self.status.get();
         self.node.term = status.term.into();
@@ -534,7 +604,7 @@ impl Desk {
 
     fn report_fault(&mut self) {
         if let Some(fault) = self.service.poll_fault() {
-            log_event!(Error, "the store is damaged", "error" => &fault as &dyn std::fmt::Display);
+            log_event!(Error, "the store is damaged", "error" => &fault as &dyn Display);
         }
     }
 }
@@ -544,6 +614,13 @@ struct Request {
     stream: StreamKey,
     method: Method,
     timeout: Option<Duration>,
+}
+
+fn call_metadata(metadata: &grpc::Metadata) -> CallMetadata<'_> {
+    CallMetadata {
+        leader_required: metadata.has_leader.as_deref() == Some(b"true"),
+        client_api_version: metadata.client_api_version.as_deref(),
+    }
 }
 
 fn recycle(connection: &mut grpc::Connection, message: Cow<'_, [u8]>) {

@@ -57,6 +57,22 @@ pub struct Stages {
     pub retained: VecDeque<(LogIndex, Lsn)>,
 }
 
+/// What a member tells its cluster about itself as soon as it leads: commands for the log.
+#[derive(Debug, Default)]
+pub struct Introduction {
+    /// The commands.
+    pub frames: Vec<u8>,
+    /// How many.
+    pub count: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Introduced {
+    NotYet,
+    Proposed,
+    Done,
+}
+
 /// The joined state machine.
 pub struct LogCore {
     consensus: Consensus,
@@ -80,6 +96,8 @@ pub struct LogCore {
     /// The revision of the view that readers see.
     published: Revision,
     stopping: bool,
+    introduction: Introduction,
+    introduced: Introduced,
 }
 
 struct Unsynced {
@@ -99,6 +117,7 @@ impl LogCore {
     #[must_use]
     pub fn new(
         stages: Stages,
+        introduction: Introduction,
         frontends: usize,
         status: Arc<Status>,
         interest: Arc<WatchInterest>,
@@ -124,6 +143,8 @@ impl LogCore {
             answers: Vec::new(),
             lost: Vec::new(),
             stopping: false,
+            introduction,
+            introduced: Introduced::NotYet,
         }
     }
 
@@ -229,6 +250,7 @@ impl LogCore {
     /// The log refuses: the member cannot go on.
     pub fn order(&mut self, now: Duration) -> Result<(), Failure> {
         self.note_durable();
+        self.introduce();
         self.propose()?;
         while let Some(context) = self.reads.poll_round(now) {
             self.consensus.read_index(context.to_vec());
@@ -304,11 +326,29 @@ impl LogCore {
         &self.engine
     }
 
-    /// Whether this member leads and has applied an entry of its own term: only then is everything
-    /// that was ever acknowledged in the view.
+    /// Whether this member leads and has introduced itself: everything that was ever acknowledged
+    /// is in the view, and so is this member's name.
     #[must_use]
     pub fn is_serving(&self) -> bool {
-        self.consensus.is_leader() && self.engine.applied().1 == self.consensus.term()
+        self.consensus.is_leader() && self.introduced == Introduced::Done
+    }
+
+    /// The current term.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.consensus.term()
+    }
+
+    /// A leader whose own entry is applied knows all that was ever acknowledged: it can introduce
+    /// itself, and serves once that is applied too.
+    fn introduce(&mut self) {
+        let leads = self.consensus.is_leader() && self.engine.applied().1 == self.consensus.term();
+        if leads && self.introduced == Introduced::NotYet {
+            self.introduced = Introduced::Proposed;
+            let Introduction { frames, count } = std::mem::take(&mut self.introduction);
+            let slots: Vec<Slot> = (0..count).map(Slot).collect();
+            self.batcher.handle_commands(FrontendId::NOBODY, &frames, &slots);
+        }
     }
 
     fn note_durable(&mut self) {
@@ -356,8 +396,10 @@ impl LogCore {
     }
 
     fn refuse(&mut self, ticket: Ticket, reason: Unavailable) {
-        let reply = &mut self.replies[ticket.frontend.place()];
-        reply.answers.push((ticket.slot, Verdict::Unavailable(reason)));
+        if ticket.frontend != FrontendId::NOBODY {
+            let reply = &mut self.replies[ticket.frontend.place()];
+            reply.answers.push((ticket.slot, Verdict::Unavailable(reason)));
+        }
     }
 
     fn write(&mut self, work: Work) -> Result<(), Failure> {
@@ -434,6 +476,10 @@ impl LogCore {
         }
         assert_eq!(tickets.len(), self.answers.len(), "an answer for every command");
         for (ticket, answer) in tickets.into_iter().zip(self.answers.drain(..)) {
+            if ticket.frontend == FrontendId::NOBODY {
+                self.introduced = Introduced::Done;
+                continue;
+            }
             let reply = &mut self.replies[ticket.frontend.place()];
             reply.answers.push((ticket.slot, Verdict::Applied(answer)));
         }

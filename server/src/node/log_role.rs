@@ -8,15 +8,18 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::Identity;
+
 use super::failure::Failure;
 use super::log_core::LogCore;
 use super::switch::Switch;
-use crate::log_event;
+use crate::config::Config;
 use crate::mail::{Ask, FrontendId, Reply};
 use crate::runtime::disk_helper::{DiskHelper, Done, Job};
 use crate::runtime::log_disk::{LogDisk, disk_error};
 use crate::runtime::post::{Inbox, Outbox};
 use crate::runtime::reactor::Reactor;
+use crate::{log_event, log_lines};
 
 /// How long a clean stop may take for its last checkpoint. The log has everything anyway; a
 /// supervisor that waits is better served by a start that replays.
@@ -59,9 +62,7 @@ pub struct LogRole {
     disk: LogDisk,
     helper: DiskHelper,
     lines: Vec<Option<Line>>,
-    sync: SyncPolicy,
-    switch: Arc<Switch>,
-    tick: Duration,
+    settings: LogSettings,
     tick_next: Duration,
     delayed: VecDeque<(Duration, wal::OpId, wal::DiskOp)>,
     writes_begun: u64,
@@ -80,16 +81,13 @@ impl LogRole {
         lines: Vec<Option<Line>>,
         settings: LogSettings,
     ) -> Self {
-        let LogSettings { sync, switch, tick } = settings;
         Self {
             core,
             disk,
             helper,
             lines,
-            sync,
-            switch,
-            tick,
-            tick_next: tick,
+            tick_next: settings.tick,
+            settings,
             delayed: VecDeque::new(),
             writes_begun: 0,
             stop: Stop::No,
@@ -146,7 +144,7 @@ impl LogRole {
             self.core.handle_tick(now);
             // Ticks that were missed are not made up for: a member that was stopped for a minute
             // must not campaign the moment it wakes.
-            self.tick_next = now + self.tick;
+            self.tick_next = now + self.settings.tick;
         }
         self.advance_stop(now);
         Ok(())
@@ -196,11 +194,11 @@ impl LogRole {
         while let Some((id, op)) = self.core.poll_log_op() {
             if !matches!(op, wal::DiskOp::Write { .. }) {
                 self.helper.submit(Job::Log(id, op));
-            } else if self.sync.delay.is_zero() {
+            } else if self.settings.sync.delay.is_zero() {
                 self.begin_write(id, op, reactor)?;
                 begun = true;
             } else {
-                self.delayed.push_back((now + self.sync.delay, id, op));
+                self.delayed.push_back((now + self.settings.sync.delay, id, op));
             }
         }
         while let Some((_, id, op)) = self.delayed.pop_front_if(|first| first.0 <= now) {
@@ -220,7 +218,7 @@ impl LogRole {
             unreachable!("only writes come here");
         };
         self.writes_begun += 1;
-        if self.sync.fail_after.is_some_and(|after| self.writes_begun > after) {
+        if self.settings.sync.fail_after.is_some_and(|after| self.writes_begun > after) {
             let error = std::io::Error::from_raw_os_error(libc::EIO);
             return self.handle_written(id.0, Err(error), buffer);
         }
@@ -229,7 +227,7 @@ impl LogRole {
             Err(error) => return self.core.handle_log_completion(id, Err(error)),
         };
         self.disk.forget_before(segment);
-        reactor.write(descriptor, offset, buffer, !self.sync.never, id.0);
+        reactor.write(descriptor, offset, buffer, !self.settings.sync.never, id.0);
         Ok(())
     }
 
@@ -257,13 +255,16 @@ impl LogRole {
     fn announce(&mut self) {
         if !self.announced && self.core.is_serving() {
             self.announced = true;
-            self.switch.announce_serving();
+            let LogSettings { identity, config, .. } = &self.settings;
+            log_lines::elected_leader(identity.member, identity.member, self.core.term().0);
+            log_lines::published_local_member(*identity, config);
+            self.settings.switch.announce_serving();
         }
     }
 
     fn advance_stop(&mut self, now: Duration) {
         match self.stop {
-            Stop::No if self.switch.is_stopping() => {
+            Stop::No if self.settings.switch.is_stopping() => {
                 self.core.stop();
                 self.stop = Stop::Draining { until: now + STOP_DRAIN_MAX };
             }
@@ -284,7 +285,7 @@ impl LogRole {
 }
 
 /// What the flags say about the log role, and what it shares with the other cores.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct LogSettings {
     /// How log writes are synced.
     pub sync: SyncPolicy,
@@ -292,4 +293,8 @@ pub struct LogSettings {
     pub switch: Arc<Switch>,
     /// The heartbeat interval.
     pub tick: Duration,
+    /// Who this is, for the log.
+    pub identity: Identity,
+    /// What it was told, for the log.
+    pub config: Arc<Config>,
 }

@@ -7,6 +7,8 @@ pub mod failure;
 pub mod frontend_core;
 pub mod log_core;
 pub mod log_role;
+pub mod run;
 pub mod shared;
 pub mod start;
 pub mod switch;
+pub mod watches;

@@ -30,6 +30,10 @@ use crate::runtime::log_disk::LogDisk;
 /// The store's checkpoints in its directory.
 const META_FILE: &str = "meta";
 
+/// Address space reserved for a shard's map: far more than a member can usefully hold, and nothing
+/// but address space until it is used.
+const SHARD_SIZE_BYTES_MAX: u64 = 256 << 30;
+
 /// How a member starts.
 #[derive(Debug)]
 pub struct StartConfig {
@@ -125,7 +129,8 @@ fn open_store(config: &StartConfig) -> Result<(Engine, EngineDisk), Failure> {
     let is_empty = file_len(&meta)? == 0;
     let directory = config.store_dir.clone();
     let files = EngineFiles::Disk { meta, shards, directory };
-    let engine_config = EngineConfig { shards: config.shards, ..EngineConfig::default() };
+    let engine_config =
+        EngineConfig { shards: config.shards, shard_size_bytes_max: SHARD_SIZE_BYTES_MAX };
     if !is_empty {
         return Ok((Engine::open(files, engine_config)?, engine_disk));
     }

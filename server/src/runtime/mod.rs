@@ -13,4 +13,5 @@ pub mod post;
 pub mod reactor;
 pub mod signals;
 pub mod slab;
+pub mod sockets;
 pub mod wake;

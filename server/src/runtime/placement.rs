@@ -7,36 +7,13 @@
 
 use std::io;
 
+use crate::config::Placement;
+
+/// Below this many cores all roles share executors.
+const SHARED_CORES_END: usize = 4;
 /// The most cores that executors are started on: beyond it front-ends outnumber what one log core
 /// can feed.
 pub const CORES_MAX: usize = 64;
-
-/// What the user asked for with `--placement`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PlacementRequest {
-    /// As many cores as the machine lends us, pinned when we have it to ourselves.
-    Auto,
-    /// As `Auto`, but never pinned: members that share a machine leave the choice to the kernel.
-    Unpinned,
-    /// Exactly these processors, pinned; the first one gets the log.
-    Cores(Vec<usize>),
-}
-
-impl std::str::FromStr for PlacementRequest {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "unpinned" => Ok(Self::Unpinned),
-            list => {
-                let cores = parse_cpu_list(list)
-                    .ok_or_else(|| format!("want auto, unpinned or a list like 0-3,8: {list:?}"))?;
-                Ok(Self::Cores(cores))
-            }
-        }
-    }
-}
 
 /// One executor to start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,16 +28,30 @@ pub struct CorePlan {
 
 /// Decides on the executors, given the processors we may run on and how many of them a CPU quota
 /// lets us use.
-#[must_use]
-pub fn plan(request: &PlacementRequest, allowed: &[usize], quota: Option<usize>) -> Vec<CorePlan> {
+///
+/// # Errors
+/// A list that this version cannot follow.
+pub fn plan(
+    request: &Placement,
+    allowed: &[usize],
+    quota: Option<usize>,
+) -> Result<Vec<CorePlan>, String> {
     assert!(!allowed.is_empty(), "a running process may run somewhere");
-    let (processors, pinned) = match request {
-        PlacementRequest::Cores(cores) => (cores.as_slice(), true),
-        PlacementRequest::Auto | PlacementRequest::Unpinned => (allowed, false),
-    };
-    let usable = quota.map_or(processors.len(), |quota| quota.max(1).min(processors.len()));
-    let shared = usable < 4;
-    processors
+    match request {
+        Placement::Auto => Ok(plan_auto(allowed, quota)),
+        Placement::Cores { log, shards, frontends } => {
+            plan_cores(usize::from(*log), shards, frontends, allowed)
+        }
+    }
+}
+
+/// Small machines are left to the kernel's scheduler: pinned, a core's loop would wait for whatever
+/// else runs there while the other core idles. From four cores on they are pinned.
+fn plan_auto(allowed: &[usize], quota: Option<usize>) -> Vec<CorePlan> {
+    let usable = quota.map_or(allowed.len(), |quota| quota.max(1).min(allowed.len()));
+    let shared = usable < SHARED_CORES_END;
+    let pinned = !shared && usable == allowed.len();
+    allowed
         .iter()
         .take(usable.min(CORES_MAX))
         .enumerate()
@@ -70,6 +61,29 @@ pub fn plan(request: &PlacementRequest, allowed: &[usize], quota: Option<usize>)
             frontend: shared || place > 0,
         })
         .collect()
+}
+
+fn plan_cores(
+    log: usize,
+    shards: &[u16],
+    frontends: &[u16],
+    allowed: &[usize],
+) -> Result<Vec<CorePlan>, String> {
+    if shards.iter().any(|&shard| usize::from(shard) != log) {
+        return Err("--placement: the shard runs on the log's core in this version".into());
+    }
+    let mut cores = vec![CorePlan { processor: Some(log), log: true, frontend: false }];
+    for frontend in frontends.iter().map(|&core| usize::from(core)) {
+        match cores.iter_mut().find(|core| core.processor == Some(frontend)) {
+            Some(core) => core.frontend = true,
+            None => cores.push(CorePlan { processor: Some(frontend), log: false, frontend: true }),
+        }
+    }
+    let stranger = cores.iter().filter_map(|core| core.processor).find(|c| !allowed.contains(c));
+    if let Some(core) = stranger {
+        return Err(format!("--placement: core {core} is not among those we may run on"));
+    }
+    Ok(cores)
 }
 
 /// The processors that the affinity mask allows.
@@ -105,49 +119,38 @@ fn parse_quota(text: &str) -> Option<usize> {
     (period > 0).then(|| quota.div_ceil(period))
 }
 
-fn parse_cpu_list(text: &str) -> Option<Vec<usize>> {
-    let mut cores = Vec::new();
-    for part in text.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last): (usize, usize) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-        if last < first || last >= 4096 {
-            return None;
-        }
-        cores.extend(first..=last);
-    }
-    let mut seen = std::collections::HashSet::new();
-    cores.iter().all(|core| seen.insert(*core)).then_some(cores)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_small_machine_shares_and_a_large_one_gives_the_log_its_core() {
-        let two = plan(&PlacementRequest::Auto, &[4, 5], None);
+        let two = plan(&Placement::Auto, &[4, 5], None).unwrap();
         assert_eq!(two.len(), 2);
         assert!(two[0].log && two[0].frontend && !two[1].log && two[1].frontend);
-        let eight = plan(&PlacementRequest::Auto, &[0, 1, 2, 3, 4, 5, 6, 7], None);
+        assert_eq!(two[0].processor, None);
+        let eight = plan(&Placement::Auto, &[0, 1, 2, 3, 4, 5, 6, 7], None).unwrap();
         assert!(eight[0].log && !eight[0].frontend);
         assert_eq!(eight.iter().filter(|core| core.frontend).count(), 7);
+        assert_eq!(eight[3].processor, Some(3));
     }
 
     #[test]
     fn a_quota_bounds_the_cores() {
-        assert_eq!(plan(&PlacementRequest::Auto, &[0, 1, 2, 3], Some(2)).len(), 2);
+        assert_eq!(plan(&Placement::Auto, &[0, 1, 2, 3], Some(2)).unwrap().len(), 2);
         assert_eq!(parse_quota("150000 100000\n"), Some(2));
         assert_eq!(parse_quota("max 100000\n"), None);
     }
 
     #[test]
-    fn named_processors_are_pinned_in_their_order() {
-        let request: PlacementRequest = "6,2-3".parse().unwrap();
-        let cores = plan(&request, &[0, 1], None);
-        let processors: Vec<_> = cores.iter().map(|core| core.processor).collect();
-        assert_eq!(processors, [Some(6), Some(2), Some(3)]);
-        assert!("3-1".parse::<PlacementRequest>().is_err());
-        assert!("1,1".parse::<PlacementRequest>().is_err());
-        assert!("pinned".parse::<PlacementRequest>().is_err());
+    fn named_cores_are_pinned_and_must_be_ours() {
+        let request = Placement::Cores { log: 1, shards: vec![1], frontends: vec![1, 3] };
+        let cores = plan(&request, &[0, 1, 2, 3], None).unwrap();
+        let shared = CorePlan { processor: Some(1), log: true, frontend: true };
+        let single = CorePlan { processor: Some(3), log: false, frontend: true };
+        assert_eq!(cores, [shared, single]);
+        assert!(plan(&request, &[0, 1], None).is_err());
+        let apart = Placement::Cores { log: 1, shards: vec![2], frontends: vec![1] };
+        assert!(plan(&apart, &[0, 1, 2], None).is_err());
     }
 }

@@ -6,6 +6,8 @@
 
 use std::io;
 
+use crate::log_lines::StopSignal;
+
 /// The signals that stop a member.
 const STOPPING: [libc::c_int; 2] = [libc::SIGTERM, libc::SIGINT];
 
@@ -46,10 +48,10 @@ pub fn reraise(signal: libc::c_int) -> ! {
     std::process::exit(0)
 }
 
-/// The name that etcd logs.
+/// Which of the two it was.
 #[must_use]
-pub fn name(signal: libc::c_int) -> &'static str {
-    if signal == libc::SIGTERM { "terminated" } else { "interrupt" }
+pub fn stop_signal(signal: libc::c_int) -> StopSignal {
+    if signal == libc::SIGTERM { StopSignal::Terminate } else { StopSignal::Interrupt }
 }
 
 fn stopping_set() -> libc::sigset_t {

@@ -1,0 +1,486 @@
+//! A member's life: from a checked configuration to the last log line.
+//!
+//! The order is etcd's: the directories are claimed, the addresses bound (so that a mistake shows
+//! at once), the store and the log opened, then the cores start. Client connections are accepted
+//! only when this member leads and has applied its own introduction; until then they wait in the
+//! backlog.
+
+use std::fmt::Display;
+use std::io;
+use std::net::TcpListener;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use engine::command::{FrameWriter, MemberPublishRef};
+use engine::{Identity, ReadHandle};
+
+use super::core::{Core, FrontendLine, FrontendRole};
+use super::failure::Failure;
+use super::frontend_core::{FrontendConfig, FrontendCore, FrontendParts};
+use super::log_core::{Introduction, LogCore};
+use super::log_role::{Line, LogRole, LogSettings, SyncPolicy};
+use super::shared::{Status, WatchInterest};
+use super::start::{StartConfig, Started, start};
+use super::switch::Switch;
+use crate::bootstrap::{self, DataDir};
+use crate::config::{Config, ETCD_VERSION, Notice, Url};
+use crate::frontend::grpc;
+use crate::frontend::http2::keepalive::{KeepaliveConfig, PingPolicy};
+use crate::mail::{Ask, FrontendId, Reply};
+use crate::runtime::disk_helper::DiskHelper;
+use crate::runtime::files::{EngineDisk, random_u64};
+use crate::runtime::log_disk::LogDisk;
+use crate::runtime::placement::{self, CorePlan};
+use crate::runtime::post::{self, Bell, Inbox, Outbox};
+use crate::runtime::reactor::Reactor;
+use crate::runtime::wake::Waker;
+use crate::runtime::{executor, signals, sockets};
+use crate::service::dispatch::{Service, ServiceLimits};
+use crate::service::node_state::{MemberEntry, NodeState};
+use crate::service::watch::WatchConfig;
+use crate::{log_event, log_lines};
+
+/// Where the store lies in the data directory.
+const STORE_DIRECTORY: &str = "store";
+/// gRPC's own limit lies so far above `--max-request-bytes`.
+const MESSAGE_OVERHEAD_BYTES: usize = 512 * 1024;
+/// etcd's time for a proposal, besides two elections.
+const REQUEST_TIMEOUT_BASE: Duration = Duration::from_secs(5);
+/// etcd's quota when none is given; it is told in `Status` and enforced with the quota's change.
+const QUOTA_BYTES_DEFAULT: i64 = 2 << 30;
+/// Descriptors that connections leave to the rest of the process.
+const DESCRIPTORS_RESERVED: u64 = 150;
+
+/// Runs a member until it is told to stop.
+#[must_use]
+pub fn run(config: Config) -> ExitCode {
+    match run_checked(&Arc::new(config)) {
+        Ok(signal) => signals::reraise(signal),
+        Err(error) => {
+            log_lines::discovery_failed(&*error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Error = Box<dyn std::error::Error>;
+
+fn run_checked(config: &Arc<Config>) -> Result<libc::c_int, Error> {
+    check_descriptors()?;
+    let mut notices = Vec::new();
+    let prepared = bootstrap::prepare(config, &mut notices);
+    notices.iter().for_each(Notice::write);
+    let mut data_dir = prepared?;
+    log_lines::data_directory(data_dir.path(), data_dir.is_new());
+    log_lines::configuring_peer_listeners(config);
+    let peer_listeners = bind_all(&config.listen_peer_urls)?;
+    log_lines::configuring_client_listeners(config);
+    let client_listeners = bind_all(&config.listen_client_urls)?;
+    let wal_path = data_dir.wal_path().to_owned();
+    log_lines::starting_an_etcd_server(config, data_dir.path(), &wal_path, data_dir.is_new());
+
+    let boot_nonce = random_u64()?;
+    let started = open_stages(config, &mut data_dir, boot_nonce)?;
+    let identity = started.stages.engine.identity();
+    signals::block()?;
+    let switch = Arc::new(Switch::default());
+    let handles = start_cores(Assembly {
+        config,
+        identity,
+        started,
+        client_listeners,
+        peer_listeners,
+        switch: Arc::clone(&switch),
+    })?;
+    let signal = signals::wait()?;
+    log_lines::received_signal(signals::stop_signal(signal));
+    log_lines::skipped_leadership_transfer(identity.member, identity.member);
+    log_lines::closing_etcd_server(config);
+    switch.request_stop();
+    for handle in handles {
+        handle.join().map_err(|error| error.to_string())?;
+    }
+    log_lines::closed_etcd_server(config);
+    Ok(signal)
+}
+
+fn check_descriptors() -> Result<(), Error> {
+    let limit = sockets::descriptor_limit()?;
+    if limit <= DESCRIPTORS_RESERVED {
+        return Err("file descriptor limit of etcd process is too low; please set higher".into());
+    }
+    Ok(())
+}
+
+fn bind_all(urls: &[Url]) -> Result<Vec<TcpListener>, Error> {
+    let bind = |url: &Url| -> Result<TcpListener, Error> {
+        let address = url.bind_address().map_err(|error| error.to_string())?;
+        sockets::listen(address)
+            .map_err(|cause| format!("listen tcp {}: bind: {}", url.authority(), Os(&cause)).into())
+    };
+    urls.iter().map(bind).collect()
+}
+
+/// A system error as Go words it.
+struct Os<'a>(&'a io::Error);
+
+impl Display for Os<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0.raw_os_error() {
+            Some(libc::EADDRINUSE) => formatter.write_str("address already in use"),
+            Some(libc::EADDRNOTAVAIL) => formatter.write_str("cannot assign requested address"),
+            Some(libc::EACCES) => formatter.write_str("permission denied"),
+            _ => self.0.fmt(formatter),
+        }
+    }
+}
+
+fn request_timeout(config: &Config) -> Duration {
+    REQUEST_TIMEOUT_BASE + 2 * Duration::from_millis(config.election_timeout_ms)
+}
+
+fn open_stages(config: &Config, data_dir: &mut DataDir, boot_nonce: u64) -> Result<Started, Error> {
+    let store_dir = data_dir.path().join(STORE_DIRECTORY);
+    std::fs::create_dir_all(&store_dir).map_err(|cause| Failure::File {
+        operation: "create the store's directory".into(),
+        cause,
+    })?;
+    let identity = data_dir.identity();
+    if data_dir.is_new() {
+        log_lines::starting_local_member(identity);
+    }
+    let begun = Instant::now();
+    let started = start(&StartConfig {
+        store_dir,
+        log_dir: data_dir.wal_path().to_owned(),
+        identity,
+        is_new: data_dir.is_new(),
+        direct: false,
+        shards: 1,
+        election_ticks: usize::try_from(config.election_ticks())?,
+        request_timeout: request_timeout(config),
+        boot_nonce,
+    })?;
+    if data_dir.is_new() {
+        data_dir.seal()?;
+    } else {
+        let committed = started.stages.engine.applied().0;
+        log_lines::restarting_local_member(identity, committed.0);
+    }
+    log_event!(
+        Info,
+        "recovered the log",
+        "replayed-entries" => started.replayed,
+        "took" => begun.elapsed(),
+    );
+    log_lines::kvstore_restored(started.stages.engine.revision().0);
+    log_lines::starting_etcd_server(identity.member, None);
+    log_lines::now_serving(identity.member, config);
+    Ok(started)
+}
+
+struct Assembly<'a> {
+    config: &'a Arc<Config>,
+    identity: Identity,
+    started: Started,
+    client_listeners: Vec<TcpListener>,
+    peer_listeners: Vec<TcpListener>,
+    switch: Arc<Switch>,
+}
+
+/// Everything a core's thread needs to build its roles.
+struct CoreParts {
+    plan: CorePlan,
+    bell: Arc<Bell>,
+    switch: Arc<Switch>,
+    origin: Instant,
+    frontend: Option<FrontendSeed>,
+    log: Option<LogSeed>,
+}
+
+struct FrontendSeed {
+    id: FrontendId,
+    config: FrontendConfig,
+    limits: ServiceLimits,
+    views: ReadHandle,
+    status: Arc<Status>,
+    interest: Arc<WatchInterest>,
+    node: NodeState,
+    line: Option<FrontendLine>,
+    listeners: Vec<TcpListener>,
+    peer_listeners: Vec<TcpListener>,
+    announce: Vec<String>,
+    hand_off: Vec<Option<Outbox<std::os::fd::OwnedFd>>>,
+    handed: Option<Inbox<std::os::fd::OwnedFd>>,
+}
+
+struct LogSeed {
+    core: LogCore,
+    disk: LogDisk,
+    engine_disk: EngineDisk,
+    lines: Vec<Option<Line>>,
+    settings: LogSettings,
+}
+
+type Handles = Vec<glommio::ExecutorJoinHandle<()>>;
+
+fn start_cores(assembly: Assembly<'_>) -> Result<Handles, Error> {
+    let config = assembly.config;
+    let allowed = placement::allowed_processors()?;
+    let plans = placement::plan(&config.placement, &allowed, placement::quota_processors())?;
+    let cores = seed_cores(assembly, &plans);
+    let mut handles = Vec::new();
+    for parts in cores {
+        let name = if parts.log.is_some() { "log" } else { "front-end" };
+        let plan = parts.plan;
+        let handle = executor::start(name, plan, move || Some(build_core(parts)))
+            .map_err(|error| format!("cannot start an executor: {error}"))?;
+        handles.push(handle);
+    }
+    Ok(handles)
+}
+
+fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Vec<CoreParts> {
+    let Assembly { config, identity, started, client_listeners, peer_listeners, switch } = assembly;
+    let origin = Instant::now();
+    let frontend_count = plans.iter().filter(|plan| plan.frontend).count();
+    let status = Arc::new(Status::default());
+    let interest = Arc::new(WatchInterest::new(frontend_count));
+    let Started { stages, log_disk, engine_disk, .. } = started;
+    let views = stages.engine.read_handle();
+    let introduction = introduction(config, identity, &views);
+    let core = LogCore::new(
+        stages,
+        introduction,
+        frontend_count,
+        Arc::clone(&status),
+        Arc::clone(&interest),
+    );
+    let settings = LogSettings {
+        sync: SyncPolicy {
+            never: config.unsafe_no_fsync,
+            delay: config.fault.sync_delay,
+            fail_after: config.fault.sync_fail_after,
+        },
+        switch: Arc::clone(&switch),
+        tick: Duration::from_millis(config.heartbeat_interval_ms),
+        identity,
+        config: Arc::clone(config),
+    };
+    let bells: Vec<Arc<Bell>> = plans.iter().map(|_| Bell::new()).collect();
+    let log_bell = Arc::clone(&bells[plans.iter().position(|plan| plan.log).unwrap_or(0)]);
+    let mut mesh = Mesh::new(plans, &bells, &log_bell);
+    let mut log = Some((core, log_disk, engine_disk, settings));
+    let mut listeners = Some((client_listeners, peer_listeners));
+    let mut cores = Vec::new();
+    for (place, plan) in plans.iter().enumerate() {
+        let frontend = plan.frontend.then(|| {
+            let (clients, peers) = listeners.take().unwrap_or_default();
+            let wiring = mesh.frontends.remove(0);
+            FrontendSeed {
+                id: wiring.id,
+                config: frontend_config(config),
+                limits: service_limits(config),
+                views: views.clone(),
+                status: Arc::clone(&status),
+                interest: Arc::clone(&interest),
+                node: node_state(config, identity),
+                line: wiring.line,
+                announce: clients.iter().filter_map(address_of).collect(),
+                listeners: clients,
+                peer_listeners: peers,
+                hand_off: wiring.hand_off,
+                handed: wiring.handed,
+            }
+        });
+        let log = log.take_if(|_| plan.log).map(|(core, disk, engine_disk, settings)| LogSeed {
+            core,
+            disk,
+            engine_disk,
+            lines: std::mem::take(&mut mesh.log_lines),
+            settings,
+        });
+        let bell = Arc::clone(&bells[place]);
+        let switch = Arc::clone(&switch);
+        cores.push(CoreParts { plan: *plan, bell, switch, origin, frontend, log });
+    }
+    cores
+}
+
+fn address_of(listener: &TcpListener) -> Option<String> {
+    listener.local_addr().ok().map(|address| address.to_string())
+}
+
+/// Who posts to whom.
+struct Mesh {
+    frontends: Vec<Wiring>,
+    log_lines: Vec<Option<Line>>,
+}
+
+struct Wiring {
+    id: FrontendId,
+    line: Option<FrontendLine>,
+    hand_off: Vec<Option<Outbox<std::os::fd::OwnedFd>>>,
+    handed: Option<Inbox<std::os::fd::OwnedFd>>,
+}
+
+impl Mesh {
+    /// A ring each way between the log core and every front-end of another core, and one from the
+    /// accepting front-end, the first, to each other one.
+    fn new(plans: &[CorePlan], bells: &[Arc<Bell>], log_bell: &Arc<Bell>) -> Self {
+        let mut mesh = Self { frontends: Vec::new(), log_lines: Vec::new() };
+        let mut hand_off = Vec::new();
+        for (plan, bell) in plans.iter().zip(bells).filter(|(plan, _)| plan.frontend) {
+            let number = mesh.frontends.len();
+            let id = FrontendId(u16::try_from(number).expect("fewer front-ends than cores"));
+            let (line, log_line) = if plan.log {
+                (None, None)
+            } else {
+                let (ask_out, ask_in) = post::ring::<Ask>(log_bell);
+                let (reply_out, reply_in) = post::ring::<Reply>(bell);
+                (
+                    Some(FrontendLine { asks: ask_out, replies: reply_in }),
+                    Some(Line { asks: ask_in, replies: reply_out }),
+                )
+            };
+            let handed = (number > 0).then(|| {
+                let (outbox, inbox) = post::ring(bell);
+                hand_off.push(Some(outbox));
+                inbox
+            });
+            if number == 0 {
+                hand_off.push(None);
+            }
+            mesh.frontends.push(Wiring { id, line, hand_off: Vec::new(), handed });
+            mesh.log_lines.push(log_line);
+        }
+        mesh.frontends[0].hand_off = hand_off;
+        mesh
+    }
+}
+
+fn build_core(parts: CoreParts) -> Core {
+    let CoreParts { bell, switch, origin, frontend, log, .. } = parts;
+    let reactor = match Reactor::new() {
+        Ok(reactor) => reactor,
+        Err(error) => give_up(&error),
+    };
+    let waker = match Waker::new(reactor.eventfd()) {
+        Ok(waker) => waker,
+        Err(error) => give_up(&error),
+    };
+    switch.register(waker.clone());
+    let log = log.map(|seed| build_log(seed, waker));
+    let frontend = frontend.map(build_frontend);
+    Core::new(reactor, bell, switch, origin, (frontend, log))
+}
+
+fn build_log(seed: LogSeed, waker: Waker) -> LogRole {
+    let LogSeed { mut core, disk, engine_disk, lines, settings } = seed;
+    let helper = match DiskHelper::start(disk.duplicate(), engine_disk, waker) {
+        Ok(helper) => helper,
+        Err(error) => give_up(&error),
+    };
+    core.start();
+    LogRole::new(core, disk, helper, lines, settings)
+}
+
+fn build_frontend(seed: FrontendSeed) -> FrontendRole {
+    let service = Service::new(seed.limits, &seed.node);
+    let parts = FrontendParts {
+        id: seed.id,
+        service,
+        views: seed.views,
+        status: seed.status,
+        interest: seed.interest,
+        node: seed.node,
+    };
+    FrontendRole {
+        core: FrontendCore::new(seed.config, parts),
+        line: seed.line,
+        listeners: seed.listeners,
+        peer_listeners: seed.peer_listeners,
+        announce: seed.announce,
+        hand_off: seed.hand_off,
+        handed: seed.handed,
+    }
+}
+
+fn give_up(error: &dyn Display) -> ! {
+    log_event!(Fatal, "cannot start a core", "error" => error);
+    std::process::exit(1);
+}
+
+/// What this member tells its cluster about itself, as commands for the log.
+fn introduction(config: &Config, identity: Identity, views: &ReadHandle) -> Introduction {
+    let mut frames = Vec::new();
+    let mut writer = FrameWriter::new();
+    let client_urls = crate::config::texts(&config.advertise_client_urls);
+    let member =
+        MemberPublishRef { id: identity.member, name: &config.name, client_urls: &client_urls };
+    writer.push_member_publish(&mut frames, &member);
+    let mut count = 1;
+    let version = views.clone().pin().cluster_version();
+    if !matches!(version, Ok(Some(_))) {
+        writer.push_cluster_version_set(&mut frames, &cluster_version());
+        count += 1;
+    }
+    Introduction { frames, count }
+}
+
+/// The version of the cluster that this server founds: its own, without the patch.
+fn cluster_version() -> String {
+    let (minor, _) = ETCD_VERSION.rsplit_once('.').expect("a version has three parts");
+    format!("{minor}.0")
+}
+
+fn node_state(config: &Config, identity: Identity) -> NodeState {
+    let member = MemberEntry {
+        id: identity.member,
+        peer_urls: crate::config::texts(&config.initial_advertise_peer_urls),
+        learner: false,
+    };
+    NodeState {
+        cluster_id: identity.cluster,
+        member_id: identity.member,
+        members: vec![member],
+        quota_bytes: QUOTA_BYTES_DEFAULT,
+        ..NodeState::default()
+    }
+}
+
+fn service_limits(config: &Config) -> ServiceLimits {
+    ServiceLimits {
+        txn_ops_max: usize::try_from(config.max_txn_ops).unwrap_or(usize::MAX),
+        request_size_bytes_max: usize::try_from(config.max_request_bytes).unwrap_or(usize::MAX),
+        ..ServiceLimits::default()
+    }
+}
+
+fn frontend_config(config: &Config) -> FrontendConfig {
+    let request_max = usize::try_from(config.max_request_bytes).unwrap_or(usize::MAX);
+    let message_bytes_max = request_max.saturating_add(MESSAGE_OVERHEAD_BYTES);
+    let keepalive = config.grpc_keepalive();
+    FrontendConfig {
+        grpc: grpc::Config {
+            message_bytes_max,
+            max_concurrent_streams: config.max_concurrent_streams,
+            ping_policy: PingPolicy {
+                interval_min: config.grpc_keepalive_min_time,
+                permit_without_stream: false,
+            },
+            // Switched off in etcd means gRPC's own defaults.
+            keepalive: keepalive.map_or_else(KeepaliveConfig::default, |keepalive| {
+                let (interval, timeout) = (keepalive.interval, keepalive.timeout);
+                KeepaliveConfig { interval, timeout }
+            }),
+        },
+        request_timeout: request_timeout(config),
+        watch: WatchConfig {
+            progress_interval: config.watch_progress_notify_interval,
+            fragment_size_bytes: message_bytes_max,
+            ..WatchConfig::default()
+        },
+    }
+}
