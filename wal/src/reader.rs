@@ -12,11 +12,11 @@
 use std::fmt;
 
 use crate::disk::{
-    AlignedBuffer, BLOCK_SIZE_BYTES, Cause, Completion, DiskError, DiskOp, Failure, OpId, OpKind,
+    BLOCK_SIZE_BYTES, BufferPool, Cause, Completion, DiskError, DiskOp, Failure, OpId, OpKind,
 };
 use crate::in_memory;
 use crate::record::{Chain, Lsn, Record, RecordKind, Seed};
-use crate::scan::{Position, Progress, Scan};
+use crate::scan::{CHUNK_SIZE_BYTES, Position, Progress, Scan};
 use crate::segment::{Geometry, SegmentSequence, UncheckedHead};
 
 /// Yields records from a position on.
@@ -27,6 +27,7 @@ pub struct Reader {
     stage: Stage,
     issued: Option<(OpId, SegmentSequence, u64)>,
     op_last: u64,
+    pool: BufferPool,
 }
 
 enum Stage {
@@ -82,7 +83,8 @@ impl Reader {
             let start = Position { segment, offset, chain: Chain(0), number: 0 };
             scan(geometry, salt, start, None, until)
         };
-        Self { geometry, salt, until, stage, issued: None, op_last: 0 }
+        let pool = BufferPool::new(in_memory(CHUNK_SIZE_BYTES.min(geometry.segment_size_bytes)), 1);
+        Self { geometry, salt, until, stage, issued: None, op_last: 0, pool }
     }
 
     /// A read ended.
@@ -115,6 +117,7 @@ impl Reader {
             Stage::Records(scan) => scan.handle_read(buffer.as_slice()),
             Stage::Done | Stage::Failed(_) => unreachable!("nothing is read at the end"),
         }
+        self.pool.put(buffer);
     }
 
     /// The next read; one at a time.
@@ -135,7 +138,9 @@ impl Reader {
         self.op_last += 1;
         let id = OpId(self.op_last);
         self.issued = Some((id, segment, offset));
-        let buffer = AlignedBuffer::new(in_memory(size));
+        let size = in_memory(size);
+        let mut buffer = self.pool.take(size);
+        buffer.set_len(size);
         Some((id, DiskOp::Read { segment, offset, buffer }))
     }
 

@@ -18,8 +18,8 @@
 use std::collections::BTreeMap;
 
 use crate::disk::{
-    AlignedBuffer, BLOCK_SIZE_BYTES, Cause, Completion, DiskError, DiskOp, Failure, ListedFile,
-    OpId, OpKind,
+    AlignedBuffer, BLOCK_SIZE_BYTES, BufferPool, Cause, Completion, DiskError, DiskOp, Failure,
+    ListedFile, OpId, OpKind,
 };
 use crate::record::{Lsn, Record, RecordKind, Release, Seed};
 use crate::refusal::{RecoveryError, Refusal};
@@ -58,6 +58,7 @@ pub struct Recovery {
     created: bool,
     issued: Option<(OpId, Issued)>,
     op_last: u64,
+    pool: BufferPool,
 }
 
 /// One segment's file as it was found.
@@ -102,6 +103,7 @@ impl Recovery {
             created: false,
             issued: None,
             op_last: 0,
+            pool: BufferPool::new(in_memory(CHUNK_SIZE_BYTES.min(geometry.segment_size_bytes)), 1),
         }
     }
 
@@ -118,6 +120,9 @@ impl Recovery {
         let completion = result.expect("its error was a cause");
         if let Err(refusal) = self.handle(&completion) {
             self.refuse(refusal);
+        }
+        if let Completion::Read { buffer, .. } = completion {
+            self.pool.put(buffer);
         }
     }
 
@@ -246,7 +251,9 @@ impl Recovery {
             Phase::Done { .. } | Phase::Failed(_) => return None,
         };
         let size = in_memory(size);
-        Some((DiskOp::Read { segment, offset, buffer: AlignedBuffer::new(size) }, size))
+        let mut buffer = self.pool.take(size);
+        buffer.set_len(size);
+        Some((DiskOp::Read { segment, offset, buffer }, size))
     }
 
     // Move on where a phase has nothing more to ask.

@@ -104,3 +104,52 @@ impl Found {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FOUND: [Found; 7] = [
+        Found::Missing,
+        Found::Blank,
+        Found::Torn,
+        Found::Stale,
+        Found::Spare,
+        Found::Broken,
+        Found::Continues,
+    ];
+
+    #[test]
+    fn no_cell_cuts_or_creates_against_a_claim() {
+        for found in FOUND {
+            let verdict = decide(Place::Next, found, Claim::Made);
+            let read_on = found == Found::Continues;
+            assert_eq!(verdict, if read_on { Verdict::Scan } else { Verdict::Rot }, "{found:?}");
+        }
+        for found in [Found::Blank, Found::Torn, Found::Stale, Found::Spare] {
+            assert_eq!(decide(Place::First, found, Claim::Made), Verdict::HeadLost, "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_tail_that_nothing_claims_is_cut_whatever_it_is() {
+        for found in FOUND.into_iter().filter(|found| *found != Found::Continues) {
+            assert_eq!(decide(Place::Next, found, Claim::None), Verdict::Cut, "{found:?}");
+        }
+    }
+
+    #[test]
+    fn impossible_cells_assert() {
+        for (found, claim) in [
+            (Found::Missing, Claim::None),
+            (Found::Missing, Claim::Made),
+            (Found::Broken, Claim::None),
+            (Found::Broken, Claim::Made),
+            (Found::Spare, Claim::None),
+            (Found::Stale, Claim::None),
+        ] {
+            let result = std::panic::catch_unwind(|| decide(Place::First, found, claim));
+            assert!(result.is_err(), "{found:?} {claim:?}");
+        }
+    }
+}

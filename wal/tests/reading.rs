@@ -5,9 +5,9 @@
 
 mod support;
 
-use support::{Log, SEGMENT_SIZE_BYTES};
-use wal::sim::{Fault, OwnedRecord, Random, SimDisk};
-use wal::{DiskErrorKind, Lsn, ReadError, Reader};
+use support::{Log, SEGMENT_SIZE_BYTES, config, start};
+use wal::sim::{Fault, Outcome, OwnedRecord, Random, SimDisk, recover};
+use wal::{DiskErrorKind, Lsn, ReadError, Reader, Recovery, Start};
 
 fn read(disk: &mut SimDisk, mut reader: Reader) -> Result<Vec<OwnedRecord>, ReadError> {
     let mut records = Vec::new();
@@ -119,5 +119,90 @@ fn damage_and_failures_are_told_by_place() {
             let result = read(&mut disk, log.writer.reader(log.writer.first()).unwrap());
             assert!(matches!(result, Err(ReadError::Disk(_))), "{result:?}");
         }
+    }
+}
+
+fn log_of_large_records(seed: u64) -> Log {
+    let mut config = config();
+    config.segment_size_bytes = 8 << 20;
+    config.batch_size_bytes = 1 << 20;
+    config.backlog_size_bytes_max = 16 << 20;
+    let mut log = Log::create_with(seed, config);
+    let mut random = Random::new(seed);
+    for _ in 0..40 {
+        let size = match random.below(4) {
+            0 => random.below(3 << 20),
+            1 => random.below(400 << 10),
+            _ => random.below(2000),
+        };
+        log.append(size);
+        if random.once_in(3) {
+            log.settle();
+        }
+    }
+    log.settle();
+    log
+}
+
+#[test]
+fn records_larger_than_a_read_are_put_together() {
+    for seed in 1..=3 {
+        let mut log = log_of_large_records(seed);
+        let expected = log.model.appended.clone();
+        let from = log.writer.first();
+        let records = read(&mut log.disk, log.writer.reader(from).unwrap()).unwrap();
+        let same = records.iter().zip(&expected).all(|(record, (end, kind, body))| {
+            record.end == *end && record.kind == *kind && record.body == *body
+        });
+        assert!(same, "seed {seed}");
+        assert_eq!(records.len(), expected.len());
+        let config = log.config.clone();
+        match recover(&mut log.disk, &config, start(50), u64::MAX) {
+            Outcome::Open(_, recovered) => assert!(recovered == records, "seed {seed}"),
+            _ => panic!("seed {seed}"),
+        }
+    }
+}
+
+#[test]
+fn recovery_waits_for_an_owner_who_takes_records_one_by_one() {
+    let mut log = log_of_large_records(4);
+    let mut recovery = Recovery::new(log.config.clone(), start(50));
+    let mut ends = Vec::new();
+    while !recovery.poll_done().unwrap() {
+        if let Some((id, op)) = recovery.poll_op() {
+            let result = log.disk.perform(op);
+            recovery.handle_completion(id, result);
+        }
+        ends.extend(recovery.poll_record().map(|record| record.end));
+    }
+    let expected: Vec<Lsn> = log.model.appended.iter().map(|(end, ..)| *end).collect();
+    assert_eq!(ends, expected);
+}
+
+#[test]
+fn replay_begins_with_the_segment_of_the_owners_position() {
+    let mut log = long_log(8);
+    log.append_state(30);
+    log.append(20000);
+    log.settle();
+    let count = log.model.appended.len();
+    for index in (0..count).step_by(7) {
+        let (replay_from, ..) = log.model.appended[index];
+        let mut disk = log.disk.clone();
+        let start = Start { replay_from, ..start(50) };
+        let Outcome::Open(writer, records) = recover(&mut disk, &config(), start, u64::MAX) else {
+            panic!("from {replay_from}");
+        };
+        // The wanted ones are all there, and no more than one segment beside them.
+        let wanted = &log.model.appended[index + 1..];
+        assert!(records.len() >= wanted.len());
+        let extra = records.len() - wanted.len();
+        for (record, (end, _, body)) in records[extra..].iter().zip(wanted) {
+            assert_eq!((record.end, &record.body), (*end, body));
+        }
+        assert!(records[0].start.0 + SEGMENT_SIZE_BYTES > replay_from.0 || extra == 0);
+        assert_eq!(writer.state(), log.model.state());
+        assert_eq!(writer.durable(), log.writer.durable());
     }
 }

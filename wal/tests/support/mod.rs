@@ -46,6 +46,7 @@ pub struct Log {
     pub config: Config,
     pub waiting: Vec<(OpId, DiskOp)>,
     pub batches: Vec<BatchSeen>,
+    pub issued: Lsn,
     pub model: Model,
 }
 
@@ -104,7 +105,9 @@ impl Log {
         };
         assert!(records.is_empty());
         let model = Model { boots: seed, ..Model::default() };
-        Self { disk, writer: *writer, config, waiting: Vec::new(), batches: Vec::new(), model }
+        let (waiting, batches) = (Vec::new(), Vec::new());
+        let issued = writer.durable();
+        Self { disk, writer: *writer, config, waiting, batches, issued, model }
     }
 
     pub fn append(&mut self, size: usize) {
@@ -141,6 +144,11 @@ impl Log {
                 let (size_bytes, durable) = (buffer.as_slice().len(), self.writer.durable());
                 // One block at the head is the mark of a spare: a first batch has more.
                 if offset > 0 || size_bytes > BLOCK_SIZE_BYTES {
+                    // Batches go out in order and never over one another, nor over what was
+                    // recovered.
+                    let begin = segment.0 * self.config.segment_size_bytes + offset;
+                    assert!(begin >= self.issued.0, "a block is written again at {begin:#x}");
+                    self.issued = Lsn(begin + size_bytes as u64);
                     self.batches.push(BatchSeen { segment, offset, size_bytes, durable });
                 }
             }
@@ -240,7 +248,8 @@ impl Log {
                 assert_eq!(writer.state(), model.state(), "{story}");
                 model.acknowledged = writer.durable();
                 let (waiting, batches) = (Vec::new(), Vec::new());
-                Self { disk, writer: *writer, config, waiting, batches, model }
+                let issued = writer.durable();
+                Self { disk, writer: *writer, config, waiting, batches, issued, model }
             }
             Outcome::Failed(error) => panic!("{story}, {crash:?}: {error}"),
             Outcome::Interrupted(_) => unreachable!("no bound was set"),
