@@ -227,6 +227,7 @@ impl Driver {
             self.mark_dirty(link);
         }
         self.begin_long_lived();
+        let mut events = Vec::with_capacity(EVENTS_MAX);
         while self.phase != Phase::Finished {
             self.tick();
             self.advance_phase();
@@ -236,7 +237,7 @@ impl Driver {
             self.flush_dirty();
             self.show_progress();
             if self.phase != Phase::Finished {
-                self.wait()?;
+                self.wait(&mut events)?;
             }
         }
         self.clear_progress();
@@ -391,7 +392,12 @@ impl Driver {
         let connection = &mut self.links[link].connection;
         match connection.open(number, path, &self.scratch, true) {
             Ok(_) => self.mark_dirty(link),
-            Err(failure) => self.handle_failed(number, &failure.to_string()),
+            Err(failure) => {
+                // The connection takes no more streams: the slot is given up, because the next
+                // request in it would fail in the same way.
+                self.note_failed(number, &failure.to_string());
+                self.busy_count -= 1;
+            }
         }
     }
 
@@ -431,14 +437,14 @@ impl Driver {
         }
     }
 
-    fn wait(&mut self) -> Result<(), Failure> {
+    fn wait(&mut self, events: &mut Vec<epoll::Event>) -> Result<(), Failure> {
         let timeout_ns = self.wait_ns_max();
         let timeout = Timespec {
             tv_sec: i64::try_from(timeout_ns / 1_000_000_000).expect("a short time"),
             tv_nsec: i64::try_from(timeout_ns % 1_000_000_000).expect("below a second"),
         };
-        let mut events = Vec::<epoll::Event>::with_capacity(EVENTS_MAX);
-        let buffer = rustix::buffer::spare_capacity(&mut events);
+        events.clear();
+        let buffer = rustix::buffer::spare_capacity(events);
         match epoll::wait(&self.epoll, buffer, Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(Failure::of("wait for the sockets")(error)),
@@ -447,7 +453,7 @@ impl Driver {
             self.tick();
             self.heard_ns = self.now_ns;
         }
-        for event in &events {
+        for event in events {
             let link = event.data.u64();
             let link = usize::try_from(link).expect("it was given out as an index");
             if self.links[link].alive {
@@ -545,10 +551,8 @@ impl Driver {
     }
 
     fn handle_failed(&mut self, number: u32, text: &str) {
-        let group = &mut self.groups[self.slots[slot_index(number)].group];
-        group.tally.errors_count += 1;
-        let name = &group.tally.name;
-        self.ledger.complain(format!("{name}: {text}"));
+        self.note_failed(number, text);
+        let group = &self.groups[self.slots[slot_index(number)].group];
         if group.long_lived {
             // Its events can no longer be complete, whatever comes next.
             self.ledger.wrong_count += 1;
@@ -556,6 +560,13 @@ impl Driver {
             self.end_ns = self.now_ns;
             self.free(number);
         }
+    }
+
+    fn note_failed(&mut self, number: u32, text: &str) {
+        let group = &mut self.groups[self.slots[slot_index(number)].group];
+        group.tally.errors_count += 1;
+        let name = &group.tally.name;
+        self.ledger.complain(format!("{name}: {text}"));
     }
 
     /// A slot's operation is over: the next one begins, or the slot waits for its time.
@@ -633,3 +644,6 @@ fn thread_cpu() -> Duration {
     let nanos = u32::try_from(time.tv_nsec).expect("below a second");
     Duration::new(seconds, nanos)
 }
+
+#[cfg(test)]
+mod tests;
