@@ -28,6 +28,7 @@ use rkyv::ser::allocator::Arena;
 
 use crate::ids::{LeaseId, MemberId, Revision};
 use crate::limits::FRAME_SIZE_BYTES_MAX;
+use crate::view::MemberAttributes;
 use body::{ClusterVersionBody, CompactBody, DeleteRangeBody, MemberPublishBody, PutBody};
 
 pub(crate) use body::{
@@ -334,6 +335,12 @@ impl Batch {
         self.inner.frames[index].kind
     }
 
+    /// The bytes of some commands.
+    pub(crate) fn size_bytes(&self, commands: std::ops::Range<usize>) -> usize {
+        let frames = &self.inner.frames[commands];
+        frames.iter().map(|frame| (frame.end - frame.start) as usize).sum()
+    }
+
     pub(crate) fn command(&self, index: usize) -> Command<'_> {
         let frame = self.inner.frames[index];
         let body = &self.inner.bytes[frame.start as usize..frame.end as usize];
@@ -406,6 +413,22 @@ fn check_frame(bytes: &[u8], at: usize, index: usize) -> Result<Frame, CommandEr
     }
     let narrow = |offset: usize| u32::try_from(offset).expect("the batch's size was checked");
     Ok(Frame { kind, start: narrow(start), end: narrow(end) })
+}
+
+/// A member's attributes as the store keeps them: the body of the command that brought them.
+pub(crate) fn member_to_bytes(member: &MemberPublishRef<'_>) -> Vec<u8> {
+    let mut frame = Vec::new();
+    FrameWriter::new().push_member_publish(&mut frame, member);
+    frame.drain(..FRAME_HEADER_SIZE_BYTES);
+    frame
+}
+
+/// The inverse of [`member_to_bytes`]; `None` for bytes that are not attributes.
+pub(crate) fn member_from_bytes(bytes: &[u8]) -> Option<MemberAttributes> {
+    if !body::is_sound::<MemberPublishBody<'static>>(bytes) {
+        return None;
+    }
+    Some(body::access::<MemberPublishBody<'static>>(bytes).to_attributes())
 }
 
 /// Why a batch was refused. The member that reads such a batch from its log has to stop.

@@ -1,25 +1,57 @@
 //! The writer half: applies batches, publishes views, sweeps, checkpoints. One owner, the log core.
+//!
+//! The owner admits with [`Engine::reserve_for`], applies with [`Engine::begin_batch`] and
+//! [`Engine::apply_step`], makes visible with [`Engine::publish`], and in between performs what
+//! [`Engine::poll_disk_op`] hands out.
+//!
+//! Invariants:
+//! - Readers see states between batches only: nothing is published inside a batch.
+//! - `durable <= published <= applied`; only a meta block that reached the disk moves `durable`.
+//! - No command can make apply fail. What can is the world: a damaged page, and after that error
+//!   the engine refuses to go on, because a command may be half done.
+//! - Answers, revisions and events do not depend on the number of shards or on budgets.
+
+mod apply;
+mod checkpoint;
+mod files;
+mod segment;
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::answer::Answer;
 use crate::command::Batch;
+use crate::compaction::Sweep;
 use crate::events::EventBatch;
 use crate::ids::{ClusterId, LogIndex, MemberId, Revision, Term};
-use crate::page::disk::{Completion, DiskOp};
-use crate::page::fault::{NoSpace, PageFailure, PageFault};
+use crate::limits::READ_SLOTS_MAX;
+use crate::page::disk::DiskError;
+use crate::page::pin::Publisher;
+use crate::page::{Epoch, NoSpace, PageFailure, PageFault, PageReader};
 use crate::range::Progress;
-use crate::view::ReadHandle;
+use crate::store::Store;
+use crate::system;
+use crate::view::{ReadHandle, View};
+use crate::working::Working;
+use apply::BatchRun;
+use checkpoint::Checkpoints;
+
+pub use files::EngineFiles;
 
 /// What is fixed when a store is created or opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineConfig {
     /// Into how many shards the keys are hashed; fixed at creation, checked when opened.
     pub shards: u16,
-    /// The most bytes a shard's file may grow to.
+    /// The most bytes a shard's file may grow to; as much address space is set aside.
     pub shard_size_bytes_max: u64,
+}
+
+impl Default for EngineConfig {
+    /// One shard; eight times what etcd calls the practical end of a store.
+    fn default() -> Self {
+        Self { shards: 1, shard_size_bytes_max: 64 << 30 }
+    }
 }
 
 /// Whose store it is; written into every checkpoint.
@@ -31,22 +63,6 @@ pub struct Identity {
     pub member: MemberId,
 }
 
-/// Where the store lives.
-#[derive(Debug)]
-pub enum EngineFiles {
-    /// In memory: for tests and the simulator, which keeps what reaches the "disk" itself.
-    Memory,
-    /// Open files: the meta file and one for each shard, in order.
-    Disk {
-        /// The meta blocks.
-        meta: std::fs::File,
-        /// The shards.
-        shards: Vec<std::fs::File>,
-        /// Where they lie, for messages.
-        directory: PathBuf,
-    },
-}
-
 /// The world, or the disk's content, refused.
 #[derive(Debug)]
 pub enum Failure {
@@ -54,6 +70,8 @@ pub enum Failure {
     Page(PageFailure),
     /// The tree could not be read: damage, named by file and page.
     Fault(PageFault),
+    /// The disk refused a checkpoint.
+    Disk(DiskError),
     /// The stored state does not fit this program or its configuration; the text says how.
     State(String),
 }
@@ -63,146 +81,334 @@ impl fmt::Display for Failure {
         match self {
             Self::Page(failure) => failure.fmt(formatter),
             Self::Fault(fault) => fault.fmt(formatter),
+            Self::Disk(error) => error.fmt(formatter),
             Self::State(text) => formatter.write_str(text),
         }
     }
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for Failure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Page(failure) => Some(failure),
+            Self::Fault(fault) => Some(fault),
+            Self::Disk(error) => Some(error),
+            Self::State(_) => None,
+        }
+    }
+}
+
+impl From<PageFailure> for Failure {
+    fn from(failure: PageFailure) -> Self {
+        Self::Page(failure)
+    }
+}
+
+impl From<PageFault> for Failure {
+    fn from(fault: PageFault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<DiskError> for Failure {
+    fn from(error: DiskError) -> Self {
+        Self::Disk(error)
+    }
+}
 
 /// The writer half of the store.
-pub struct Engine {}
+pub struct Engine {
+    identity: Identity,
+    working: Working,
+    sweep: Sweep,
+    applied: LogIndex,
+    term: Term,
+    /// The epoch in which the trees are changed; the one before is the newest published.
+    epoch: Epoch,
+    local_reads: bool,
+    /// Whether something was applied or swept since the last view.
+    changed: bool,
+    run: Option<BatchRun>,
+    /// Set by the first fault: the trees may hold half a command.
+    is_poisoned: bool,
+    /// Bytes of batches that were admitted and not yet begun.
+    admitted_size_bytes: usize,
+    publisher: Publisher<View>,
+    readers: Arc<[PageReader]>,
+    checkpoints: Checkpoints,
+}
 
 impl Engine {
-    /// Makes an empty store.
+    /// Makes an empty store. Nothing is on the disk before the first checkpoint.
+    ///
+    /// # Errors
+    /// A file cannot be mapped, or the configuration is impossible.
     pub fn create(
-        _files: EngineFiles,
-        _config: EngineConfig,
-        _identity: Identity,
+        files: EngineFiles,
+        config: EngineConfig,
+        identity: Identity,
     ) -> Result<Self, Failure> {
-        landing()
+        let shards = files::create(files, config)?;
+        let working = Working::new(shards, Revision::EMPTY_STORE, Revision::NEVER_COMPACTED);
+        let durable = checkpoint::Durable { applied: LogIndex(0), term: Term(0), slot_next: 0 };
+        Self::assemble(identity, working, Sweep::never(), Epoch(0), durable)
     }
 
-    /// Opens the newest durable checkpoint of a store.
-    pub fn open(_files: EngineFiles, _config: EngineConfig) -> Result<Self, Failure> {
-        landing()
+    /// Opens the newest durable checkpoint of a store. Nothing is rebuilt: pages are read when
+    /// they are first touched.
+    ///
+    /// # Errors
+    /// A file cannot be mapped, no checkpoint counts, or the checkpoint is of another configuration.
+    pub fn open(files: EngineFiles, config: EngineConfig) -> Result<Self, Failure> {
+        let opened = files::open(files, config)?;
+        let first = &opened.shards[0];
+        let sweep = system::sweep(&first.file, &first.roots)?;
+        let working = Working::new(opened.shards, opened.revision, sweep.target);
+        Self::assemble(opened.identity, working, sweep, opened.epoch, opened.durable)
+    }
+
+    fn assemble(
+        identity: Identity,
+        working: Working,
+        sweep: Sweep,
+        published: Epoch,
+        durable: checkpoint::Durable,
+    ) -> Result<Self, Failure> {
+        let readers: Arc<[PageReader]> =
+            working.shards.iter().map(|shard| shard.file.reader()).collect();
+        let (applied, term) = (durable.applied, durable.term);
+        let view = view_of(&working, &readers, published, (applied, term), false);
+        let publisher = Publisher::new(Box::new(view), published, READ_SLOTS_MAX);
+        for shard in &working.shards {
+            assert_eq!(shard.file.working_epoch(), published.next());
+        }
+        Ok(Self {
+            identity,
+            working,
+            sweep,
+            applied,
+            term,
+            epoch: published.next(),
+            local_reads: false,
+            changed: false,
+            run: None,
+            is_poisoned: false,
+            admitted_size_bytes: 0,
+            publisher,
+            readers,
+            checkpoints: Checkpoints::new(durable),
+        })
     }
 
     /// Whose store it is.
     #[must_use]
     pub fn identity(&self) -> Identity {
-        landing()
+        self.identity
     }
 
     /// The last entry that was applied; after `open`, the one the checkpoint holds.
     #[must_use]
     pub fn applied(&self) -> (LogIndex, Term) {
-        landing()
+        (self.applied, self.term)
     }
 
     /// The newest revision.
     #[must_use]
     pub fn revision(&self) -> Revision {
-        landing()
+        self.working.revision
     }
 
-    /// The compacted revision.
+    /// The compacted revision; -1 if the store was never compacted.
     #[must_use]
     pub fn compacted(&self) -> Revision {
-        landing()
+        self.sweep.target
     }
 
-    /// Makes room for a batch before it is admitted, so that apply never meets a full disk.
-    pub fn reserve_for(&mut self, _batch_size_bytes: usize) -> Result<(), NoSpace> {
-        landing()
+    /// Asks whether a batch of this size may be admitted. Batches that were admitted and not yet
+    /// begun are counted with it.
+    ///
+    /// # Errors
+    /// The files have no room for it now. With `may_grow` the growth is among the disk operations,
+    /// and asking again after it has ended is worthwhile.
+    pub fn reserve_for(&mut self, batch_size_bytes: usize) -> Result<(), NoSpace> {
+        let size_bytes = self.admitted_size_bytes.saturating_add(batch_size_bytes);
+        self.working.reserve(apply::changes_at_most(size_bytes), size_bytes)?;
+        self.admitted_size_bytes = size_bytes;
+        Ok(())
+    }
+
+    /// A batch that was admitted will not come after all.
+    pub fn cancel_reservation(&mut self, batch_size_bytes: usize) {
+        self.admitted_size_bytes = self.admitted_size_bytes.saturating_sub(batch_size_bytes);
     }
 
     /// Begins to apply a committed entry. The batch before must be done.
-    pub fn begin_batch(&mut self, _index: LogIndex, _term: Term, _batch: &Batch) {
-        landing()
+    pub fn begin_batch(&mut self, index: LogIndex, term: Term, batch: &Batch) {
+        assert!(self.run.is_none(), "entry {index} begun inside entry {}", self.applied);
+        self.note_entry(index, term);
+        self.cancel_reservation(batch.bytes().len());
+        self.run = Some(BatchRun::new(batch.clone()));
     }
 
     /// An entry without commands: raft's own. Moves `applied` and nothing else.
-    pub fn apply_empty(&mut self, _index: LogIndex, _term: Term) {
-        landing()
+    pub fn apply_empty(&mut self, index: LogIndex, term: Term) {
+        assert!(self.run.is_none(), "entry {index} inside entry {}", self.applied);
+        self.note_entry(index, term);
     }
 
-    /// Goes on with the batch, touching about `budget` keys. Appends one answer a command, in
-    /// order; a budget may end inside a command.
-    pub fn apply_step(
+    /// A change of the cluster's configuration: raft's own state, kept for the next start.
+    ///
+    /// # Errors
+    /// The tree could not be read or changed.
+    pub fn apply_conf_state(
         &mut self,
-        _budget: usize,
-        _answers: &mut Vec<Answer>,
-    ) -> Result<Progress, Failure> {
-        landing()
+        index: LogIndex,
+        term: Term,
+        conf_state: &[u8],
+    ) -> Result<(), Failure> {
+        self.apply_empty(index, term);
+        system::put_conf_state(&mut self.working.shards[0], conf_state)?;
+        Ok(())
+    }
+
+    /// What was last given to [`Engine::apply_conf_state`].
+    ///
+    /// # Errors
+    /// The tree could not be read.
+    pub fn conf_state(&self) -> Result<Option<Vec<u8>>, Failure> {
+        let (pages, roots) = self.working.shard(0);
+        Ok(system::conf_state(pages, roots)?)
+    }
+
+    fn note_entry(&mut self, index: LogIndex, term: Term) {
+        assert!(!self.is_poisoned, "the trees may hold half a command");
+        assert!(index > self.applied, "entry {index} applied after {}", self.applied);
+        assert!(term >= self.term, "term {term} applied after {}", self.term);
+        (self.applied, self.term) = (index, term);
+        self.changed = true;
     }
 
     /// What the next published view says about reads that need nobody's consent.
-    pub fn set_local_reads(&mut self, _local_reads: bool) {
-        landing()
+    pub fn set_local_reads(&mut self, local_reads: bool) {
+        self.changed |= self.local_reads != local_reads;
+        self.local_reads = local_reads;
     }
 
     /// Makes all that was applied visible. Not inside a batch.
     pub fn publish(&mut self) {
-        landing()
+        assert!(self.run.is_none(), "publishing inside entry {}", self.applied);
+        assert!(self.working.is_between_commands());
+        if !self.changed {
+            return;
+        }
+        let (epoch, applied) = (self.epoch, (self.applied, self.term));
+        let view = view_of(&self.working, &self.readers, epoch, applied, self.local_reads);
+        self.publisher.publish(Box::new(view), epoch);
+        self.epoch = epoch.next();
+        let protected = self.publisher.protected();
+        for shard in &mut self.working.shards {
+            shard.file.advance(self.epoch);
+            shard.file.reclaim(&protected);
+        }
+        self.changed = false;
     }
 
     /// Whether events are to be kept, and whether with the records before.
-    pub fn set_events_wanted(&mut self, _wanted: bool, _prev_wanted: bool) {
-        landing()
+    pub fn set_events_wanted(&mut self, wanted: bool, prev_wanted: bool) {
+        let revision = self.working.revision;
+        self.working.events.set_wanted(wanted, prev_wanted, revision);
     }
 
     /// The events since they were last taken; `None` if nothing changed or nobody wants any.
     pub fn take_events(&mut self) -> Option<Arc<EventBatch>> {
-        landing()
+        assert!(self.run.is_none(), "a batch's events are told together");
+        self.working.events.take(self.working.revision).map(Arc::new)
     }
 
-    /// Works on a scheduled compaction, touching about `budget` changes. Not inside a batch;
-    /// publish afterwards. Says whether there is more to do.
-    pub fn background_step(&mut self, _budget: usize) -> Result<bool, Failure> {
-        landing()
+    /// Works on a scheduled compaction, touching about `budget` changes, and publishes what it did.
+    /// Not inside a batch. Says whether there is more to do.
+    ///
+    /// # Errors
+    /// The tree could not be read or changed.
+    pub fn background_step(&mut self, budget: usize) -> Result<bool, Failure> {
+        assert!(self.run.is_none(), "sweeping inside entry {}", self.applied);
+        assert!(!self.is_poisoned, "the trees may hold half a command");
+        if self.sweep.is_finished() {
+            return Ok(false);
+        }
+        let budget = budget.clamp(1, apply::SLICE_CHANGES_MAX);
+        if self.working.reserve(budget, 0).is_ok() {
+            self.is_poisoned = true;
+            self.sweep.step(&mut self.working.shards, budget)?;
+            system::put_sweep(&mut self.working.shards[0], &self.sweep)?;
+            self.is_poisoned = false;
+            self.changed = true;
+            self.publish();
+        }
+        Ok(!self.sweep.is_finished())
     }
 
     /// Whether the sweep of the last accepted compaction is finished (`physical` waits for it).
     #[must_use]
     pub fn compaction_is_finished(&self) -> bool {
-        landing()
+        self.sweep.is_finished()
     }
 
     /// A read half for another core.
+    ///
+    /// # Panics
+    /// If more handles are in use than there are slots: cores are fewer.
     #[must_use]
     pub fn read_handle(&self) -> ReadHandle {
-        landing()
-    }
-
-    /// Begins a checkpoint of the last published state. False if one is under way.
-    pub fn begin_checkpoint(&mut self) -> bool {
-        landing()
-    }
-
-    /// The next operation for the disk, from a checkpoint or from growth.
-    pub fn poll_disk_op(&mut self) -> Option<DiskOp> {
-        landing()
-    }
-
-    /// How an operation ended. A failure is final: the owner stops the process.
-    pub fn handle_disk_completion(&mut self, _completion: Completion) -> Result<(), Failure> {
-        landing()
-    }
-
-    /// The entry up to which the store is durable: the log before it is not needed any more.
-    #[must_use]
-    pub fn durable(&self) -> (LogIndex, Term) {
-        landing()
+        ReadHandle::new(self.publisher.pins()).expect("there are more slots than cores")
     }
 
     /// Bytes that a checkpoint begun now would have to write, about.
     #[must_use]
     pub fn dirty_bytes(&self) -> u64 {
-        landing()
+        self.working.shards.iter().map(|shard| shard.file.dirty_size_bytes()).sum()
+    }
+
+    /// Goes on with the batch, touching about `budget` keys. Appends one answer a command, in
+    /// order; a budget may end inside a command. May also stop because a file has to grow first:
+    /// then the growth is among the disk operations.
+    ///
+    /// # Errors
+    /// The tree could not be read or changed. The engine refuses to go on afterwards.
+    pub fn apply_step(
+        &mut self,
+        budget: usize,
+        answers: &mut Vec<Answer>,
+    ) -> Result<Progress, Failure> {
+        assert!(!self.is_poisoned, "the trees may hold half a command");
+        let Some(mut run) = self.run.take() else { return Ok(Progress::Done) };
+        self.is_poisoned = true;
+        let progress = run.step(&mut self.working, &mut self.sweep, budget.max(1), answers)?;
+        self.is_poisoned = false;
+        if progress == Progress::More {
+            self.run = Some(run);
+        }
+        Ok(progress)
     }
 }
 
-fn landing<R>() -> R {
-    panic!("landing: comes with the tree")
+fn view_of(
+    working: &Working,
+    readers: &Arc<[PageReader]>,
+    epoch: Epoch,
+    (applied, term): (LogIndex, Term),
+    local_reads: bool,
+) -> View {
+    View {
+        epoch,
+        revision: working.revision,
+        compacted: working.compacted,
+        applied,
+        term,
+        local_reads,
+        size_bytes: working.shards.iter().map(|shard| shard.file.size_bytes()).sum(),
+        in_use_bytes: working.shards.iter().map(|shard| shard.file.in_use_bytes()).sum(),
+        roots: working.shards.iter().map(|shard| shard.roots).collect(),
+        readers: Arc::clone(readers),
+    }
 }

@@ -11,9 +11,12 @@
 
 use std::ops::Range;
 
-use crate::answer::ReadError;
+use crate::answer::{ReadError, Rejection};
 use crate::ids::{Change, LeaseId, Revision};
+use crate::layout::ChangeKind;
+use crate::limits::{EVENTS_COUNT_MAX, EVENTS_SIZE_BYTES_MAX};
 use crate::range::Record;
+use crate::store::{self, Changes, Front, Store};
 use crate::view::View;
 
 /// What happened to a key.
@@ -125,6 +128,34 @@ impl EventBatch {
         (0..self.len()).map(|index| self.event(index))
     }
 
+    fn empty(revision: Revision) -> Self {
+        Self {
+            previous: revision,
+            last: revision,
+            gap: false,
+            events: Vec::new(),
+            arena: Vec::new(),
+        }
+    }
+
+    fn store(&mut self, record: &Record<'_>) -> Stored {
+        Stored {
+            key: self.store_bytes(record.key),
+            value: self.store_bytes(record.value),
+            create_revision: record.create_revision,
+            mod_revision: record.mod_revision,
+            version: record.version,
+            lease: record.lease,
+        }
+    }
+
+    fn store_bytes(&mut self, bytes: &[u8]) -> Range<u32> {
+        let narrow = |len: usize| u32::try_from(len).expect("the arena is bounded far below 4 GiB");
+        let start = narrow(self.arena.len());
+        self.arena.extend_from_slice(bytes);
+        start..narrow(self.arena.len())
+    }
+
     fn record(&self, stored: &Stored) -> Record<'_> {
         let bytes = |range: &Range<u32>| &self.arena[range.start as usize..range.end as usize];
         Record {
@@ -162,17 +193,125 @@ pub trait EventSink {
 /// from: one more than the view's when all was told.
 ///
 /// Stops between revisions once `budget` changes were looked at: a revision is never split. Below
-/// the compacted revision the answer is [`crate::Rejection::Compacted`]; a revision that lies ahead of the
-/// view comes back unchanged.
+/// the compacted revision the answer is [`Rejection::Compacted`]; a revision that lies ahead of
+/// the view comes back unchanged.
 pub fn events_since(
     view: &View,
     from: Revision,
     budget: usize,
     sink: &mut impl EventSink,
 ) -> Result<Revision, ReadError> {
-    unfinished((view, from, budget, sink))
+    if from < view.compacted() {
+        return Err(Rejection::Compacted.into());
+    }
+    let mut last = None;
+    let mut changes = Changes::new(view, Change::first_of(from.max(Revision(0))))?;
+    let mut looked_at = 0;
+    let mut scratch = Vec::new();
+    while let Some(front) = changes.front() {
+        let Front { shard, change, kind, key } = front;
+        if looked_at >= budget.max(1) && last.is_some_and(|last| last < change.main) {
+            return Ok(change.main);
+        }
+        looked_at += 1;
+        let event = match kind {
+            ChangeKind::Tombstone => EventKind::Delete,
+            ChangeKind::Create | ChangeKind::Update => EventKind::Put,
+        };
+        let interest = sink.interest(event, key);
+        if interest != Interest::Skip {
+            let (pages, roots) = view.shard(shard);
+            let mut record = Record { key, mod_revision: change.main, ..Record::default() };
+            if event == EventKind::Put {
+                let found = store::version_of_change(pages, roots, key, change, &mut scratch)?;
+                let Some(found) = found else {
+                    return Err(store::damaged(pages, roots.history, "a version is gone").into());
+                };
+                record = found.version.record(key, found.value(pages)?);
+            }
+            let wants_prev = interest == Interest::EventAndPrev && kind != ChangeKind::Create;
+            let prev = if wants_prev { prev_of(view, key, change)? } else { None };
+            sink.event(EventRef { kind: event, change, record, prev });
+        }
+        last = Some(change.main);
+        changes.advance(&front)?;
+    }
+    Ok(from.max(view.revision().next()))
 }
 
-fn unfinished<T, R>(_: T) -> R {
-    panic!("landing: comes with the tree")
+/// The record as it was one revision before a change; what was compacted is not told, whether the
+/// sweep has reached it or not.
+fn prev_of<'v>(
+    view: &'v View,
+    key: &'v [u8],
+    change: Change,
+) -> Result<Option<Record<'v>>, ReadError> {
+    let before = Revision(change.main.0 - 1);
+    if before < view.compacted() {
+        return Ok(None);
+    }
+    Ok(view.record_at(key, before)?)
+}
+
+/// Collects the events of a batch while it is applied.
+#[derive(Debug)]
+pub(crate) struct EventBuilder {
+    wanted: bool,
+    prev_wanted: bool,
+    batch: EventBatch,
+}
+
+impl EventBuilder {
+    pub(crate) fn new(revision: Revision) -> Self {
+        Self { wanted: false, prev_wanted: false, batch: EventBatch::empty(revision) }
+    }
+
+    /// What was collected for nobody is dropped; what was not collected is a gap.
+    pub(crate) fn set_wanted(&mut self, wanted: bool, prev_wanted: bool, revision: Revision) {
+        if wanted && !self.wanted {
+            self.batch = EventBatch::empty(revision);
+        }
+        self.wanted = wanted;
+        self.prev_wanted = prev_wanted;
+    }
+
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted
+    }
+
+    pub(crate) fn is_prev_wanted(&self) -> bool {
+        self.wanted && self.prev_wanted
+    }
+
+    /// Takes an event. Those of one batch may come shard by shard: see [`EventBuilder::take`].
+    pub(crate) fn push(&mut self, event: &EventRef<'_>) {
+        if !self.wanted || self.batch.gap {
+            return;
+        }
+        let batch = &mut self.batch;
+        let bytes = |record: &Record<'_>| record.key.len() + record.value.len();
+        let size_bytes = bytes(&event.record) + event.prev.as_ref().map_or(0, bytes);
+        if batch.events.len() >= EVENTS_COUNT_MAX
+            || batch.arena.len() + size_bytes > EVENTS_SIZE_BYTES_MAX
+        {
+            batch.gap = true;
+            batch.events = Vec::new();
+            batch.arena = Vec::new();
+            return;
+        }
+        let record = batch.store(&event.record);
+        let prev = event.prev.as_ref().map(|prev| batch.store(prev));
+        batch.events.push(Event { kind: event.kind, change: event.change, record, prev });
+    }
+
+    /// The batch up to a revision, if anything changed and somebody wants to know.
+    pub(crate) fn take(&mut self, revision: Revision) -> Option<EventBatch> {
+        if !self.wanted || self.batch.previous == revision {
+            return None;
+        }
+        let mut batch = std::mem::replace(&mut self.batch, EventBatch::empty(revision));
+        batch.last = revision;
+        batch.events.sort_by_key(|event| event.change);
+        Some(batch)
+    }
 }

@@ -1,9 +1,25 @@
 //! Hashes over the store's content, resumable.
+//!
+//! `HashKV` is etcd's to the bit: the Castagnoli checksum of what etcd's key bucket would hold, as
+//! bytes. A revision is 17 bytes (18 for a tombstone), a record is its protobuf. Both encodings are
+//! here because the hash is defined by them; nothing else in the engine speaks protobuf.
+//!
+//! Invariants:
+//! - The hash depends on the history alone: not on pages, shards or how far a sweep has come.
+//! - A scan may go on over later views: it stays at its revision, and begins again if history was
+//!   compacted meanwhile.
 
-use crate::answer::ReadError;
-use crate::ids::Revision;
-use crate::range::Progress;
+use crate::answer::{ReadError, Rejection};
+use crate::ids::{Change, Revision};
+use crate::layout::ChangeKind;
+use crate::page::Pages;
+use crate::range::{Progress, Record};
+use crate::store::{self, Changes, Front, ShardRoots, Store};
 use crate::view::View;
+use crate::walk::{Bounds, Direction, Walk};
+
+/// The name of etcd's bucket opens its hash.
+const BUCKET: &[u8] = b"key";
 
 /// A finished `HashKV`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,19 +37,54 @@ pub struct KeyValueHash {
 /// `HashKV` being computed, with etcd's definition.
 #[derive(Debug)]
 pub struct KeyValueHashScan {
+    /// What was asked for.
+    asked: Revision,
+    run: Option<Run>,
     result: Option<KeyValueHash>,
+}
+
+/// A hash over a fixed part of the history.
+#[derive(Debug)]
+struct Run {
+    revision: Revision,
+    compacted: Revision,
+    /// Whether no key lives at the revision: then etcd leaves nothing out.
+    keeps_all: bool,
+    /// The next change to hash.
+    next: Change,
+    hash: u32,
+    key_scratch: Vec<u8>,
+    record_scratch: Vec<u8>,
 }
 
 impl KeyValueHashScan {
     /// Begins a hash up to a revision; zero for the newest.
     #[must_use]
-    pub fn new(_revision: Revision) -> Self {
-        Self { result: None }
+    pub fn new(revision: Revision) -> Self {
+        Self { asked: revision, run: None, result: None }
     }
 
-    /// Goes on, touching about `budget` records. All steps need the same pinned view.
-    pub fn step(&mut self, _view: &View, _budget: usize) -> Result<Progress, ReadError> {
-        panic!("landing: comes with the tree")
+    /// Goes on, touching about `budget` records. The view must not be older than that of the step
+    /// before.
+    pub fn step(&mut self, view: &View, budget: usize) -> Result<Progress, ReadError> {
+        if self.result.is_some() {
+            return Ok(Progress::Done);
+        }
+        let mut run = match self.run.take() {
+            Some(run) if run.compacted == view.compacted => run,
+            _ => Run::begin(self.asked, view)?,
+        };
+        if run.step(view, budget)? == Progress::More {
+            self.run = Some(run);
+            return Ok(Progress::More);
+        }
+        self.result = Some(KeyValueHash {
+            hash: run.hash,
+            revision: run.revision,
+            compacted: run.compacted,
+            current: view.revision,
+        });
+        Ok(Progress::Done)
     }
 
     /// The finished hash.
@@ -43,10 +94,137 @@ impl KeyValueHashScan {
     }
 }
 
+impl Run {
+    fn begin(asked: Revision, view: &View) -> Result<Self, ReadError> {
+        if asked.0 > 0 && asked < view.compacted {
+            return Err(Rejection::Compacted.into());
+        }
+        if asked > view.revision {
+            return Err(Rejection::FutureRevision.into());
+        }
+        let revision = if asked.0 == 0 { view.revision } else { asked };
+        let all = Bounds { start: &[], end: None };
+        let keeps_all = Walk::new(view, all, revision, Direction::Ascending)?.key().is_none();
+        Ok(Self {
+            revision,
+            compacted: view.compacted,
+            keeps_all,
+            next: Change::default(),
+            hash: crc32c::crc32c(BUCKET),
+            key_scratch: Vec::new(),
+            record_scratch: Vec::new(),
+        })
+    }
+
+    fn step(&mut self, view: &View, budget: usize) -> Result<Progress, ReadError> {
+        let mut left = budget.max(1);
+        let mut changes = Changes::new(view, self.next)?;
+        while let Some(front) = changes.front() {
+            if front.change.main > self.revision {
+                break;
+            }
+            if left == 0 {
+                self.next = front.change;
+                return Ok(Progress::More);
+            }
+            left -= 1;
+            let (pages, roots) = view.shard(front.shard);
+            self.add(pages, roots, &front)?;
+            changes.advance(&front)?;
+        }
+        Ok(Progress::Done)
+    }
+
+    fn add<P: Pages>(
+        &mut self,
+        pages: &P,
+        roots: &ShardRoots,
+        front: &Front<'_>,
+    ) -> Result<(), ReadError> {
+        let Front { change, kind, key, .. } = *front;
+        let is_old = change.main <= self.compacted;
+        if kind == ChangeKind::Tombstone {
+            if !is_old {
+                let record = Record { key, ..Record::default() };
+                self.hash_entry(change, true, &record);
+            }
+            return Ok(());
+        }
+        let scratch = &mut self.key_scratch;
+        let Some(found) = store::version_of_change(pages, roots, key, change, scratch)? else {
+            // The sweep goes through the two trees one after the other, within one step, so only a
+            // version that compaction gave up can be missing.
+            return Ok(());
+        };
+        let end = found.end.map_or(Revision(i64::MAX), |end| end.main);
+        let kept_until = if self.keeps_all { self.compacted } else { self.revision };
+        if is_old && end <= kept_until {
+            return Ok(());
+        }
+        let record = found.version.record(key, found.value(pages)?);
+        self.hash_entry(change, false, &record);
+        Ok(())
+    }
+
+    fn hash_entry(&mut self, change: Change, is_tombstone: bool, record: &Record<'_>) {
+        let mut key = [0; 18];
+        let bytes = change.to_bytes();
+        key[..8].copy_from_slice(&bytes[..8]);
+        key[8] = b'_';
+        key[9..17].copy_from_slice(&bytes[8..]);
+        key[17] = b't';
+        let key = if is_tombstone { &key[..] } else { &key[..17] };
+        self.hash = crc32c::crc32c_append(self.hash, key);
+        self.record_scratch.clear();
+        protobuf_into(record, &mut self.record_scratch);
+        self.hash = crc32c::crc32c_append(self.hash, &self.record_scratch);
+    }
+}
+
+/// Appends a record as `mvccpb.KeyValue`: fields by number, zeros left out, as Go writes it.
+fn protobuf_into(record: &Record<'_>, out: &mut Vec<u8>) {
+    const VARINT: u8 = 0;
+    const BYTES: u8 = 2;
+    let bytes = |out: &mut Vec<u8>, field: u8, bytes: &[u8]| {
+        if !bytes.is_empty() {
+            out.push(field << 3 | BYTES);
+            varint_into(bytes.len() as u64, out);
+            out.extend_from_slice(bytes);
+        }
+    };
+    let number = |out: &mut Vec<u8>, field: u8, number: i64| {
+        if number != 0 {
+            out.push(field << 3 | VARINT);
+            varint_into(number.cast_unsigned(), out);
+        }
+    };
+    bytes(out, 1, record.key);
+    number(out, 2, record.create_revision.0);
+    number(out, 3, record.mod_revision.0);
+    number(out, 4, record.version);
+    bytes(out, 5, record.value);
+    number(out, 6, record.lease.0);
+}
+
+fn varint_into(mut number: u64, out: &mut Vec<u8>) {
+    loop {
+        let [low, ..] = number.to_le_bytes();
+        number >>= 7;
+        if number == 0 {
+            out.push(low & 0x7f);
+            return;
+        }
+        out.push(low | 0x80);
+    }
+}
+
 /// The hash of the whole store, for `Maintenance.Hash`: over the logical content, so that members
-/// with the same state answer the same whatever their pages look like.
+/// with the same state answer the same whatever their pages look like. It is the hash of the keys,
+/// carried on over what members published and the cluster's version; it is not etcd's number, which
+/// is one of etcd's buckets.
 #[derive(Debug)]
 pub struct StoreHashScan {
+    keys: KeyValueHashScan,
     result: Option<u32>,
 }
 
@@ -54,12 +232,29 @@ impl StoreHashScan {
     /// Begins.
     #[must_use]
     pub fn new() -> Self {
-        Self { result: None }
+        Self { keys: KeyValueHashScan::new(Revision(0)), result: None }
     }
 
-    /// Goes on, touching about `budget` records. All steps need the same pinned view.
-    pub fn step(&mut self, _view: &View, _budget: usize) -> Result<Progress, ReadError> {
-        panic!("landing: comes with the tree")
+    /// Goes on, touching about `budget` records. The view must not be older than that of the step
+    /// before.
+    pub fn step(&mut self, view: &View, budget: usize) -> Result<Progress, ReadError> {
+        if self.result.is_some() {
+            return Ok(Progress::Done);
+        }
+        if self.keys.step(view, budget)? == Progress::More {
+            return Ok(Progress::More);
+        }
+        let mut hash = self.keys.result().expect("it is done").hash;
+        for member in view.members()? {
+            hash = crc32c::crc32c_append(hash, &member.id.0.to_be_bytes());
+            for text in [&member.name].into_iter().chain(&member.client_urls) {
+                hash = crc32c::crc32c_append(hash, &(text.len() as u64).to_be_bytes());
+                hash = crc32c::crc32c_append(hash, text.as_bytes());
+            }
+        }
+        let version = view.cluster_version()?.unwrap_or_default();
+        self.result = Some(crc32c::crc32c_append(hash, version.as_bytes()));
+        Ok(Progress::Done)
     }
 
     /// The finished hash.
@@ -72,5 +267,36 @@ impl StoreHashScan {
 impl Default for StoreHashScan {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::LeaseId;
+
+    #[test]
+    fn records_are_encoded_as_go_does() {
+        let record = Record {
+            key: b"foo",
+            value: b"bar",
+            create_revision: Revision(2),
+            mod_revision: Revision(300),
+            version: 5,
+            lease: LeaseId(-1),
+        };
+        let mut out = Vec::new();
+        protobuf_into(&record, &mut out);
+        let lease = [0x30, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
+        let rest = b"\x0a\x03foo\x10\x02\x18\xac\x02\x20\x05\x2a\x03bar";
+        assert_eq!(out, [&rest[..], &lease].concat());
+        out.clear();
+        protobuf_into(&Record { key: b"k", ..Record::default() }, &mut out);
+        assert_eq!(out, b"\x0a\x01k");
+    }
+
+    #[test]
+    fn the_checksum_is_castagnolis() {
+        assert_eq!(crc32c::crc32c(b"123456789"), 0xe306_9283);
     }
 }

@@ -105,6 +105,16 @@ impl Change {
         Self { main, sub: i64::MAX }
     }
 
+    /// The greatest possible change before this one.
+    #[must_use]
+    pub fn before(self) -> Option<Self> {
+        match (self.main.0, self.sub) {
+            (0, 0) => None,
+            (main, 0) => Some(Self::last_of(Revision(main - 1))),
+            (main, sub) => Some(Self { main: Revision(main), sub: sub - 1 }),
+        }
+    }
+
     /// Big endian, so that byte order is the order of changes; neither part is ever negative.
     #[must_use]
     pub fn to_bytes(self) -> [u8; Self::SIZE_BYTES] {

@@ -7,16 +7,24 @@
 
 pub mod answer;
 pub mod command;
+mod compaction;
+mod delete;
 pub mod engine;
 pub mod events;
 pub mod hash;
 pub mod ids;
+mod layout;
 pub mod limits;
 pub mod page;
 pub mod range;
+mod shard;
+mod store;
+mod system;
 pub mod tree;
 pub mod txn;
 pub mod view;
+mod walk;
+mod working;
 
 pub use answer::{
     Answer, OperationOutcome, Outcome, OwnedRecord, ReadError, Rejection, TxnOutcome,
@@ -30,4 +38,4 @@ pub use range::{
     Progress, RangeQuery, RangeScan, RangeSummary, Record, RecordSink, SortOrder, SortTarget,
 };
 pub use txn::TxnScan;
-pub use view::{MemberAttributes, PinnedView, ReadHandle, View};
+pub use view::{HeldView, MemberAttributes, PinnedView, ReadHandle, View};

@@ -1,8 +1,8 @@
 //! The bounds of the replicated state, and how each number was found.
 
-/// More shards than a machine has cores to own them buy nothing; the number also bounds the merge
-/// of a range over all shards.
-pub const SHARDS_MAX: u16 = 64;
+/// A quarter of the cores of a 64-core machine; the checkpoint's meta block has to name the trees of
+/// all shards in 4 KiB.
+pub const SHARDS_MAX: u16 = 16;
 
 /// A frame longer than this cannot come from a request: requests are bounded far below it. It
 /// keeps every offset inside a frame within 32 bits with room to spare.
@@ -24,6 +24,10 @@ pub const STEPS_BEFORE_SEEK_MAX: usize = 8;
 
 /// The compactions whose hashes are remembered; etcd's number, visible through `HashKV`.
 pub const COMPACTION_HASHES_MAX: usize = 10;
+
+/// Views that can be held at a time: a few by each front-end core. The writer looks at every slot
+/// when it publishes.
+pub const READ_SLOTS_MAX: usize = 256;
 
 /// Two shards must be possible, and a shard id must fit the type.
 const _: () = assert!(SHARDS_MAX >= 2);

@@ -2,12 +2,31 @@
 //!
 //! A scan is resumable: it keeps its own position and may be continued on a later view, at the
 //! revision it began with. It never holds a page.
+//!
+//! Costs: a page of a list at the newest revision is one descent and its records, the count comes
+//! from the tree's subtree counts. An older revision also costs the changes made since. Filters
+//! may have to look at the whole range; sorting by anything but the key always does, and holds no
+//! more than about twice the limit.
+//!
+//! Invariants:
+//! - `count` is the number of keys of the range at the revision, whatever else was asked.
+//! - Records that sort equal come in the order of their keys.
+
+mod sort;
+
+use std::ops::Bound;
 
 use rkyv::{Archive, Serialize};
 
-use crate::answer::{OwnedRecord, ReadError};
-use crate::ids::{LeaseId, Revision};
+use crate::answer::{OwnedRecord, ReadError, Rejection};
+use crate::ids::{Change, LeaseId, Revision};
+use crate::layout::ChangeKind;
+use crate::page::{PageFault, Pages};
+use crate::store::{self, Store};
+use crate::tree::{self, Cursor};
 use crate::view::View;
+use crate::walk::{Bounds, Direction, Walk};
+use sort::SortedRecords;
 
 /// The order of a range's records.
 #[derive(Archive, Serialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -160,14 +179,114 @@ pub struct RangeSummary {
 /// A range being answered.
 #[derive(Debug)]
 pub struct RangeScan {
+    key: Vec<u8>,
+    end: RangeEnd,
+    options: Options,
+    /// What is read at; known once the first step has seen a view.
+    revision: Revision,
+    state: State,
+    /// The key to go on with: the next one that was not yet looked at.
+    position: Option<Vec<u8>>,
+    /// Keys of the range that were looked at.
+    visited: i64,
+    /// Records that passed the filters.
+    matched: i64,
+    emitted: i64,
+    count: Option<i64>,
+    /// The revision from which the count is reckoned back.
+    counted_at: Revision,
+    sorted: SortedRecords,
     summary: RangeSummary,
+}
+
+#[derive(Debug)]
+enum RangeEnd {
+    Single,
+    Open,
+    Before(Vec<u8>),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Options {
+    revision: Revision,
+    limit: Option<i64>,
+    order: SortOrder,
+    target: SortTarget,
+    keys_only: bool,
+    count_only: bool,
+    mod_revisions: Filter,
+    create_revisions: Filter,
+}
+
+/// Inclusive bounds; zero means none, as on the wire.
+#[derive(Clone, Copy, Debug)]
+struct Filter {
+    min: i64,
+    max: i64,
+}
+
+impl Filter {
+    fn is_set(self) -> bool {
+        self.min != 0 || self.max != 0
+    }
+
+    fn admits(self, revision: Revision) -> bool {
+        (self.min == 0 || revision.0 >= self.min) && (self.max == 0 || revision.0 <= self.max)
+    }
+}
+
+#[derive(Debug)]
+enum State {
+    Start,
+    /// Counting an older revision from the newest: see [`RangeScan::count_back`].
+    CountBack {
+        shard: usize,
+        from: Change,
+    },
+    Walk,
+    Emit {
+        next: usize,
+    },
+    Done,
 }
 
 impl RangeScan {
     /// Begins a scan. Nothing is read yet.
     #[must_use]
     pub fn new(query: &RangeQuery<'_>) -> Self {
-        unfinished(query)
+        let end = match query.range_end {
+            [] => RangeEnd::Single,
+            [0] => RangeEnd::Open,
+            end => RangeEnd::Before(end.to_vec()),
+        };
+        let options = Options {
+            revision: Revision(query.revision),
+            limit: (query.limit > 0).then_some(query.limit),
+            order: query.sort_order,
+            target: query.sort_target,
+            keys_only: query.keys_only,
+            count_only: query.count_only,
+            mod_revisions: Filter { min: query.min_mod_revision, max: query.max_mod_revision },
+            create_revisions: Filter {
+                min: query.min_create_revision,
+                max: query.max_create_revision,
+            },
+        };
+        Self {
+            key: query.key.to_vec(),
+            end,
+            options,
+            revision: Revision(0),
+            state: State::Start,
+            position: None,
+            visited: 0,
+            matched: 0,
+            emitted: 0,
+            count: None,
+            counted_at: Revision(0),
+            sorted: SortedRecords::default(),
+            summary: RangeSummary::default(),
+        }
     }
 
     /// Goes on with the scan, touching about `budget` keys. The view must not be older than that
@@ -178,7 +297,8 @@ impl RangeScan {
         budget: usize,
         sink: &mut impl RecordSink,
     ) -> Result<Progress, ReadError> {
-        unfinished((view, budget, sink))
+        let mut budget = budget;
+        self.step_on(view, &mut budget, sink)
     }
 
     /// What the finished scan found.
@@ -186,8 +306,298 @@ impl RangeScan {
     pub fn summary(&self) -> RangeSummary {
         self.summary
     }
+
+    pub(crate) fn step_on<S: Store>(
+        &mut self,
+        store: &S,
+        budget: &mut usize,
+        sink: &mut impl RecordSink,
+    ) -> Result<Progress, ReadError> {
+        loop {
+            let progress = match self.state {
+                State::Start => {
+                    self.begin(store, budget, sink)?;
+                    Progress::Done
+                }
+                State::Done => return Ok(Progress::Done),
+                _ if self.revision < store.compacted() => return Err(Rejection::Compacted.into()),
+                State::CountBack { shard, from } => self.count_back(store, shard, from, budget)?,
+                State::Walk => self.walk(store, budget, sink)?,
+                State::Emit { next } => self.emit_sorted(next, budget, sink),
+            };
+            if progress == Progress::More {
+                return Ok(Progress::More);
+            }
+        }
+    }
+
+    fn begin<S: Store>(
+        &mut self,
+        store: &S,
+        budget: &mut usize,
+        sink: &mut impl RecordSink,
+    ) -> Result<(), ReadError> {
+        let asked = self.options.revision;
+        if asked > store.revision() {
+            return Err(Rejection::FutureRevision.into());
+        }
+        self.revision = if asked.0 <= 0 { store.revision() } else { asked };
+        if self.revision < store.compacted() {
+            return Err(Rejection::Compacted.into());
+        }
+        self.summary.revision = store.revision();
+        if matches!(self.end, RangeEnd::Single) {
+            self.answer_single(store, sink)?;
+            *budget = budget.saturating_sub(1);
+            return Ok(());
+        }
+        let newest_count = self.count_newest(store)?;
+        let is_newest = self.revision == store.tree_revision();
+        let is_partial = self.options.limit.is_some() || self.options.count_only;
+        self.state = State::Walk;
+        if is_newest {
+            self.count = Some(newest_count);
+            if self.options.count_only {
+                self.finish();
+            }
+        } else if is_partial && changes_after(store, self.revision)? <= newest_count {
+            self.count = Some(newest_count);
+            self.counted_at = store.tree_revision();
+            self.state = State::CountBack { shard: 0, from: Change::last_of(self.revision) };
+        }
+        Ok(())
+    }
+
+    fn answer_single<S: Store>(
+        &mut self,
+        store: &S,
+        sink: &mut impl RecordSink,
+    ) -> Result<(), ReadError> {
+        let found = store.record_at(&self.key, self.revision)?;
+        self.count = Some(i64::from(found.is_some()));
+        if let Some(record) = found
+            && !self.options.count_only
+            && self.options.admit(&record)
+        {
+            sink.record(self.options.shown(record));
+        }
+        self.finish();
+        Ok(())
+    }
+
+    fn count_newest<S: Store>(&self, store: &S) -> Result<i64, ReadError> {
+        let bounds = self.bounds();
+        let mut count = 0;
+        for shard in 0..store.shard_count() {
+            let (pages, roots) = store.shard(shard);
+            let upper = bounds.end.map_or(Bound::Unbounded, Bound::Excluded);
+            count += tree::count(pages, roots.current, Bound::Included(bounds.start), upper)?;
+        }
+        Ok(i64::try_from(count).expect("a store holds fewer than 2^63 keys"))
+    }
+
+    /// The count at an older revision, from the newest one and the changes since: each creation
+    /// since then is a key less, each deletion a key more. Beats counting the keys when fewer
+    /// things happened since than there are keys, as in a paged list.
+    fn count_back<S: Store>(
+        &mut self,
+        store: &S,
+        shard: usize,
+        from: Change,
+        budget: &mut usize,
+    ) -> Result<Progress, ReadError> {
+        let mut count = self.count.expect("counting back begins with the newest count");
+        let until = self.counted_at;
+        let mut from = from;
+        for shard in shard..store.shard_count() {
+            let (pages, roots) = store.shard(shard);
+            let mut cursor = Cursor::new(pages, roots.revisions);
+            cursor.seek(&from.to_bytes())?;
+            while let Some((key, entry)) = cursor.next()? {
+                let (change, kind) = store::decode_change(pages, roots, key, entry.head)?;
+                if change.main > until {
+                    break;
+                }
+                if *budget == 0 {
+                    self.count = Some(count);
+                    self.state = State::CountBack { shard, from: change };
+                    return Ok(Progress::More);
+                }
+                *budget -= 1;
+                if self.bounds().hold(entry.body(pages)?) {
+                    count += match kind {
+                        ChangeKind::Create => -1,
+                        ChangeKind::Update => 0,
+                        ChangeKind::Tombstone => 1,
+                    };
+                }
+            }
+            from = Change::last_of(self.revision);
+        }
+        self.count = Some(count);
+        self.state = State::Walk;
+        if self.options.count_only {
+            self.finish();
+        }
+        Ok(Progress::Done)
+    }
+
+    fn walk<S: Store>(
+        &mut self,
+        store: &S,
+        budget: &mut usize,
+        sink: &mut impl RecordSink,
+    ) -> Result<Progress, ReadError> {
+        let direction = self.options.direction();
+        let position = self.position.take();
+        let bounds = match (&position, direction) {
+            (None, _) => self.bounds(),
+            (Some(key), Direction::Ascending) => Bounds { start: key, ..self.bounds() },
+            (Some(behind), Direction::Descending) => Bounds { end: Some(behind), ..self.bounds() },
+        };
+        let (start, end) = (bounds.start.to_vec(), bounds.end.map(<[u8]>::to_vec));
+        let bounds = Bounds { start: &start, end: end.as_deref() };
+        let mut walk = Walk::new(store, bounds, self.revision, direction)?;
+        while let Some(key) = walk.key() {
+            if *budget == 0 {
+                let mut position = key.to_vec();
+                if direction == Direction::Descending {
+                    // An end excludes itself: the smallest key behind the next one is its end.
+                    position.push(0);
+                }
+                self.position = Some(position);
+                return Ok(Progress::More);
+            }
+            *budget -= 1;
+            if self.offer(&walk, sink)? == Progress::Done {
+                break;
+            }
+            walk.advance()?;
+        }
+        if self.options.is_sorted() {
+            self.sorted.sort(&self.options);
+            self.state = State::Emit { next: 0 };
+        } else {
+            self.finish();
+        }
+        Ok(Progress::Done)
+    }
+
+    /// Takes the key a walk stands at; done when no further one can change the answer.
+    fn offer<P: Pages>(
+        &mut self,
+        walk: &Walk<'_, P>,
+        sink: &mut impl RecordSink,
+    ) -> Result<Progress, ReadError> {
+        self.visited += 1;
+        if self.options.count_only {
+            return Ok(Progress::More);
+        }
+        let is_full = |emitted: i64| self.options.limit.is_some_and(|limit| emitted >= limit);
+        let needs_value = self.options.needs_value() && !is_full(self.emitted);
+        let record = if needs_value { walk.record()? } else { walk.record_without_value()? };
+        let record = record.expect("the walk stands at a key");
+        if !self.options.admit(&record) {
+            return Ok(Progress::More);
+        }
+        self.matched += 1;
+        if self.options.is_sorted() {
+            self.sorted.push(record, &self.options);
+            return Ok(Progress::More);
+        }
+        if !is_full(self.emitted) {
+            sink.record(self.options.shown(record));
+            self.emitted += 1;
+        }
+        // Without filters the count alone tells whether something was cut off.
+        let is_decided = !self.options.is_filtered() || self.matched > self.emitted;
+        if self.count.is_some() && is_full(self.emitted) && is_decided {
+            return Ok(Progress::Done);
+        }
+        Ok(Progress::More)
+    }
+
+    fn emit_sorted(
+        &mut self,
+        next: usize,
+        budget: &mut usize,
+        sink: &mut impl RecordSink,
+    ) -> Progress {
+        for index in next..self.sorted.len() {
+            if *budget == 0 {
+                self.state = State::Emit { next: index };
+                return Progress::More;
+            }
+            *budget -= 1;
+            sink.record(self.options.shown(self.sorted.record(index)));
+            self.emitted += 1;
+        }
+        self.finish();
+        Progress::Done
+    }
+
+    fn finish(&mut self) {
+        let count = self.count.unwrap_or(self.visited);
+        self.summary.count = count;
+        let matched = if self.options.is_filtered() { self.matched } else { count };
+        let cut = self.options.limit.is_some_and(|limit| matched > limit);
+        self.summary.more = cut && !self.options.count_only;
+        self.state = State::Done;
+    }
+
+    fn bounds(&self) -> Bounds<'_> {
+        let end = match &self.end {
+            RangeEnd::Before(end) => Some(&end[..]),
+            RangeEnd::Open => None,
+            RangeEnd::Single => unreachable!("a single key is looked up, not walked"),
+        };
+        Bounds { start: &self.key, end }
+    }
 }
 
-fn unfinished<T, R>(_: T) -> R {
-    panic!("landing: the scan comes with the tree")
+impl Options {
+    fn direction(&self) -> Direction {
+        match (self.target, self.order) {
+            (SortTarget::Key, SortOrder::Descend) => Direction::Descending,
+            _ => Direction::Ascending,
+        }
+    }
+
+    /// Whether the records have to be collected first: the order of keys is there already.
+    fn is_sorted(&self) -> bool {
+        self.target != SortTarget::Key
+    }
+
+    fn needs_value(&self) -> bool {
+        !self.keys_only || self.target == SortTarget::Value
+    }
+
+    fn is_filtered(&self) -> bool {
+        self.mod_revisions.is_set() || self.create_revisions.is_set()
+    }
+
+    fn admit(&self, record: &Record<'_>) -> bool {
+        self.mod_revisions.admits(record.mod_revision)
+            && self.create_revisions.admits(record.create_revision)
+    }
+
+    /// etcd answers `keys_only` from its index, which knows no leases, unless it has to sort by
+    /// value and so reads the records.
+    fn shown<'a>(&self, record: Record<'a>) -> Record<'a> {
+        match (self.keys_only, self.target) {
+            (false, _) => record,
+            (true, SortTarget::Value) => Record { value: &[], ..record },
+            (true, _) => Record { value: &[], lease: LeaseId(0), ..record },
+        }
+    }
+}
+
+fn changes_after<S: Store>(store: &S, revision: Revision) -> Result<i64, PageFault> {
+    let from = Change::last_of(revision).to_bytes();
+    let mut count = 0;
+    for shard in 0..store.shard_count() {
+        let (pages, roots) = store.shard(shard);
+        count += tree::count(pages, roots.revisions, Bound::Included(&from), Bound::Unbounded)?;
+    }
+    Ok(i64::try_from(count).expect("a store holds fewer than 2^63 changes"))
 }

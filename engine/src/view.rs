@@ -1,11 +1,21 @@
-//! A view: one published state of the store, read by any core under a pin.
+//! A view: one published state of the store, and how cores hold one.
+//!
+//! Invariants:
+//! - A view never changes. What its roots reach stays in place while a pin holds it.
+//! - A pin never waits and never blocks the writer; who holds one for long costs disk space only.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
 
 use crate::answer::ReadError;
 use crate::ids::{LogIndex, MemberId, Revision, Term};
-use crate::page::ids::Epoch;
+use crate::page::pin::{PinSlot, Pinned, PinnedSlot, Pins};
+use crate::page::{Epoch, PageReader};
+use crate::store::{ShardRoots, Store};
+use crate::system;
 
 /// One published state of the store. Immutable; a front-end core holds it only under a pin.
-#[derive(Debug)]
 pub struct View {
     /// The number of this state; all shards share the counter.
     pub epoch: Epoch,
@@ -24,6 +34,60 @@ pub struct View {
     pub size_bytes: u64,
     /// What of it holds data.
     pub in_use_bytes: u64,
+    pub(crate) roots: Vec<ShardRoots>,
+    pub(crate) readers: Arc<[PageReader]>,
+}
+
+impl View {
+    /// The attributes of all members that published some, by id.
+    pub fn members(&self) -> Result<Vec<MemberAttributes>, ReadError> {
+        let (pages, roots) = self.shard(0);
+        system::members(pages, roots)
+    }
+
+    /// The cluster's version, if one was set.
+    pub fn cluster_version(&self) -> Result<Option<String>, ReadError> {
+        let (pages, roots) = self.shard(0);
+        system::cluster_version(pages, roots)
+    }
+
+    /// Keys in the store.
+    #[must_use]
+    pub fn key_count(&self) -> u64 {
+        self.roots.iter().map(|roots| roots.current.count).sum()
+    }
+}
+
+impl Store for View {
+    type Pages = PageReader;
+
+    fn shard_count(&self) -> usize {
+        self.roots.len()
+    }
+
+    fn shard(&self, shard: usize) -> (&PageReader, &ShardRoots) {
+        (&self.readers[shard], &self.roots[shard])
+    }
+
+    fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    fn compacted(&self) -> Revision {
+        self.compacted
+    }
+}
+
+impl fmt::Debug for View {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("View")
+            .field("epoch", &self.epoch)
+            .field("revision", &self.revision)
+            .field("compacted", &self.compacted)
+            .field("applied", &self.applied)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a member published about itself.
@@ -37,39 +101,64 @@ pub struct MemberAttributes {
     pub client_urls: Vec<String>,
 }
 
-impl View {
-    /// The attributes of all members that published some, by id.
-    pub fn members(&self) -> Result<Vec<MemberAttributes>, ReadError> {
-        panic!("landing: comes with the tree")
+/// The read half of the engine, one for each core that reads.
+pub struct ReadHandle {
+    pins: Pins<View>,
+    slot: PinSlot<View>,
+}
+
+impl ReadHandle {
+    pub(crate) fn new(pins: Pins<View>) -> Option<Self> {
+        let slot = pins.slot()?;
+        Some(Self { pins, slot })
     }
 
-    /// The cluster's version, if one was set.
-    pub fn cluster_version(&self) -> Result<Option<String>, ReadError> {
-        panic!("landing: comes with the tree")
+    /// Pins the newest published view until the guard is dropped. Never waits.
+    pub fn pin(&mut self) -> PinnedView<'_> {
+        PinnedView { pinned: self.slot.pin() }
+    }
+
+    /// Holds the newest published view for a job of several steps; `None` when too many are held.
+    #[must_use]
+    pub fn hold(&self) -> Option<HeldView> {
+        Some(HeldView { pinned: self.pins.slot()?.into_pinned() })
+    }
+
+    /// A handle for another core; `None` when too many are in use.
+    #[must_use]
+    pub fn try_clone(&self) -> Option<Self> {
+        Self::new(self.pins.clone())
+    }
+}
+
+impl fmt::Debug for ReadHandle {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("ReadHandle").finish_non_exhaustive()
+    }
+}
+
+/// A view that stays valid while this guard lives; it borrows the handle.
+pub struct PinnedView<'a> {
+    pinned: Pinned<'a, View>,
+}
+
+impl Deref for PinnedView<'_> {
+    type Target = View;
+
+    fn deref(&self) -> &View {
+        &self.pinned
     }
 }
 
 /// A view that stays valid while this value lives.
-#[derive(Debug)]
-pub struct PinnedView<'a> {
-    view: &'a View,
+pub struct HeldView {
+    pinned: PinnedSlot<View>,
 }
 
-impl std::ops::Deref for PinnedView<'_> {
+impl Deref for HeldView {
     type Target = View;
 
     fn deref(&self) -> &View {
-        self.view
-    }
-}
-
-/// The read half of the engine, one for each core that reads.
-#[derive(Clone, Debug)]
-pub struct ReadHandle {}
-
-impl ReadHandle {
-    /// Pins the newest published view. Never waits.
-    pub fn pin(&mut self) -> PinnedView<'_> {
-        panic!("landing: comes with the tree")
+        &self.pinned
     }
 }

@@ -13,6 +13,8 @@ use rkyv::with::InlineAsBox;
 use rkyv::{Archive, Portable, Serialize};
 
 use super::{DeleteRangeRef, EncodeError, PutRef};
+use crate::ids::MemberId;
+use crate::view::MemberAttributes;
 
 /// The encoder of bodies: appends to the frames, scratch memory from the writer's arena.
 pub(crate) type Encoder<'w, 'a> = Serializer<&'w mut Vec<u8>, ArenaHandle<'a>, ()>;
@@ -123,6 +125,16 @@ pub(crate) struct MemberPublishBody<'a> {
     pub(crate) name: &'a str,
     #[rkyv(with = InlineAsBox)]
     pub(crate) client_urls: &'a [String],
+}
+
+impl ArchivedMemberPublishBody<'_> {
+    pub(crate) fn to_attributes(&self) -> MemberAttributes {
+        MemberAttributes {
+            id: MemberId(self.id.to_native()),
+            name: self.name.as_ref().to_owned(),
+            client_urls: self.client_urls.iter().map(|url| url.as_str().to_owned()).collect(),
+        }
+    }
 }
 
 #[derive(Archive, Serialize)]

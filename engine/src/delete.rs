@@ -1,0 +1,104 @@
+//! Range deletes, resumable: keys are collected in chunks and deleted one by one, in order.
+//!
+//! Invariant: what lies before `position` is deleted, what lies behind is untouched.
+
+use crate::answer::OwnedRecord;
+use crate::command::DeleteRangeRef;
+use crate::limits::DELETE_CHUNK_KEYS_MAX;
+use crate::page::PageFault;
+use crate::range::Progress;
+use crate::store::Store;
+use crate::walk::{Bounds, Direction, Walk};
+use crate::working::Working;
+
+/// A delete on its way.
+#[derive(Debug)]
+pub(crate) struct DeleteRun {
+    /// Where to go on.
+    position: Vec<u8>,
+    pub(crate) deleted: i64,
+    pub(crate) prevs: Vec<OwnedRecord>,
+    /// The keys of a chunk, one after the other.
+    keys: Vec<u8>,
+    key_ends: Vec<usize>,
+}
+
+impl DeleteRun {
+    pub(crate) fn new(delete: &DeleteRangeRef<'_>) -> Self {
+        Self {
+            position: delete.key.to_vec(),
+            deleted: 0,
+            prevs: Vec::new(),
+            keys: Vec::new(),
+            key_ends: Vec::new(),
+        }
+    }
+
+    /// Goes on with the delete; `delete` is the command the run was made for.
+    pub(crate) fn step(
+        &mut self,
+        delete: &DeleteRangeRef<'_>,
+        working: &mut Working,
+        budget: &mut usize,
+    ) -> Result<Progress, PageFault> {
+        let Some(bounds) = Bounds::of(delete.key, delete.range_end) else {
+            *budget = budget.saturating_sub(1);
+            self.delete(delete.key, delete.prev_kv, working)?;
+            return Ok(Progress::Done);
+        };
+        while *budget > 0 {
+            let is_last = self.collect(bounds.end, working, *budget)?;
+            *budget = budget.saturating_sub(self.key_ends.len().max(1));
+            let keys = std::mem::take(&mut self.keys);
+            let key_ends = std::mem::take(&mut self.key_ends);
+            let mut start = 0;
+            for &end in &key_ends {
+                self.delete(&keys[start..end], delete.prev_kv, working)?;
+                start = end;
+            }
+            (self.keys, self.key_ends) = (keys, key_ends);
+            if is_last {
+                return Ok(Progress::Done);
+            }
+        }
+        Ok(Progress::More)
+    }
+
+    /// Fills the chunk; says whether the range ends with it.
+    fn collect(
+        &mut self,
+        end: Option<&[u8]>,
+        working: &Working,
+        budget: usize,
+    ) -> Result<bool, PageFault> {
+        self.keys.clear();
+        self.key_ends.clear();
+        let bounds = Bounds { start: &self.position, end };
+        let mut walk = Walk::new(working, bounds, working.revision(), Direction::Ascending)?;
+        while let Some(key) = walk.key() {
+            if self.key_ends.len() >= DELETE_CHUNK_KEYS_MAX.min(budget) {
+                let next = key.to_vec();
+                drop(walk);
+                self.position = next;
+                return Ok(false);
+            }
+            self.keys.extend_from_slice(key);
+            self.key_ends.push(self.keys.len());
+            walk.advance()?;
+        }
+        Ok(true)
+    }
+
+    fn delete(
+        &mut self,
+        key: &[u8],
+        prev_kv: bool,
+        working: &mut Working,
+    ) -> Result<(), PageFault> {
+        if let Some(prev) = working.delete(key, prev_kv)? {
+            self.deleted += 1;
+            self.prevs.extend(prev);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,281 @@
+//! One batch being applied.
+//!
+//! Invariants:
+//! - Commands are answered in their order, each exactly once.
+//! - Before each slice of work the pages it may need are free: apply never meets a full disk in the
+//!   middle of a change.
+//! - A rejected command has changed nothing.
+
+use crate::answer::{Answer, Outcome, ReadError, Rejection};
+use crate::command::{Batch, Command, CommandKind, DeleteRangeRef, MemberPublishRef, PutRef};
+use crate::compaction::Sweep;
+use crate::delete::DeleteRun;
+use crate::engine::Failure;
+use crate::ids::{MemberId, Revision};
+use crate::page::PageFault;
+use crate::range::Progress;
+use crate::system;
+use crate::txn::{TxnRun, TxnStep};
+use crate::working::Working;
+
+use super::segment::Segment;
+
+/// Changes between two looks at the free pages: few enough that their worst case is little memory.
+pub(super) const SLICE_CHANGES_MAX: usize = 256;
+
+/// The bytes of commands in a slice; one longer command stands alone.
+const SLICE_SIZE_BYTES_MAX: usize = 64 << 10;
+
+/// The most single changes that commands of this size can ask for: no frame of a change is shorter.
+pub(super) fn changes_at_most(size_bytes: usize) -> usize {
+    const FRAME_SIZE_BYTES_MIN: usize = 24;
+    size_bytes / FRAME_SIZE_BYTES_MIN + 1
+}
+
+/// A batch on its way.
+pub(super) struct BatchRun {
+    batch: Batch,
+    /// The next command.
+    next: usize,
+    /// The command before that, if it is not finished.
+    command: Option<CommandRun>,
+    segment: Segment,
+}
+
+enum CommandRun {
+    Delete(DeleteRun),
+    Txn(TxnRun),
+}
+
+impl BatchRun {
+    pub(super) fn new(batch: Batch) -> Self {
+        Self { batch, next: 0, command: None, segment: Segment::default() }
+    }
+
+    pub(super) fn step(
+        &mut self,
+        working: &mut Working,
+        sweep: &mut Sweep,
+        budget: usize,
+        answers: &mut Vec<Answer>,
+    ) -> Result<Progress, Failure> {
+        let batch = self.batch.clone();
+        let mut budget = budget;
+        while budget > 0 {
+            if self.command.is_none() && self.next == batch.len() {
+                return Ok(Progress::Done);
+            }
+            if let Some(run) = self.command.take() {
+                if working.reserve(SLICE_CHANGES_MAX, SLICE_SIZE_BYTES_MAX).is_err() {
+                    self.command = Some(run);
+                    return Ok(Progress::More);
+                }
+                let index = self.next - 1;
+                self.command = go_on(run, batch.command(index), working, &mut budget, answers)?;
+                continue;
+            }
+            let end = self.slice_end(&batch, budget);
+            let size_bytes = batch.size_bytes(self.next..end);
+            if working.reserve(changes_at_most(size_bytes).min(size_bytes), size_bytes).is_err() {
+                return Ok(Progress::More);
+            }
+            let before = self.next;
+            if working.shards.len() == 1 {
+                self.apply_in_order(&batch, end, working, sweep, answers)?;
+            } else {
+                self.apply_by_segment(&batch, end, working, sweep, answers)?;
+            }
+            budget = budget.saturating_sub(self.next - before);
+        }
+        let is_done = self.command.is_none() && self.next == batch.len();
+        Ok(if is_done { Progress::Done } else { Progress::More })
+    }
+
+    /// Where the next slice of commands ends.
+    fn slice_end(&self, batch: &Batch, budget: usize) -> usize {
+        let mut end = self.next + 1;
+        let mut size_bytes = batch.size_bytes(self.next..end);
+        let longest = batch.len().min(self.next + budget.min(SLICE_CHANGES_MAX));
+        while end < longest {
+            size_bytes += batch.size_bytes(end..end + 1);
+            if size_bytes > SLICE_SIZE_BYTES_MAX {
+                break;
+            }
+            end += 1;
+        }
+        end
+    }
+
+    /// One shard: evaluate, number and write are one step for each command.
+    fn apply_in_order(
+        &mut self,
+        batch: &Batch,
+        end: usize,
+        working: &mut Working,
+        sweep: &mut Sweep,
+        answers: &mut Vec<Answer>,
+    ) -> Result<(), Failure> {
+        while self.next < end && self.command.is_none() {
+            let command = batch.command(self.next);
+            self.next += 1;
+            self.command = begin(command, working, sweep, answers)?;
+        }
+        Ok(())
+    }
+
+    /// Several shards: runs of commands on single keys are evaluated, numbered and written shard by
+    /// shard; every other command stands alone.
+    fn apply_by_segment(
+        &mut self,
+        batch: &Batch,
+        end: usize,
+        working: &mut Working,
+        sweep: &mut Sweep,
+        answers: &mut Vec<Answer>,
+    ) -> Result<(), Failure> {
+        while self.next < end && self.command.is_none() {
+            let evaluated = self.segment.evaluate(batch, self.next..end, working)?;
+            if evaluated > 0 {
+                self.segment.number(working);
+                self.segment.write(batch, working, answers)?;
+                self.next += evaluated;
+                continue;
+            }
+            let command = batch.command(self.next);
+            self.next += 1;
+            self.command = begin(command, working, sweep, answers)?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a put is refused. A lease that does not exist wins over a key that does not: etcd's order
+/// for a put on its own.
+pub(super) fn refusal_of(
+    put: &PutRef<'_>,
+    working: &Working,
+) -> Result<Option<Rejection>, PageFault> {
+    if !Working::lease_is_known(put.lease) {
+        return Ok(Some(Rejection::LeaseNotFound));
+    }
+    if put.ignore_value || put.ignore_lease {
+        let shard = working.shard_of(put.key);
+        if !working.shards[shard].contains(put.key)? {
+            return Ok(Some(Rejection::KeyNotFound));
+        }
+    }
+    Ok(None)
+}
+
+/// Does a command, or begins it if it may be long.
+fn begin(
+    command: Command<'_>,
+    working: &mut Working,
+    sweep: &mut Sweep,
+    answers: &mut Vec<Answer>,
+) -> Result<Option<CommandRun>, Failure> {
+    let outcome = match command {
+        Command::Put(put) => {
+            let put = put.as_ref();
+            match refusal_of(&put, working)? {
+                Some(rejection) => Outcome::Rejected(rejection),
+                None => Outcome::Put { prev: working.put(&put)? },
+            }
+        }
+        Command::DeleteRange(delete) => {
+            let delete = delete.as_ref();
+            if !delete.range_end.is_empty() {
+                return Ok(Some(CommandRun::Delete(DeleteRun::new(&delete))));
+            }
+            outcome_of_delete(working.delete(delete.key, delete.prev_kv)?)
+        }
+        Command::Txn(table) => return Ok(Some(CommandRun::Txn(TxnRun::new(table)))),
+        Command::Compact(compact) => {
+            let revision = Revision(compact.revision.to_native());
+            match sweep.accept(revision, working.revision) {
+                Ok(()) => {
+                    working.compacted = revision;
+                    system::put_sweep(&mut working.shards[0], sweep)?;
+                    Outcome::Compacted
+                }
+                Err(rejection) => Outcome::Rejected(rejection),
+            }
+        }
+        Command::MemberPublish(member) => {
+            let attributes = member.to_attributes();
+            let member = MemberPublishRef {
+                id: MemberId(member.id.to_native()),
+                name: &attributes.name,
+                client_urls: &attributes.client_urls,
+            };
+            system::put_member(&mut working.shards[0], &member)?;
+            Outcome::System
+        }
+        Command::ClusterVersionSet(version) => {
+            system::put_cluster_version(&mut working.shards[0], &version.version)?;
+            Outcome::System
+        }
+    };
+    answer(outcome, working, answers);
+    Ok(None)
+}
+
+fn go_on(
+    run: CommandRun,
+    command: Command<'_>,
+    working: &mut Working,
+    budget: &mut usize,
+    answers: &mut Vec<Answer>,
+) -> Result<Option<CommandRun>, Failure> {
+    let slice = (*budget).min(SLICE_CHANGES_MAX);
+    let mut left = slice;
+    let outcome = match (run, command) {
+        (CommandRun::Delete(mut run), Command::DeleteRange(delete)) => {
+            let delete: DeleteRangeRef<'_> = delete.as_ref();
+            if run.step(&delete, working, &mut left)? == Progress::More {
+                *budget -= slice - left;
+                return Ok(Some(CommandRun::Delete(run)));
+            }
+            Outcome::DeleteRange { deleted: run.deleted, prevs: run.prevs }
+        }
+        (CommandRun::Txn(mut run), Command::Txn(table)) => {
+            match run.step(table, working, &mut left) {
+                Ok(TxnStep::More) => {
+                    *budget -= slice - left;
+                    return Ok(Some(CommandRun::Txn(run)));
+                }
+                Ok(TxnStep::Done(outcome)) => Outcome::Txn(outcome),
+                Err(ReadError::Rejection(rejection)) => Outcome::Rejected(rejection),
+                Err(ReadError::Fault(fault)) => return Err(fault.into()),
+            }
+        }
+        _ => unreachable!("a run goes on with the command it was begun for"),
+    };
+    *budget -= slice - left;
+    answer(outcome, working, answers);
+    Ok(None)
+}
+
+pub(super) fn outcome_of_delete(deleted: Option<Option<crate::OwnedRecord>>) -> Outcome {
+    match deleted {
+        Some(prev) => Outcome::DeleteRange { deleted: 1, prevs: prev.into_iter().collect() },
+        None => Outcome::DeleteRange { deleted: 0, prevs: Vec::new() },
+    }
+}
+
+fn answer(outcome: Outcome, working: &mut Working, answers: &mut Vec<Answer>) {
+    let revision = working.finish_command();
+    answers.push(Answer { revision, outcome });
+}
+
+/// Whether a command can be evaluated by the shard of its only key.
+pub(super) fn is_on_single_key(batch: &Batch, index: usize) -> bool {
+    match batch.kind(index) {
+        CommandKind::Put => true,
+        CommandKind::DeleteRange => match batch.command(index) {
+            Command::DeleteRange(delete) => delete.range_end.is_empty(),
+            _ => unreachable!("the kind is that of the command"),
+        },
+        _ => false,
+    }
+}

@@ -1,0 +1,217 @@
+//! Checkpoints of the whole store, and the one door through which the engine reaches its disk.
+//!
+//! A checkpoint writes all shards' pages of one published view, waits until each shard is synced,
+//! then writes one meta block that names them all, and syncs that.
+//!
+//! Invariants:
+//! - The meta block is written after every shard's sync ended, into the slot that the durable
+//!   checkpoint does not use.
+//! - Operations are answered once each; the numbers of several sources are told apart here.
+//! - A failed write or sync is final. Growth that fails is not: the file stays as it is, and
+//!   admission says so.
+
+use std::collections::BTreeMap;
+
+use crate::ids::{LogIndex, Revision, Term};
+use crate::page::disk::{Completion, DiskError, DiskOp, DiskOpKind, FileId, OpToken};
+use crate::page::meta::{META_BLOCK_SIZE_BYTES, Meta};
+use crate::page::{Checkpoint, Epoch, Root};
+
+use super::files::{OwnerMeta, roots_in_order};
+use super::{Engine, Failure};
+
+/// What survives a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Durable {
+    pub(super) applied: LogIndex,
+    pub(super) term: Term,
+    /// The meta block to be written next.
+    pub(super) slot_next: u8,
+}
+
+/// Who waits for an operation.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    Growth(usize),
+    Pages(usize),
+    Meta,
+}
+
+/// The engine's traffic with its disk.
+pub(super) struct Checkpoints {
+    durable: Durable,
+    run: Option<CheckpointRun>,
+    out: BTreeMap<OpToken, (Source, OpToken)>,
+    token_next: u64,
+    /// Why a file is not as long as it should be.
+    growth_failure: Option<DiskError>,
+}
+
+struct CheckpointRun {
+    epoch: Epoch,
+    applied: LogIndex,
+    term: Term,
+    revision: Revision,
+    roots: Vec<Vec<Root>>,
+    parts: Vec<Checkpoint>,
+    meta: MetaStage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum MetaStage {
+    Waiting,
+    Writing,
+    Written,
+    Syncing,
+}
+
+impl Checkpoints {
+    pub(super) fn new(durable: Durable) -> Self {
+        Self { durable, run: None, out: BTreeMap::new(), token_next: 0, growth_failure: None }
+    }
+
+    fn hand_out(&mut self, source: Source, op: DiskOp) -> DiskOp {
+        let token = OpToken(self.token_next);
+        self.token_next += 1;
+        self.out.insert(token, (source, op.token));
+        DiskOp { token, ..op }
+    }
+}
+
+impl Engine {
+    /// Begins a checkpoint of the last published state. False if one is under way, or if there is
+    /// no room for its free map before a file has grown.
+    pub fn begin_checkpoint(&mut self) -> bool {
+        if self.checkpoints.run.is_some() {
+            return false;
+        }
+        let view = self.publisher.current();
+        let mut run = CheckpointRun {
+            epoch: view.epoch,
+            applied: view.applied,
+            term: view.term,
+            revision: view.revision,
+            roots: view.roots.iter().map(roots_in_order).collect(),
+            parts: Vec::new(),
+            meta: MetaStage::Waiting,
+        };
+        for shard in &mut self.working.shards {
+            let Ok(part) = Checkpoint::begin(&mut shard.file, run.epoch) else { return false };
+            run.parts.push(part);
+        }
+        self.checkpoints.run = Some(run);
+        true
+    }
+
+    /// Whether a checkpoint is under way.
+    #[must_use]
+    pub fn is_checkpointing(&self) -> bool {
+        self.checkpoints.run.is_some()
+    }
+
+    /// The entry up to which the store is durable: the log before it is not needed any more.
+    #[must_use]
+    pub fn durable(&self) -> (LogIndex, Term) {
+        (self.checkpoints.durable.applied, self.checkpoints.durable.term)
+    }
+
+    /// Why a file could not grow the last time it was to, if it could not.
+    #[must_use]
+    pub fn growth_failure(&self) -> Option<&DiskError> {
+        self.checkpoints.growth_failure.as_ref()
+    }
+
+    /// The next operation for the disk, from a checkpoint or from growth; `None` until something
+    /// that is out has ended, or when there is nothing to do.
+    pub fn poll_disk_op(&mut self) -> Option<DiskOp> {
+        let Self { working, checkpoints, identity, .. } = self;
+        for (index, shard) in working.shards.iter_mut().enumerate() {
+            if let Some(op) = shard.file.poll_disk_op() {
+                return Some(checkpoints.hand_out(Source::Growth(index), op));
+            }
+        }
+        let run = checkpoints.run.as_mut()?;
+        for (index, (part, shard)) in run.parts.iter_mut().zip(&working.shards).enumerate() {
+            if let Some(op) = part.poll_disk_op(&shard.file) {
+                return Some(checkpoints.hand_out(Source::Pages(index), op));
+            }
+        }
+        let kind = match run.meta {
+            MetaStage::Waiting if run.parts.iter().all(Checkpoint::is_synced) => {
+                run.meta = MetaStage::Writing;
+                let owner = OwnerMeta { identity: *identity, revision: run.revision };
+                let offset =
+                    u64::from(checkpoints.durable.slot_next) * META_BLOCK_SIZE_BYTES as u64;
+                DiskOpKind::Write { offset, bytes: run.meta_block(&owner) }
+            }
+            MetaStage::Written => {
+                run.meta = MetaStage::Syncing;
+                DiskOpKind::Sync
+            }
+            MetaStage::Waiting | MetaStage::Writing | MetaStage::Syncing => return None,
+        };
+        let op = DiskOp { token: OpToken(0), file: FileId::Meta, kind };
+        Some(checkpoints.hand_out(Source::Meta, op))
+    }
+
+    /// How an operation ended.
+    ///
+    /// # Errors
+    /// A write or a sync failed: the owner stops the process, for nothing is known of what reached
+    /// the medium.
+    pub fn handle_disk_completion(&mut self, completion: Completion) -> Result<(), Failure> {
+        let (source, token) =
+            self.checkpoints.out.remove(&completion.token).expect("an answer nobody waits for");
+        let completion = Completion { token, ..completion };
+        match source {
+            // The file stays as long as it was; whoever needs the room asks again.
+            Source::Growth(shard) => {
+                let file = &mut self.working.shards[shard].file;
+                self.checkpoints.growth_failure = file.handle_disk_completion(completion).err();
+            }
+            Source::Pages(shard) => {
+                let run = self.checkpoints.run.as_mut().expect("its operations are out");
+                run.parts[shard].handle_disk_completion(completion)?;
+            }
+            Source::Meta => {
+                completion.result?;
+                let run = self.checkpoints.run.as_mut().expect("its operations are out");
+                run.meta = match run.meta {
+                    MetaStage::Writing => MetaStage::Written,
+                    MetaStage::Syncing => return self.finish_checkpoint(),
+                    MetaStage::Waiting | MetaStage::Written => {
+                        unreachable!("no operation on the meta file is out")
+                    }
+                };
+            }
+        }
+        Ok(())
+    }
+
+    fn finish_checkpoint(&mut self) -> Result<(), Failure> {
+        let run = self.checkpoints.run.take().expect("it has just ended");
+        for (part, shard) in run.parts.into_iter().zip(&mut self.working.shards) {
+            part.finish(&mut shard.file)?;
+        }
+        self.checkpoints.durable = Durable {
+            applied: run.applied,
+            term: run.term,
+            slot_next: 1 - self.checkpoints.durable.slot_next,
+        };
+        Ok(())
+    }
+}
+
+impl CheckpointRun {
+    fn meta_block(&self, owner: &OwnerMeta) -> Vec<u8> {
+        let shards = self.parts.iter().zip(&self.roots);
+        let meta = Meta {
+            epoch: self.epoch,
+            applied_index: self.applied.0,
+            applied_term: self.term.0,
+            shards: shards.map(|(part, roots)| part.state(roots.clone())).collect(),
+            owner: owner.to_bytes(),
+        };
+        meta.encode().expect("the bound on shards keeps the block within its size")
+    }
+}

@@ -1,0 +1,105 @@
+//! The store's own facts, in the `system` tree of shard 0.
+//!
+//! Invariant: what is stored here is replicated state or derived from it, and changes only with the
+//! epoch it belongs to; a checkpoint holds it at one applied index with everything else.
+
+use crate::answer::ReadError;
+use crate::command::{self, MemberPublishRef};
+use crate::compaction::Sweep;
+use crate::ids::MemberId;
+use crate::page::{PageFault, Pages};
+use crate::shard::Shard;
+use crate::store::{self, ShardRoots};
+use crate::tree::{self, Body, Cursor};
+use crate::view::MemberAttributes;
+
+const COMPACTION: &[u8] = b"compaction";
+const CLUSTER_VERSION: &[u8] = b"cluster_version";
+const CONF_STATE: &[u8] = b"conf_state";
+/// Followed by the member's id, big endian.
+const MEMBER: &[u8] = b"member/";
+
+fn put(shard: &mut Shard, key: &[u8], bytes: &[u8]) -> Result<(), PageFault> {
+    tree::insert(&mut shard.file, &mut shard.roots.system, key, &[], Body::Bytes(bytes))?;
+    Ok(())
+}
+
+fn get<'s, P: Pages>(
+    pages: &'s P,
+    roots: &ShardRoots,
+    key: &[u8],
+) -> Result<Option<&'s [u8]>, PageFault> {
+    match tree::get(pages, roots.system, key)? {
+        Some(entry) => entry.body(pages).map(Some),
+        None => Ok(None),
+    }
+}
+
+pub(crate) fn put_sweep(shard: &mut Shard, sweep: &Sweep) -> Result<(), PageFault> {
+    put(shard, COMPACTION, &sweep.to_bytes())
+}
+
+/// The state of compaction; a store that never compacted has none stored.
+pub(crate) fn sweep<P: Pages>(pages: &P, roots: &ShardRoots) -> Result<Sweep, PageFault> {
+    match get(pages, roots, COMPACTION)? {
+        None => Ok(Sweep::never()),
+        Some(bytes) => Sweep::from_bytes(bytes)
+            .ok_or_else(|| store::damaged(pages, roots.system, "state of compaction")),
+    }
+}
+
+pub(crate) fn put_cluster_version(shard: &mut Shard, version: &str) -> Result<(), PageFault> {
+    put(shard, CLUSTER_VERSION, version.as_bytes())
+}
+
+pub(crate) fn cluster_version<P: Pages>(
+    pages: &P,
+    roots: &ShardRoots,
+) -> Result<Option<String>, ReadError> {
+    let Some(bytes) = get(pages, roots, CLUSTER_VERSION)? else { return Ok(None) };
+    match std::str::from_utf8(bytes) {
+        Ok(version) => Ok(Some(version.to_owned())),
+        Err(_) => Err(store::damaged(pages, roots.system, "cluster version").into()),
+    }
+}
+
+pub(crate) fn put_conf_state(shard: &mut Shard, bytes: &[u8]) -> Result<(), PageFault> {
+    put(shard, CONF_STATE, bytes)
+}
+
+pub(crate) fn conf_state<P: Pages>(
+    pages: &P,
+    roots: &ShardRoots,
+) -> Result<Option<Vec<u8>>, PageFault> {
+    Ok(get(pages, roots, CONF_STATE)?.map(<[u8]>::to_vec))
+}
+
+pub(crate) fn put_member(
+    shard: &mut Shard,
+    member: &MemberPublishRef<'_>,
+) -> Result<(), PageFault> {
+    put(shard, &member_key(member.id), &command::member_to_bytes(member))
+}
+
+pub(crate) fn members<P: Pages>(
+    pages: &P,
+    roots: &ShardRoots,
+) -> Result<Vec<MemberAttributes>, ReadError> {
+    let mut members = Vec::new();
+    let mut cursor = Cursor::new(pages, roots.system);
+    cursor.seek(MEMBER)?;
+    while let Some((key, entry)) = cursor.next()? {
+        if !key.starts_with(MEMBER) {
+            break;
+        }
+        let Some(member) = command::member_from_bytes(entry.body(pages)?) else {
+            return Err(store::damaged(pages, roots.system, "attributes of a member").into());
+        };
+        members.push(member);
+    }
+    Ok(members)
+}
+
+fn member_key(id: MemberId) -> Vec<u8> {
+    [MEMBER, &id.0.to_be_bytes()].concat()
+}

@@ -1,0 +1,355 @@
+//! Walks: the keys of a range as they were at a revision, in order, over all shards.
+//!
+//! A walk borrows the trees and lives inside one step of a resumable job; the job remembers the
+//! next key and begins a new walk there.
+//!
+//! Invariants:
+//! - Each shard's walk yields a key once, in the walk's direction; the shards share no key, so the
+//!   merge never sees a tie.
+//! - A version is seen at revision r if it was written at or before r and ended after r.
+
+use std::cmp::Ordering;
+
+use crate::ids::Revision;
+use crate::layout;
+use crate::limits::STEPS_BEFORE_SEEK_MAX;
+use crate::page::{PageFault, Pages};
+use crate::range::Record;
+use crate::store::{self, Found, ShardRoots, Store};
+use crate::tree::{Cursor, Entry};
+
+/// Which way a walk goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Ascending,
+    Descending,
+}
+
+/// The keys of a walk: from `start` (included) to `end` (excluded, `None` for no end).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds<'a> {
+    pub(crate) start: &'a [u8],
+    pub(crate) end: Option<&'a [u8]>,
+}
+
+impl<'a> Bounds<'a> {
+    /// What a request's `key` and `range_end` mean: `None` for the single key.
+    pub(crate) fn of(key: &'a [u8], range_end: &'a [u8]) -> Option<Self> {
+        match range_end {
+            [] => None,
+            [0] => Some(Self { start: key, end: None }),
+            end => Some(Self { start: key, end: Some(end) }),
+        }
+    }
+
+    pub(crate) fn hold(&self, key: &[u8]) -> bool {
+        key >= self.start && self.end.is_none_or(|end| key < end)
+    }
+}
+
+/// The merged walk over all shards.
+pub(crate) struct Walk<'s, P: Pages> {
+    shards: Vec<ShardWalk<'s, P>>,
+    direction: Direction,
+    /// The shard whose key is next.
+    front: Option<usize>,
+}
+
+impl<'s, P: Pages> Walk<'s, P> {
+    /// Begins a walk at the end it starts from.
+    pub(crate) fn new<S: Store<Pages = P>>(
+        store: &'s S,
+        bounds: Bounds<'s>,
+        revision: Revision,
+        direction: Direction,
+    ) -> Result<Self, PageFault> {
+        let mut shards = Vec::with_capacity(store.shard_count());
+        for shard in 0..store.shard_count() {
+            let (pages, roots) = store.shard(shard);
+            shards.push(if revision >= store.tree_revision() {
+                ShardWalk::Head(Box::new(HeadWalk::new(pages, roots, bounds, direction)?))
+            } else {
+                ShardWalk::Past(Box::new(PastWalk::new(pages, roots, bounds, direction, revision)?))
+            });
+        }
+        let mut walk = Self { shards, direction, front: None };
+        walk.find_front();
+        Ok(walk)
+    }
+
+    /// The key the walk stands at.
+    pub(crate) fn key(&self) -> Option<&[u8]> {
+        self.shards[self.front?].key()
+    }
+
+    /// The record the walk stands at. Not free for a large value, which is verified when it is
+    /// first read.
+    pub(crate) fn record(&self) -> Result<Option<Record<'_>>, PageFault> {
+        match self.front {
+            Some(front) => self.shards[front].record(true),
+            None => Ok(None),
+        }
+    }
+
+    /// The same with an empty value.
+    pub(crate) fn record_without_value(&self) -> Result<Option<Record<'_>>, PageFault> {
+        match self.front {
+            Some(front) => self.shards[front].record(false),
+            None => Ok(None),
+        }
+    }
+
+    /// Goes to the next key.
+    pub(crate) fn advance(&mut self) -> Result<(), PageFault> {
+        if let Some(front) = self.front {
+            self.shards[front].advance()?;
+            self.find_front();
+        }
+        Ok(())
+    }
+
+    fn find_front(&mut self) {
+        if let [only] = &self.shards[..] {
+            self.front = only.key().map(|_| 0);
+            return;
+        }
+        let wanted = match self.direction {
+            Direction::Ascending => Ordering::Less,
+            Direction::Descending => Ordering::Greater,
+        };
+        let mut front: Option<(usize, &[u8])> = None;
+        for (shard, walk) in self.shards.iter().enumerate() {
+            let Some(key) = walk.key() else { continue };
+            if front.is_none_or(|(_, best)| key.cmp(best) == wanted) {
+                front = Some((shard, key));
+            }
+        }
+        self.front = front.map(|(shard, _)| shard);
+    }
+}
+
+enum ShardWalk<'s, P: Pages> {
+    Head(Box<HeadWalk<'s, P>>),
+    Past(Box<PastWalk<'s, P>>),
+}
+
+impl<P: Pages> ShardWalk<'_, P> {
+    fn key(&self) -> Option<&[u8]> {
+        match self {
+            Self::Head(walk) => walk.front.map(|(key, _)| key),
+            Self::Past(walk) => walk.found.map(|_| &walk.key[..]),
+        }
+    }
+
+    fn record(&self, with_value: bool) -> Result<Option<Record<'_>>, PageFault> {
+        let (key, found, pages) = match self {
+            Self::Head(walk) => {
+                let Some((key, entry)) = walk.front else { return Ok(None) };
+                (key, store::decode(walk.pages, &walk.roots, entry)?, walk.pages)
+            }
+            Self::Past(walk) => {
+                let Some(found) = walk.found else { return Ok(None) };
+                (&walk.key[..], found, walk.pages)
+            }
+        };
+        let value = if with_value { found.value(pages)? } else { &[] };
+        Ok(Some(found.version.record(key, value)))
+    }
+
+    fn advance(&mut self) -> Result<(), PageFault> {
+        match self {
+            Self::Head(walk) => walk.advance(),
+            Self::Past(walk) => walk.advance(),
+        }
+    }
+}
+
+/// A key and its entry.
+type Front<'s> = Option<(&'s [u8], Entry<'s>)>;
+
+/// A cursor that goes one way within bounds.
+fn step<'s, P: Pages>(
+    cursor: &mut Cursor<'s, P>,
+    direction: Direction,
+) -> Result<Front<'s>, PageFault> {
+    match direction {
+        Direction::Ascending => cursor.next(),
+        Direction::Descending => cursor.prev(),
+    }
+}
+
+/// The newest versions of a shard: one sequential pass over `current`.
+struct HeadWalk<'s, P: Pages> {
+    pages: &'s P,
+    roots: ShardRoots,
+    cursor: Cursor<'s, P>,
+    bounds: Bounds<'s>,
+    direction: Direction,
+    front: Front<'s>,
+}
+
+impl<'s, P: Pages> HeadWalk<'s, P> {
+    fn new(
+        pages: &'s P,
+        roots: &ShardRoots,
+        bounds: Bounds<'s>,
+        direction: Direction,
+    ) -> Result<Self, PageFault> {
+        let mut cursor = Cursor::new(pages, roots.current);
+        match (direction, bounds.end) {
+            (Direction::Ascending, _) => cursor.seek(bounds.start)?,
+            (Direction::Descending, Some(end)) => cursor.seek(end)?,
+            (Direction::Descending, None) => cursor.seek_end()?,
+        }
+        let mut walk = Self { pages, roots: *roots, cursor, bounds, direction, front: None };
+        walk.advance()?;
+        Ok(walk)
+    }
+
+    fn advance(&mut self) -> Result<(), PageFault> {
+        let front = step(&mut self.cursor, self.direction)?;
+        self.front = front.filter(|(key, _)| self.bounds.hold(key));
+        Ok(())
+    }
+}
+
+/// The versions of a shard at an older revision.
+///
+/// A key of that time stands in `current`, in `history`, or in both. The two trees are walked side
+/// by side for the keys alone; which version counts is then looked up by key.
+struct PastWalk<'s, P: Pages> {
+    pages: &'s P,
+    roots: ShardRoots,
+    bounds: Bounds<'s>,
+    direction: Direction,
+    revision: Revision,
+    current: Cursor<'s, P>,
+    current_front: Front<'s>,
+    history: Cursor<'s, P>,
+    /// Whether `history_key` is the key of an entry within the bounds.
+    history_is_at_entry: bool,
+    history_key: Vec<u8>,
+    key: Vec<u8>,
+    found: Option<Found<'s>>,
+    scratch: Vec<u8>,
+}
+
+impl<'s, P: Pages> PastWalk<'s, P> {
+    fn new(
+        pages: &'s P,
+        roots: &ShardRoots,
+        bounds: Bounds<'s>,
+        direction: Direction,
+        revision: Revision,
+    ) -> Result<Self, PageFault> {
+        let mut walk = Self {
+            pages,
+            roots: *roots,
+            bounds,
+            direction,
+            revision,
+            current: Cursor::new(pages, roots.current),
+            current_front: None,
+            history: Cursor::new(pages, roots.history),
+            history_is_at_entry: false,
+            history_key: Vec::new(),
+            key: Vec::new(),
+            found: None,
+            scratch: Vec::new(),
+        };
+        let from = match direction {
+            Direction::Ascending => Some(bounds.start),
+            Direction::Descending => bounds.end,
+        };
+        if let Some(from) = from {
+            walk.current.seek(from)?;
+            layout::history_prefix(from, &mut walk.scratch);
+            walk.history.seek(&walk.scratch)?;
+        } else {
+            walk.current.seek_end()?;
+            walk.history.seek_end()?;
+        }
+        walk.step_current()?;
+        walk.step_history()?;
+        walk.advance()?;
+        Ok(walk)
+    }
+
+    fn advance(&mut self) -> Result<(), PageFault> {
+        loop {
+            self.found = None;
+            let current = self.current_front.map(|(key, _)| key);
+            let history = self.history_is_at_entry.then_some(&self.history_key[..]);
+            let (in_current, in_history) = match (current, history) {
+                (None, None) => return Ok(()),
+                (Some(_), None) => (true, false),
+                (None, Some(_)) => (false, true),
+                (Some(current), Some(history)) => match (current.cmp(history), self.direction) {
+                    (Ordering::Equal, _) => (true, true),
+                    (Ordering::Less, Direction::Ascending)
+                    | (Ordering::Greater, Direction::Descending) => (true, false),
+                    _ => (false, true),
+                },
+            };
+            let key = if in_current { current } else { history };
+            self.key.clear();
+            self.key.extend_from_slice(key.expect("one of the two has a key"));
+            if in_current {
+                self.take_current()?;
+            }
+            if in_history {
+                self.take_history()?;
+            }
+            if self.found.is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn take_current(&mut self) -> Result<(), PageFault> {
+        if let Some((_, entry)) = self.current_front {
+            let found = store::decode(self.pages, &self.roots, entry)?;
+            self.found = Some(found).filter(|found| found.version.change.main <= self.revision);
+        }
+        self.step_current()
+    }
+
+    /// Looks the version up, unless `current` had it, and leaves the key's versions behind: by a
+    /// few steps, or by a new descent if there are many.
+    fn take_history(&mut self) -> Result<(), PageFault> {
+        if self.found.is_none() {
+            let (pages, scratch) = (self.pages, &mut self.scratch);
+            self.found =
+                store::past_version(pages, &self.roots, &self.key, self.revision, scratch)?;
+        }
+        for _ in 0..STEPS_BEFORE_SEEK_MAX {
+            self.step_history()?;
+            if !self.history_is_at_entry || self.history_key != self.key {
+                return Ok(());
+            }
+        }
+        match self.direction {
+            Direction::Ascending => layout::history_behind(&self.key, &mut self.scratch),
+            Direction::Descending => layout::history_prefix(&self.key, &mut self.scratch),
+        }
+        self.history.seek(&self.scratch)?;
+        self.step_history()
+    }
+
+    fn step_current(&mut self) -> Result<(), PageFault> {
+        let front = step(&mut self.current, self.direction)?;
+        self.current_front = front.filter(|(key, _)| self.bounds.hold(key));
+        Ok(())
+    }
+
+    fn step_history(&mut self) -> Result<(), PageFault> {
+        self.history_is_at_entry = false;
+        if let Some((bytes, _)) = step(&mut self.history, self.direction)? {
+            if layout::split_history_key(bytes, &mut self.history_key).is_none() {
+                return Err(store::damaged(self.pages, self.roots.history, "key of a version"));
+            }
+            self.history_is_at_entry = self.bounds.hold(&self.history_key);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,110 @@
+//! The working state: what the writer has applied and not yet published.
+//!
+//! Invariants:
+//! - `changes` counts those of the command being applied; between commands it is zero.
+//! - A command's changes share the revision after `revision` and are numbered in the order in which
+//!   they are made; the revision is used up only if there was a change.
+
+use crate::answer::OwnedRecord;
+use crate::command::PutRef;
+use crate::events::EventBuilder;
+use crate::ids::{Change, LeaseId, Revision};
+use crate::page::{NoSpace, PageFault, PageFile};
+use crate::shard::Shard;
+use crate::store::{ShardRoots, Store, shard_of};
+
+/// The state commands are applied to.
+pub(crate) struct Working {
+    pub(crate) shards: Vec<Shard>,
+    /// The revision of the last command that changed something.
+    pub(crate) revision: Revision,
+    pub(crate) compacted: Revision,
+    pub(crate) events: EventBuilder,
+    changes: i64,
+}
+
+impl Working {
+    pub(crate) fn new(shards: Vec<Shard>, revision: Revision, compacted: Revision) -> Self {
+        let events = EventBuilder::new(revision);
+        Self { shards, revision, compacted, events, changes: 0 }
+    }
+
+    /// Stores a value as the next change of the command.
+    pub(crate) fn put(&mut self, put: &PutRef<'_>) -> Result<Option<OwnedRecord>, PageFault> {
+        let shard = self.shard_of(put.key);
+        let change = self.next_change();
+        let prev = self.shards[shard].put(put, change, &mut self.events)?;
+        self.changes += 1;
+        Ok(prev)
+    }
+
+    /// Deletes a key as the next change of the command; `None` and no change if there is none.
+    pub(crate) fn delete(
+        &mut self,
+        key: &[u8],
+        prev_kv: bool,
+    ) -> Result<Option<Option<OwnedRecord>>, PageFault> {
+        let shard = self.shard_of(key);
+        let change = self.next_change();
+        let deleted = self.shards[shard].delete(key, prev_kv, change, &mut self.events)?;
+        if deleted.is_some() {
+            self.changes += 1;
+        }
+        Ok(deleted)
+    }
+
+    /// Ends a command; answers with the store's revision after it.
+    pub(crate) fn finish_command(&mut self) -> Revision {
+        if self.changes > 0 {
+            self.revision = self.revision.next();
+            self.changes = 0;
+        }
+        self.revision
+    }
+
+    /// Whether a lease exists. Leases cannot be granted yet, so only "no lease" does; the table of
+    /// leases will be asked here.
+    pub(crate) fn lease_is_known(lease: LeaseId) -> bool {
+        lease == LeaseId(0)
+    }
+
+    /// Looks whether every shard has the free pages that so many changes, of commands of this size,
+    /// can need at most.
+    pub(crate) fn reserve(&mut self, changes: usize, size_bytes: usize) -> Result<(), NoSpace> {
+        self.shards.iter_mut().try_for_each(|shard| shard.reserve(changes, size_bytes))
+    }
+
+    /// Whether no command is half done.
+    pub(crate) fn is_between_commands(&self) -> bool {
+        self.changes == 0
+    }
+
+    pub(crate) fn shard_of(&self, key: &[u8]) -> usize {
+        shard_of(key, self.shards.len())
+    }
+
+    fn next_change(&self) -> Change {
+        Change { main: self.revision.next(), sub: self.changes }
+    }
+}
+
+impl Store for Working {
+    type Pages = PageFile;
+
+    fn shard_count(&self) -> usize {
+        self.shards.len()
+    }
+
+    fn shard(&self, shard: usize) -> (&PageFile, &ShardRoots) {
+        let shard = &self.shards[shard];
+        (&shard.file, &shard.roots)
+    }
+
+    fn revision(&self) -> Revision {
+        if self.changes > 0 { self.revision.next() } else { self.revision }
+    }
+
+    fn compacted(&self) -> Revision {
+        self.compacted
+    }
+}

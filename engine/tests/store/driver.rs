@@ -1,0 +1,185 @@
+//! Drives an engine as the log core does, with a disk that is a few byte vectors.
+
+use engine::command::{
+    BATCH_HEADER_SIZE_BYTES, CompactRef, DeleteRangeRef, MemberPublishRef, PutRef, TxnRef,
+};
+use engine::page::disk::{Completion, DiskOpKind, FileId};
+use engine::{
+    Answer, Batch, BatchHeader, Engine, EngineConfig, EngineFiles, EventBatch, FrameWriter,
+    HeldView, Identity, LogIndex, MemberId, OwnedRecord, Progress, RangeQuery, RangeScan,
+    RangeSummary, ReadError, ReadHandle, Rejection, Term,
+};
+use std::sync::Arc;
+
+/// Frames on their way into a batch.
+#[derive(Default)]
+pub struct Frames {
+    writer: FrameWriter,
+    bytes: Vec<u8>,
+    count: u32,
+}
+
+impl Frames {
+    pub fn new() -> Self {
+        Self { bytes: vec![0; BATCH_HEADER_SIZE_BYTES], ..Self::default() }
+    }
+
+    pub fn put(mut self, put: &PutRef<'_>) -> Self {
+        self.writer.push_put(&mut self.bytes, put);
+        self.count += 1;
+        self
+    }
+
+    pub fn delete(mut self, delete: &DeleteRangeRef<'_>) -> Self {
+        self.writer.push_delete_range(&mut self.bytes, delete);
+        self.count += 1;
+        self
+    }
+
+    pub fn txn(mut self, txn: &TxnRef<'_>) -> Self {
+        self.writer.push_txn(&mut self.bytes, txn);
+        self.count += 1;
+        self
+    }
+
+    pub fn compact(mut self, compact: CompactRef) -> Self {
+        self.writer.push_compact(&mut self.bytes, compact);
+        self.count += 1;
+        self
+    }
+
+    pub fn member(mut self, member: &MemberPublishRef<'_>) -> Self {
+        self.writer.push_member_publish(&mut self.bytes, member);
+        self.count += 1;
+        self
+    }
+
+    pub fn cluster_version(mut self, version: &str) -> Self {
+        self.writer.push_cluster_version_set(&mut self.bytes, version);
+        self.count += 1;
+        self
+    }
+
+    pub fn into_batch(mut self) -> Batch {
+        let header = BatchHeader {
+            member: MemberId(7),
+            boot_nonce: 11,
+            sequence_first: 1,
+            frame_count: self.count,
+        };
+        self.bytes[..BATCH_HEADER_SIZE_BYTES].copy_from_slice(&header.to_bytes());
+        Batch::validate(self.bytes).expect("own frames are sound")
+    }
+}
+
+pub const IDENTITY: Identity =
+    Identity { cluster: engine::ClusterId(0xc1), member: MemberId(0x3e) };
+
+/// An engine, its disk, and how it is driven.
+pub struct Driver {
+    pub engine: Engine,
+    pub handle: ReadHandle,
+    config: EngineConfig,
+    meta: Vec<u8>,
+    shards: Vec<Vec<u8>>,
+    /// Keys a step may touch.
+    pub budget: usize,
+}
+
+pub fn config(shards: u16) -> EngineConfig {
+    EngineConfig { shards, shard_size_bytes_max: 1 << 30 }
+}
+
+impl Driver {
+    pub fn new(shards: u16) -> Self {
+        let config = config(shards);
+        let files = EngineFiles::new_in_memory();
+        let engine = Engine::create(files, config, IDENTITY).unwrap();
+        let handle = engine.read_handle();
+        let disk = vec![Vec::new(); usize::from(shards)];
+        Self { engine, handle, config, meta: Vec::new(), shards: disk, budget: usize::MAX }
+    }
+
+    /// Applies and publishes a batch as the next entry.
+    pub fn apply(&mut self, frames: Frames) -> Vec<Answer> {
+        self.apply_batch(&frames.into_batch())
+    }
+
+    pub fn apply_batch(&mut self, batch: &Batch) -> Vec<Answer> {
+        let (applied, term) = self.engine.applied();
+        self.engine.reserve_for(batch.bytes().len()).unwrap();
+        self.engine.begin_batch(LogIndex(applied.0 + 1), Term(term.0.max(1)), batch);
+        let mut answers = Vec::new();
+        while self.engine.apply_step(self.budget, &mut answers).unwrap() == Progress::More {}
+        self.engine.publish();
+        assert_eq!(answers.len(), batch.len());
+        answers
+    }
+
+    /// Sweeps until nothing is left.
+    pub fn sweep(&mut self) {
+        while self.engine.background_step(self.budget.min(1000)).unwrap() {}
+    }
+
+    /// Performs a whole checkpoint.
+    pub fn checkpoint(&mut self) {
+        assert!(self.engine.begin_checkpoint());
+        while let Some(op) = self.engine.poll_disk_op() {
+            let file = match op.file {
+                FileId::Meta => &mut self.meta,
+                FileId::Shard(shard) => &mut self.shards[usize::from(shard)],
+            };
+            let mut buffer = Vec::new();
+            match op.kind {
+                DiskOpKind::Write { offset, bytes } => {
+                    let start = usize::try_from(offset).unwrap();
+                    if file.len() < start + bytes.len() {
+                        file.resize(start + bytes.len(), 0);
+                    }
+                    file[start..start + bytes.len()].copy_from_slice(&bytes);
+                    buffer = bytes;
+                }
+                DiskOpKind::Sync => {}
+                DiskOpKind::Allocate { size_bytes } => {
+                    let size = usize::try_from(size_bytes).unwrap();
+                    file.resize(file.len().max(size), 0);
+                }
+            }
+            let completion = Completion { token: op.token, buffer, result: Ok(()) };
+            self.engine.handle_disk_completion(completion).unwrap();
+        }
+        assert!(!self.engine.is_checkpointing());
+    }
+
+    /// Loses the process and opens what is on the disk.
+    pub fn reopen(&mut self) {
+        let files = EngineFiles::Memory { meta: self.meta.clone(), shards: self.shards.clone() };
+        self.engine = Engine::open(files, self.config).unwrap();
+        self.handle = self.engine.read_handle();
+    }
+
+    pub fn hold(&self) -> HeldView {
+        self.handle.hold().expect("a slot is free")
+    }
+
+    pub fn events(&mut self) -> Option<Arc<EventBatch>> {
+        self.engine.take_events()
+    }
+
+    pub fn range(
+        &mut self,
+        query: &RangeQuery<'_>,
+    ) -> Result<(Vec<OwnedRecord>, RangeSummary), Rejection> {
+        let mut scan = RangeScan::new(query);
+        let mut records = Vec::new();
+        loop {
+            let view = self.handle.pin();
+            match scan.step(&view, self.budget, &mut records) {
+                Ok(Progress::More) => {}
+                Ok(Progress::Done) => return Ok((records, scan.summary())),
+                Err(ReadError::Rejection(rejection)) => return Err(rejection),
+                Err(ReadError::Fault(fault)) => panic!("{fault}"),
+            }
+        }
+    }
+}
