@@ -522,11 +522,12 @@ impl WatchHub {
             self.batch_next += 1;
         }
         if self.batch_next == batch.len() {
-            self.position = batch.last();
+            self.position = self.position.max(batch.last());
             self.batch_next = 0;
             self.batches.pop_front();
         } else {
-            self.position = revision.expect("a pass that ends early has offered an event");
+            let told = revision.expect("a pass that ends early has offered an event");
+            self.position = self.position.max(told);
         }
         self.flush();
     }
@@ -728,3 +729,6 @@ const fn scramble(number: u64) -> u64 {
     let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     number ^ (number >> 31)
 }
+
+#[cfg(test)]
+mod tests;
