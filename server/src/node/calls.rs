@@ -41,16 +41,27 @@ pub struct Deadline {
     pub is_ours: bool,
 }
 
+/// How long the two sides wait.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// The client, if it said so.
+    pub client: Option<Duration>,
+    /// The server.
+    pub server: Duration,
+}
+
 #[derive(Debug)]
 struct Entry {
     call: Option<Call>,
     deadline: Deadline,
+    size_bytes: usize,
 }
 
 /// All calls under way on one front-end.
 #[derive(Debug, Default)]
 pub struct Calls {
     entries: Slab<Entry>,
+    size_bytes: usize,
     swept_at: Duration,
     late: Vec<(Call, Deadline)>,
 }
@@ -59,19 +70,21 @@ pub struct Calls {
 const SWEEP_EVERY: Duration = Duration::from_millis(100);
 
 impl Calls {
-    /// Reserves a slot. The call is given up at the client's deadline or after `timeout_max`,
-    /// whichever comes first.
+    /// Reserves a slot for a call whose command takes `size_bytes`. The call is given up at the
+    /// first of its deadlines.
     pub fn insert(
         &mut self,
         call: Call,
+        size_bytes: usize,
         now: Duration,
-        timeout: Option<Duration>,
-        timeout_max: Duration,
+        timeouts: Timeouts,
     ) -> Slot {
-        let is_ours = timeout.is_none_or(|timeout| timeout >= timeout_max);
-        let after = timeout.map_or(timeout_max, |timeout| timeout.min(timeout_max));
+        let Timeouts { client, server } = timeouts;
+        let is_ours = client.is_none_or(|timeout| timeout >= server);
+        let after = client.map_or(server, |timeout| timeout.min(server));
         let deadline = Deadline { at: now + after, is_ours };
-        Slot(self.entries.insert(Entry { call: Some(call), deadline }))
+        self.size_bytes += size_bytes;
+        Slot(self.entries.insert(Entry { call: Some(call), deadline, size_bytes }))
     }
 
     /// The call of a slot, if it has not been given up.
@@ -81,7 +94,9 @@ impl Calls {
 
     /// Frees the slot, whose answer has come; `None` if its call was given up meanwhile.
     pub fn take(&mut self, slot: Slot) -> Option<Call> {
-        self.entries.remove(slot.0).call
+        let entry = self.entries.remove(slot.0);
+        self.size_bytes -= entry.size_bytes;
+        entry.call
     }
 
     /// The next call that is late. A read that waits for nobody's answer is freed by its next step.
@@ -105,9 +120,55 @@ impl Calls {
         self.entries.len()
     }
 
+    /// Bytes of the commands under way.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        self.size_bytes
+    }
+
     /// Whether no slot is in use.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::reactor::SocketId;
+
+    const SERVER: Duration = Duration::from_secs(7);
+
+    fn insert(calls: &mut Calls, client: Option<Duration>) -> Slot {
+        let stream = StreamKey::default();
+        let call = Call { socket: SocketId::of_test(1), stream, waiting: Waiting::Write };
+        calls.insert(call, 10, Duration::ZERO, Timeouts { client, server: SERVER })
+    }
+
+    #[test]
+    fn an_answer_after_the_deadline_meets_a_tombstone_and_no_other_call() {
+        let mut calls = Calls::default();
+        let slot = insert(&mut calls, None);
+        assert!(calls.poll_late(SERVER - Duration::from_millis(200)).is_none());
+        let (_, deadline) = calls.poll_late(SERVER).unwrap();
+        assert!(deadline.is_ours);
+        let other = insert(&mut calls, None);
+        assert_ne!(other, slot, "the slot stays taken until its answer has come");
+        assert!(calls.take(slot).is_none());
+        assert!(calls.take(other).is_some());
+        assert_eq!((calls.len(), calls.size_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn the_shorter_deadline_wins() {
+        let mut calls = Calls::default();
+        insert(&mut calls, Some(Duration::from_secs(1)));
+        insert(&mut calls, Some(Duration::from_secs(60)));
+        let (_, first) = calls.poll_late(Duration::from_secs(1)).unwrap();
+        assert!(!first.is_ours);
+        assert!(calls.poll_late(Duration::from_secs(6)).is_none());
+        let (_, second) = calls.poll_late(SERVER).unwrap();
+        assert!(second.is_ours);
     }
 }

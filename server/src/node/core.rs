@@ -5,13 +5,14 @@
 //! become log writes, which begin before committed entries are applied), front-end again (answers
 //! become bytes). Between cores the letters travel through [`post`](crate::runtime::post).
 
+use std::fmt::Display;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::failure::Failure;
-use super::frontend_core::{ASK_SIZE_BYTES_MAX, FrontendCore, SocketAction};
+use super::frontend_core::{FrontendCore, SocketAction};
 use super::log_role::LogRole;
 use super::switch::Switch;
 use crate::mail::{Ask, Reply};
@@ -248,14 +249,10 @@ impl Core {
         if let Some(line) = &mut frontend.line {
             let ask = frontend.core.ask();
             if !ask.is_empty() && line.asks.has_room() {
-                assert!(
-                    ask.frames.len() < ASK_SIZE_BYTES_MAX * 64,
-                    "the front-end bounds its calls"
-                );
                 line.asks.push(Box::new(std::mem::take(ask)));
-            }
-            if let Some(ring) = line.asks.wants_wake() {
-                self.reactor.wake(ring);
+                if let Some(ring) = line.asks.wants_wake() {
+                    self.reactor.wake(ring);
+                }
             }
         }
     }
@@ -292,11 +289,15 @@ impl CoreLoop for Core {
                 if self.log.is_some() {
                     self.switch.announce_log_stopped();
                 }
+                // Answers that are ready leave before the sockets close.
+                if let Err(error) = self.reactor.wait(Duration::ZERO) {
+                    log_event!(Warn, "answers were lost at the stop", "error" => &error as &dyn Display);
+                }
                 self.switch.deregister();
                 false
             }
             Err(failure) => {
-                log_event!(Fatal, "the member cannot go on", "error" => &failure as &dyn std::fmt::Display);
+                log_event!(Fatal, "the member cannot go on", "error" => &failure as &dyn Display);
                 // At once and without unwinding: nothing may be acknowledged after a failed write.
                 std::process::exit(1);
             }

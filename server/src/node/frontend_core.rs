@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use engine::{Progress, ReadHandle};
 
-use super::calls::{Call, Calls, Waiting};
+use super::calls::{Call, Calls, Timeouts, Waiting};
 use super::shared::{Status, WatchInterest};
 use super::watches::{Place, Watches};
 use crate::frontend::grpc::{self, Event, Input, MethodTable};
@@ -39,8 +39,9 @@ const OUTPUT_PENDING_BYTES_MAX: usize = 4 << 20;
 const OUTPUT_PENDING_BYTES_RESUME: usize = 1 << 20;
 /// Writes and waiting reads that a core has under way; beyond it etcd's "too many requests".
 const CALLS_MAX: usize = 64 * 1024;
-/// Bytes of commands a turn gathers for the log core before connections wait for the next turn.
-pub const ASK_SIZE_BYTES_MAX: usize = 1 << 20;
+/// Bytes of commands that a core has under way. With a batch's limit this also bounds what the
+/// sequencer holds; it is a dozen of the largest requests and far beyond what a disk takes at once.
+const COMMANDS_SIZE_BYTES_MAX: usize = 32 << 20;
 /// Keys that the long reads of a core may touch in one turn.
 const READ_BUDGET_KEYS: usize = 1000;
 /// Bytes that may arrive before the protocol is known.
@@ -536,12 +537,13 @@ impl Desk {
         if let Err(refusal) = self.service.check_call(method, metadata, &self.node) {
             return connection.finish(stream, &status(refusal));
         }
-        if self.calls.len() >= CALLS_MAX {
+        if self.calls.len() >= CALLS_MAX || self.calls.size_bytes() >= COMMANDS_SIZE_BYTES_MAX {
             return connection.finish(stream, &status(Refusal::TooManyRequests));
         }
         self.answer.clear();
         let view = self.views.pin();
         let frames = &mut self.ask.frames;
+        let frames_before = frames.len();
         let action = self.service.handle_message(
             method,
             message,
@@ -551,19 +553,20 @@ impl Desk {
             &mut self.answer,
         );
         drop(view);
-        let deadline = self.config.request_timeout;
+        let timeouts = Timeouts { client: timeout, server: self.config.request_timeout };
         match action {
             Action::Answer => connection.answer(stream, &self.answer),
             Action::Refuse(refusal) => connection.finish(stream, &status(refusal)),
             Action::Write => {
+                let size_bytes = self.ask.frames.len() - frames_before;
                 let call = Call { socket, stream, waiting: Waiting::Write };
-                let slot = self.calls.insert(call, now, timeout, deadline);
+                let slot = self.calls.insert(call, size_bytes, now, timeouts);
                 self.ask.slots.push(slot);
             }
             Action::Read(read) => {
                 let needs_round = read.needs_read_index();
                 let call = Call { socket, stream, waiting: Waiting::Read(read) };
-                let slot = self.calls.insert(call, now, timeout, deadline);
+                let slot = self.calls.insert(call, 0, now, timeouts);
                 if needs_round {
                     self.ask.reads.push(slot);
                 } else {

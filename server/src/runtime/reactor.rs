@@ -36,6 +36,12 @@ pub struct SocketId {
 }
 
 impl SocketId {
+    /// A socket that no reactor knows.
+    #[cfg(test)]
+    pub(crate) fn of_test(index: u32) -> Self {
+        Self { index, generation: 1 }
+    }
+
     /// The place, for the owner's own table of connections.
     #[must_use]
     pub fn index(self) -> usize {

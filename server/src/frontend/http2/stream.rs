@@ -33,7 +33,7 @@ use super::hpack::encoder::Field;
 use super::limits::{PENDING_KEPT_BYTES, STREAM_WINDOW_BYTES, STREAMS_CLOSED_REMEMBERED};
 
 /// Names a stream to the connection: the number on the wire and where its entry lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct StreamKey {
     /// The number on the wire.
     pub id: u32,
