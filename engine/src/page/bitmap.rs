@@ -22,6 +22,16 @@ impl Bitmap {
         self.words.resize(len.div_ceil(64) as usize, 0);
     }
 
+    /// Makes the range `0..len`; `false`, and nothing changed, when numbers would fall out of it.
+    pub fn set_len(&mut self, len: u32) -> bool {
+        let fits = self.end() <= len;
+        if fits {
+            self.len = len;
+            self.words.resize(len.div_ceil(64) as usize, 0);
+        }
+        fits
+    }
+
     pub fn len(&self) -> u32 {
         self.len
     }

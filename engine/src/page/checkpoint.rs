@@ -37,7 +37,7 @@ const WARM_PAGES_MAX: usize = 1024;
 pub struct ShardCheckpoint {
     /// The epoch of the view.
     pub epoch: Epoch,
-    /// Pages the free map speaks of; the file is at least as long.
+    /// Pages the free map speaks of; the file reaches at least to the last that is used.
     pub pages: u32,
     /// Where the free map stands: a bit for each page that the checkpoint uses.
     pub free_map: ExtentRef,

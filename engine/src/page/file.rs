@@ -179,13 +179,17 @@ impl PageFile {
     ) -> Result<Self, PageFailure> {
         let mismatch = |what| PageFailure::Mismatch { file: config.file, what };
         let map = Map::new(source, config.file, reserved_pages(&config)?)?;
-        if map.pages() < state.pages {
-            return Err(mismatch("the file is shorter than its checkpoint"));
+        if map.pages() == 0 {
+            return Err(mismatch("the file is empty"));
         }
         header::check(map.bytes(PageId(0)), config.file).map_err(mismatch)?;
         let free_map = map.extent(TreeTag(0), state.free_map)?;
-        let used = Bitmap::from_bytes(free_map, state.pages)
+        let mut used = Bitmap::from_bytes(free_map, state.pages)
             .ok_or(mismatch("the free map does not fit the file"))?;
+        // The checkpoint may have known of free pages at the end that the file never got.
+        if !used.set_len(map.pages()) {
+            return Err(mismatch("the file is shorter than its checkpoint"));
+        }
         for page in 0..state.free_map.pages() {
             if !used.contains(state.free_map.page.0 + page) {
                 return Err(mismatch("the free map does not contain itself"));
@@ -455,6 +459,11 @@ impl PageFile {
         self.map.set_verified(page);
         let crc = crc32fast::hash(bytes);
         Ok(ExtentRef { page, size_bytes, birth: self.alloc.working(), crc })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn free_map_pages(&self) -> u32 {
+        self.free_map.map_or(0, ExtentRef::pages)
     }
 
     #[cfg(test)]

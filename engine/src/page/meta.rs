@@ -44,8 +44,12 @@ pub struct Meta {
 /// What two blocks amount to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Chosen {
-    /// Neither block was ever written: the store is new.
-    Blank,
+    /// No checkpoint is known: the store is new, or the power went during its first checkpoint. The
+    /// owner may go on only if the log still begins at its beginning.
+    Blank {
+        /// Why the block that was written does not count.
+        torn: Option<MetaFault>,
+    },
     /// The durable checkpoint.
     Durable {
         /// The checkpoint.
@@ -82,7 +86,7 @@ impl fmt::Display for MetaFault {
     }
 }
 
-/// No block counts, although at least one was written.
+/// No block counts, although a checkpoint must have been durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MetaLost {
     /// What is wrong with each.
@@ -258,7 +262,7 @@ fn root_of(root: &RootBody, epoch: Epoch, pages: u32) -> Option<Root> {
 /// is to be written to.
 ///
 /// # Errors
-/// Blocks were written, but none counts.
+/// A checkpoint was durable once, but no block counts.
 pub fn choose(file: &[u8]) -> Result<(Chosen, u8), MetaLost> {
     let split = file.len().min(META_BLOCK_SIZE_BYTES);
     let (first, second) = (Meta::decode(&file[..split]), Meta::decode(&file[split..]));
@@ -269,7 +273,8 @@ pub fn choose(file: &[u8]) -> Result<(Chosen, u8), MetaLost> {
         (Ok(first), Ok(_)) => durable(first, None, 1),
         (Ok(first), Err(fault)) => durable(first, written(fault), 1),
         (Err(fault), Ok(second)) => durable(second, written(fault), 0),
-        (Err(MetaFault::Blank), Err(MetaFault::Blank)) => Ok((Chosen::Blank, 0)),
+        // The second block is blank until the second checkpoint, which a durable first one precedes.
+        (Err(first), Err(MetaFault::Blank)) => Ok((Chosen::Blank { torn: written(first) }, 0)),
         (Err(first), Err(second)) => Err(MetaLost { faults: [first, second] }),
     }
 }

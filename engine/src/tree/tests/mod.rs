@@ -1,6 +1,9 @@
 //! Tests of tree and page layer together: against a map, under pins, through crashes.
 
+mod crash;
+mod disk;
 mod model;
+mod reuse;
 
 use std::collections::BTreeMap;
 
