@@ -44,12 +44,12 @@ pub struct Meta {
 /// What two blocks amount to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Chosen {
-    /// No checkpoint is known: the store is new, or the power went during its first checkpoint. The
-    /// owner may go on only if the log still begins at its beginning.
-    Blank {
-        /// Why the block that was written does not count.
-        torn: Option<MetaFault>,
-    },
+    /// Neither block was ever written: the store is new.
+    Blank,
+    /// The first block does not count and the second was never written: the power went during the
+    /// store's first checkpoint, or its only one has rotted. The owner may begin anew only if its log
+    /// still has everything since the beginning.
+    Torn(MetaFault),
     /// The durable checkpoint.
     Durable {
         /// The checkpoint.
@@ -273,8 +273,9 @@ pub fn choose(file: &[u8]) -> Result<(Chosen, u8), MetaLost> {
         (Ok(first), Ok(_)) => durable(first, None, 1),
         (Ok(first), Err(fault)) => durable(first, written(fault), 1),
         (Err(fault), Ok(second)) => durable(second, written(fault), 0),
+        (Err(MetaFault::Blank), Err(MetaFault::Blank)) => Ok((Chosen::Blank, 0)),
         // The second block is blank until the second checkpoint, which a durable first one precedes.
-        (Err(first), Err(MetaFault::Blank)) => Ok((Chosen::Blank { torn: written(first) }, 0)),
+        (Err(first), Err(MetaFault::Blank)) => Ok((Chosen::Torn(first), 0)),
         (Err(first), Err(second)) => Err(MetaLost { faults: [first, second] }),
     }
 }

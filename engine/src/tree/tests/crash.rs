@@ -64,7 +64,7 @@ fn a_rotten_meta_block_is_named_and_the_other_used() {
         bytes[usize::from(next) * META_BLOCK_SIZE_BYTES + byte] ^= 4;
         assert!(meta::choose(&bytes).is_err(), "byte {byte}");
     }
-    let blank = Ok((Chosen::Blank { torn: None }, 0));
+    let blank = Ok((Chosen::Blank, 0));
     assert_eq!(meta::choose(&[]), blank);
     assert_eq!(meta::choose(&[0; 2 * META_BLOCK_SIZE_BYTES]), blank);
 }
@@ -75,7 +75,7 @@ fn a_meta_block_cut_short_counts_for_nothing() {
     let good = meta_blocks(&disk);
     assert!(meta::choose(&good[..META_BLOCK_SIZE_BYTES]).is_ok());
     let (chosen, slot) = meta::choose(&good[..META_BLOCK_SIZE_BYTES - 1]).unwrap();
-    assert!(matches!(chosen, Chosen::Blank { torn: Some(MetaFault::Content(_)) }));
+    assert!(matches!(chosen, Chosen::Torn(MetaFault::Content(_))));
     assert_eq!(slot, 0);
 }
 
