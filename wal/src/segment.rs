@@ -121,7 +121,16 @@ impl Head {
     pub(crate) fn encode(&self, segment: SegmentSequence, block: &mut [u8]) -> Chain {
         let body = rkyv::to_bytes::<rkyv::rancor::Error>(self)
             .expect("identity and state are bounded when they are accepted");
+        assert!(self.is_possible(segment), "segment {segment} cannot begin with {self:?}");
         encode_block(segment, MARK_OPEN, &body, block)
+    }
+
+    // Only what is durable is released, and nothing is durable before it was written.
+    fn is_possible(&self, segment: SegmentSequence) -> bool {
+        let begin = u128::from(segment.0) * u128::from(self.segment_size_bytes);
+        self.released <= self.durable
+            && self.durable <= self.previous_end
+            && u128::from(self.previous_end) <= begin
     }
 }
 
@@ -196,12 +205,15 @@ impl UncheckedHead {
         }
         match mark {
             MARK_SPARE if body_size == 0 => Self::Spare,
-            MARK_OPEN => Self::decode_body(&block[PREFIX_SIZE_BYTES..][..body_size], Chain(crc)),
+            MARK_OPEN => {
+                let body = &block[PREFIX_SIZE_BYTES..][..body_size];
+                Self::decode_body(segment, body, Chain(crc))
+            }
             _ => Self::Alien,
         }
     }
 
-    fn decode_body(body: &[u8], chain: Chain) -> Self {
+    fn decode_body(segment: SegmentSequence, body: &[u8], chain: Chain) -> Self {
         let Ok(head) = rkyv::access::<ArchivedHead, rkyv::rancor::Error>(body) else {
             return Self::Alien;
         };
@@ -216,6 +228,9 @@ impl UncheckedHead {
             identity: head.identity.to_vec(),
             state: head.state.as_ref().map(|state| state.to_vec()),
         };
+        if !head.is_possible(segment) {
+            return Self::Alien;
+        }
         Self::Open(Box::new(head), chain)
     }
 }
@@ -292,6 +307,22 @@ mod tests {
     }
 
     #[test]
+    fn a_head_that_claims_what_lies_before_it_in_time_is_no_head_of_ours() {
+        let third = SegmentSequence(3);
+        let mut block = vec![0; BLOCK_SIZE_BYTES];
+        for head in [
+            Head { released: 0x0200_2001, ..head() },
+            Head { durable: 0x0200_3001, ..head() },
+            Head { previous_end: 0x0300_0001, ..head() },
+            Head { previous_end: u64::MAX, durable: u64::MAX, released: u64::MAX, ..head() },
+        ] {
+            let body = rkyv::to_bytes::<rkyv::rancor::Error>(&head).unwrap();
+            encode_block(third, MARK_OPEN, &body, &mut block);
+            assert_eq!(UncheckedHead::decode(third, &block), UncheckedHead::Alien, "{head:?}");
+        }
+    }
+
+    #[test]
     fn a_full_identity_and_a_full_state_fit_the_head() {
         let head = Head {
             identity: vec![0xff; IDENTITY_SIZE_BYTES_MAX],
@@ -299,8 +330,8 @@ mod tests {
             ..head()
         };
         let mut block = vec![0; BLOCK_SIZE_BYTES];
-        let chain = head.encode(SegmentSequence(1), &mut block);
-        let decoded = UncheckedHead::decode(SegmentSequence(1), &block);
+        let chain = head.encode(SegmentSequence(3), &mut block);
+        let decoded = UncheckedHead::decode(SegmentSequence(3), &block);
         assert_eq!(decoded, UncheckedHead::Open(Box::new(head), chain));
     }
 

@@ -138,6 +138,8 @@ impl Writer {
         let batch_capacity_bytes = batch_size + 2 * BLOCK_SIZE_BYTES;
         assert!(batch_capacity_bytes <= BATCH_SIZE_BYTES_MAX);
         let end = geometry.lsn(tail.segment, tail.offset);
+        // Read from disk, where a checksum is no proof: no log releases what it has not reached.
+        let released = released.min(end);
         let segments = (first, tail.segment, ready);
         let mut spares = Spares::new(config.segment_size_bytes, config.spares_max, segments);
         spares.release(geometry.split(released).0.min(tail.segment));
