@@ -45,7 +45,7 @@ impl World {
     pub(super) fn new() -> Self {
         let config = EngineConfig { shards: 1, shard_size_bytes_max: 64 << 20 };
         let identity = Identity { cluster: ClusterId(0xc1), member: MemberId(0xae) };
-        let mut engine = Engine::create(EngineFiles::Memory, config, identity).unwrap();
+        let mut engine = Engine::create(EngineFiles::new_in_memory(), config, identity).unwrap();
         engine.publish();
         let reader = engine.read_handle();
         Self { engine, reader, index: 0, writer: FrameWriter::new() }
