@@ -386,7 +386,11 @@ impl Connection {
             self.assembly_bytes -= message.len();
         }
         let (code, text) = match std::mem::take(&mut call.progress) {
-            Progress::Streaming(_) if cut => (Code::Internal, "unexpected EOF"),
+            Progress::Streaming(_) if cut => {
+                // Still the owner's call, so `abort` reports its end.
+                call.progress = Progress::Working;
+                (Code::Internal, "unexpected EOF")
+            }
             Progress::Streaming(_) => {
                 call.progress = Progress::Working;
                 return Some(Event::HalfClose { stream });

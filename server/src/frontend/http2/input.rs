@@ -15,7 +15,7 @@ use super::connection::{Connection, Event, Phase};
 use super::frame::{ErrorCode, FrameHead, FrameKind, HEAD_BYTES, PREFACE, flag};
 use super::frame::{put_ping, put_reset, put_window_update};
 use super::headers::BlockKind;
-use super::limits::{CONTINUATIONS_MAX, FRAME_BYTES_MAX, HEADER_LIST_BYTES_MAX};
+use super::limits::{CONTINUATIONS_MAX, FRAME_BYTES_MAX, HEADER_LIST_BYTES_MAX, QUEUED_BYTES_MAX};
 use super::memo::ListRef;
 use super::stream::{Closed, State, StreamKey};
 
@@ -551,7 +551,8 @@ impl Connection {
     #[inline]
     fn open_stream(&mut self, block: OpenBlock, list: ListRef, now: Duration) -> Handled {
         let OpenBlock { id, end_stream, .. } = block;
-        if self.streams.open_count() >= self.streams_open_max {
+        let queued_too_much = self.queued_bytes() > QUEUED_BYTES_MAX;
+        if self.streams.open_count() >= self.streams_open_max || queued_too_much {
             self.streams.skip(id, Closed::ResetByUs);
             return self.refuse(id, ErrorCode::RefusedStream, now);
         }

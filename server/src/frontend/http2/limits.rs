@@ -38,6 +38,12 @@ pub const STREAMS_CLOSED_REMEMBERED: usize = 64;
 /// only put small answers further behind large ones.
 pub const OUTPUT_FILL_BYTES: usize = 64 << 10;
 
+/// Answers that one connection may have waiting for its windows. Above it new streams are refused,
+/// to be tried again: a client that asks for much and takes nothing cannot be made to wait by not
+/// reading from it, since its WINDOW_UPDATEs come the same way. Large, because a client with the
+/// default window of 64 KiB may honestly have many large ranges under way.
+pub const QUEUED_BYTES_MAX: usize = 128 << 20;
+
 /// Capacity that an idle stream slot may keep from its last large answer.
 pub const PENDING_KEPT_BYTES: usize = 32 << 10;
 

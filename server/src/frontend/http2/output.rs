@@ -248,10 +248,16 @@ impl Connection {
         !self.poll_output().is_empty()
     }
 
-    /// Everything that waits, for the socket or for a window. An owner stops reading from a client
-    /// that lets this grow.
+    /// What waits for the socket. An owner stops reading from a client that lets this grow.
     pub fn output_pending_bytes(&self) -> usize {
-        self.output.waiting() + self.output.queued
+        self.output.waiting()
+    }
+
+    /// What waits in the streams, for a window or for its turn. An owner must go on reading
+    /// however much this is, because the WINDOW_UPDATE that would free it is yet to be read; new
+    /// streams are refused beyond [`super::limits::QUEUED_BYTES_MAX`].
+    pub fn queued_bytes(&self) -> usize {
+        self.output.queued
     }
 
     /// What waits in one stream. An owner stops producing for a client that lets this grow.
