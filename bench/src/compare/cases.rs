@@ -133,9 +133,10 @@ const STEADY_METRICS: [&str; 13] = [
 ];
 
 #[cfg(test)]
-const KEYS_METRICS: [&str; 9] = [
+const KEYS_METRICS: [&str; 10] = [
     "restart after load ms",
     "load s",
+    "others busy %",
     "anonymous MB",
     "rss MB",
     "written B/key",
@@ -229,9 +230,13 @@ pub fn keys_killed(spec: &ServerSpec, keys: u64) -> Result<Sample, Failure> {
 pub fn keys_rested(spec: &ServerSpec, keys: u64, quiet: Duration) -> Result<Sample, Failure> {
     let epoch = Instant::now();
     let mut server = Server::start(spec)?;
-    let before = server.usage()?;
+    let (machine_before, before) = (machine_cpu()?, server.usage()?);
     let loaded = load_keys(&server, keys, epoch)?;
-    let after = server.usage()?;
+    let (machine_after, after) = (machine_cpu()?, server.usage()?);
+    let others = (machine_after.saturating_sub(machine_before))
+        .saturating_sub(after.cpu.saturating_sub(before.cpu))
+        .saturating_sub(loaded.client_cpu);
+    let others_percent = 100.0 * others.as_secs_f64() / loaded.elapsed.as_secs_f64().max(1e-9);
     let listed = list_keys(&server, keys, epoch)?;
     // The rest is part of what is measured: what a server does with quiet time.
     std::thread::sleep(quiet);
@@ -245,6 +250,7 @@ pub fn keys_rested(spec: &ServerSpec, keys: u64, quiet: Duration) -> Result<Samp
     Ok(Sample {
         figures: vec![
             ("load s", loaded.elapsed.as_secs_f64()),
+            ("others busy %", others_percent),
             ("anonymous MB", rested.anonymous_bytes as f64 / MEGABYTE),
             ("rss MB", rested.rss_bytes as f64 / MEGABYTE),
             ("written B/key", (after.written_bytes - before.written_bytes) as f64 / keys as f64),
