@@ -123,11 +123,15 @@ impl ReadHandle {
     pub fn hold(&self) -> Option<HeldView> {
         Some(HeldView { pinned: self.pins.slot()?.into_pinned() })
     }
+}
 
-    /// A handle for another core; `None` when too many are in use.
-    #[must_use]
-    pub fn try_clone(&self) -> Option<Self> {
-        Self::new(self.pins.clone())
+impl Clone for ReadHandle {
+    /// A handle for another core.
+    ///
+    /// # Panics
+    /// If more handles are in use than there are slots: cores are fewer.
+    fn clone(&self) -> Self {
+        Self::new(self.pins.clone()).expect("there are more slots than cores")
     }
 }
 

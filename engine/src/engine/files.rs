@@ -142,7 +142,8 @@ fn sources(files: EngineFiles, config: EngineConfig) -> Result<(Vec<u8>, Vec<Map
 pub(super) fn create(files: EngineFiles, config: EngineConfig) -> Result<Vec<Shard>, Failure> {
     check(config)?;
     let (meta, sources) = sources(files, config)?;
-    if !matches!(meta::choose(&meta), Ok((Chosen::Blank, _))) {
+    // A first checkpoint that was torn is no store: whoever creates knows that his log is whole.
+    if !matches!(meta::choose(&meta), Ok((Chosen::Blank | Chosen::Torn(_), _))) {
         return Err(Failure::State("there is a store already".to_owned()));
     }
     let roots = ShardRoots {
@@ -172,8 +173,12 @@ pub(super) fn open(files: EngineFiles, config: EngineConfig) -> Result<Opened, F
     let (bytes, sources) = sources(files, config)?;
     let (chosen, slot_next) =
         meta::choose(&bytes).map_err(|lost| Failure::State(lost.to_string()))?;
-    let Chosen::Durable { meta, .. } = chosen else {
-        return Err(Failure::State("no checkpoint was ever written".to_owned()));
+    let meta = match chosen {
+        Chosen::Durable { meta, .. } => meta,
+        Chosen::Blank => return Err(Failure::State("no checkpoint was ever written".to_owned())),
+        Chosen::Torn(fault) => {
+            return Err(Failure::State(format!("the only checkpoint does not count: {fault}")));
+        }
     };
     if meta.shards.len() != sources.len() {
         return Err(Failure::State(format!(
