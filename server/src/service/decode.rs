@@ -191,7 +191,8 @@ fn decode_op(message: &[u8], depth: usize) -> Result<RequestOp<'_>, Malformed> {
         let Value::Bytes(nested) = value else { continue };
         match number {
             1 => {
-                let mut range = if let RequestOp::Range(range) = op { range } else { <_>::default() };
+                let mut range =
+                    if let RequestOp::Range(range) = op { range } else { <_>::default() };
                 merge_range(&mut range, nested)?;
                 op = RequestOp::Range(range);
             }

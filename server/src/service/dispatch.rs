@@ -173,6 +173,7 @@ impl Service {
     }
 
     /// Decides about the message of a call; see the module's header.
+    #[allow(clippy::too_many_arguments, reason = "the owner keeps each of them in another place")]
     pub fn handle_message(
         &mut self,
         method: Method,
@@ -184,16 +185,18 @@ impl Service {
     ) -> Action {
         let out_len = out.len();
         let result = match method {
-            Method::Put => kv::push_put(message, &self.sizer, &mut self.writer, frames)
-                .map(|()| Action::Write),
+            Method::Put => {
+                kv::push_put(message, &self.sizer, &mut self.writer, frames).map(|()| Action::Write)
+            }
             Method::Range => self.handle_range(message, node, view, out),
             Method::Txn => self.handle_txn(message, node, view, frames, out),
             Method::DeleteRange => {
                 kv::push_delete_range(message, &self.sizer, &mut self.writer, frames)
                     .map(|()| Action::Write)
             }
-            Method::Compact => kv::push_compaction(message, &mut self.writer, frames)
-                .map(|()| Action::Write),
+            Method::Compact => {
+                kv::push_compaction(message, &mut self.writer, frames).map(|()| Action::Write)
+            }
             _ => self.handle_seldom(method, message, node, view, out),
         };
         result.unwrap_or_else(|refusal| {
@@ -229,7 +232,7 @@ impl Service {
                 }
             }),
         };
-        progress.map_err(|error| self.refuse(error))
+        progress.map_err(|error| self.refuse(&error))
     }
 
     /// Appends the answer to a command that came back from the log.
@@ -262,7 +265,7 @@ impl Service {
         let start = out.len();
         let progress = range
             .step(view, node.header(), self.limits.read_budget_keys, out)
-            .map_err(|error| self.refuse(error))?;
+            .map_err(|error| self.refuse(&error))?;
         if progress == Progress::Done {
             return Ok(Action::Answer);
         }
@@ -317,7 +320,7 @@ impl Service {
                 return self.begin_read(job, node, view, out);
             }
             Method::Status => maintenance::put_status(out, header, node, view)
-                .map_err(|error| self.refuse(error))?,
+                .map_err(|error| self.refuse(&error))?,
             Method::Alarm => match maintenance::put_alarm(out, header, view, message)? {
                 AlarmAction::Answered => {}
                 AlarmAction::Unserved => return Err(Refusal::Unimplemented(method)),
@@ -355,11 +358,11 @@ impl Service {
         }
     }
 
-    fn refuse(&mut self, error: ReadError) -> Refusal {
+    fn refuse(&mut self, error: &ReadError) -> Refusal {
         match error {
-            ReadError::Rejection(rejection) => Refusal::Rejected(rejection),
+            ReadError::Rejection(rejection) => Refusal::Rejected(*rejection),
             ReadError::Fault(fault) => {
-                self.fault = Some(fault);
+                self.fault = Some(*fault);
                 Refusal::Corrupt
             }
         }
@@ -408,3 +411,6 @@ const fn is_served(method: Method) -> bool {
             | Method::HealthWatch
     )
 }
+
+#[cfg(test)]
+mod tests;

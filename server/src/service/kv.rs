@@ -60,6 +60,7 @@ pub(super) fn push_compaction(
 }
 
 /// What became of a transaction.
+#[allow(clippy::large_enum_variant, reason = "it lives for the few lines until it is matched")]
 pub(super) enum TxnAction {
     /// It writes: its frame was appended.
     Pushed,
@@ -157,7 +158,11 @@ impl RecordSink for RecordEncoder<'_> {
 }
 
 /// Appends the answer to a command; `header` lacks the revision, which the answer knows.
-pub(super) fn put_answer(out: &mut Vec<u8>, header: Header, answer: &Answer) -> Result<(), Refusal> {
+pub(super) fn put_answer(
+    out: &mut Vec<u8>,
+    header: Header,
+    answer: &Answer,
+) -> Result<(), Refusal> {
     let header = Header { revision: answer.revision.0, ..header };
     match &answer.outcome {
         Outcome::Rejected(rejection) => return Err(Refusal::Rejected(*rejection)),
@@ -187,12 +192,7 @@ fn put_put_response(out: &mut Vec<u8>, header: &Header, prev: Option<&OwnedRecor
     }
 }
 
-fn put_delete_response(
-    out: &mut Vec<u8>,
-    header: &Header,
-    deleted: i64,
-    prevs: &[OwnedRecord],
-) {
+fn put_delete_response(out: &mut Vec<u8>, header: &Header, deleted: i64, prevs: &[OwnedRecord]) {
     wire::put_header(out, header);
     wire::put_int64(out, 2, deleted);
     for prev in prevs {

@@ -18,3 +18,6 @@ mod cluster;
 mod health;
 mod kv;
 mod maintenance;
+
+#[cfg(test)]
+mod test_store;

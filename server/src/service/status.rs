@@ -117,9 +117,7 @@ pub const fn status_of(refusal: Refusal) -> (Code, &'static str) {
         R::EmptyKey => (Code::InvalidArgument, "etcdserver: key is not provided"),
         R::ValueProvided => (Code::InvalidArgument, "etcdserver: value is provided"),
         R::LeaseProvided => (Code::InvalidArgument, "etcdserver: lease is provided"),
-        R::TooManyOps => {
-            (Code::InvalidArgument, "etcdserver: too many operations in txn request")
-        }
+        R::TooManyOps => (Code::InvalidArgument, "etcdserver: too many operations in txn request"),
         R::DuplicateKey => {
             (Code::InvalidArgument, "etcdserver: duplicate key given in txn request")
         }
@@ -193,7 +191,11 @@ mod tests {
             (status_of(Refusal::LeaseProvided), 3, "etcdserver: lease is provided"),
             (status_of(Refusal::TooManyOps), 3, "etcdserver: too many operations in txn request"),
             (status_of(Refusal::DuplicateKey), 3, "etcdserver: duplicate key given in txn request"),
-            (status_of(Refusal::InvalidClientApiVersion), 3, "etcdserver: invalid client api version"),
+            (
+                status_of(Refusal::InvalidClientApiVersion),
+                3,
+                "etcdserver: invalid client api version",
+            ),
             (status_of(Refusal::InvalidSortOption), 3, "etcdserver: invalid sort option"),
             (rejected(Rejection::KeyNotFound), 3, "etcdserver: key not found"),
             (rejected(Rejection::LeaseNotFound), 5, "etcdserver: requested lease not found"),

@@ -317,16 +317,14 @@ mod tests {
     #[test]
     fn fields_are_walked_as_go_walks_them() {
         use Value::{Bytes, Skipped, Varint};
-        let table: [(&[u8], Result<Vec<(u64, Value<'_>)>, Malformed>); 18] = [
+        type Walked<'a> = Result<Vec<(u64, Value<'a>)>, Malformed>;
+        let table: [(&[u8], Walked<'_>); 18] = [
             (b"", Ok(vec![])),
             (b"\x0a\x01k", Ok(vec![(1, Bytes(b"k"))])),
             (b"\x18\x00", Ok(vec![(3, Varint(0))])),
             (b"\x18\x80\x00", Ok(vec![(3, Varint(0))])),
             (b"\x98\x00\x01", Ok(vec![(3, Varint(1))])),
-            (
-                b"\x18\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
-                Ok(vec![(3, Varint(u64::MAX))]),
-            ),
+            (b"\x18\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", Ok(vec![(3, Varint(u64::MAX))])),
             // A number of more than 64 bits, and one that does not end.
             (b"\x18\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02", Err(Malformed)),
             (b"\x18\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x00", Err(Malformed)),

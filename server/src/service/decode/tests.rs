@@ -1,3 +1,5 @@
+//! Ours against the generated decoder, on requests and on what is left of them when bytes are changed.
+
 use engine::ids::LeaseId;
 use prost::Message;
 use prost::bytes::Bytes;

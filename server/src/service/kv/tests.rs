@@ -1,3 +1,5 @@
+//! Answers byte for byte as generated code writes them.
+
 use engine::answer::Rejection;
 use engine::ids::LeaseId;
 use prost::bytes::Bytes;

@@ -1,3 +1,5 @@
+//! The checks, their order, and the answers that the real etcd gave.
+
 use engine::command::CompareRef;
 use engine::ids::LeaseId;
 
@@ -49,7 +51,10 @@ fn single_requests_are_checked_in_order() {
         sort_target,
         serializable: false,
     };
-    assert_eq!(check_range(&RangeRequest { sort_order: 9, ..<_>::default() }), Err(Refusal::EmptyKey));
+    assert_eq!(
+        check_range(&RangeRequest { sort_order: 9, ..<_>::default() }),
+        Err(Refusal::EmptyKey)
+    );
     for wrong in [sorted(3, 0), sorted(-1, 0), sorted(0, 5), sorted(0, -1)] {
         assert_eq!(check_range(&wrong), Err(Refusal::InvalidSortOption));
     }
@@ -144,16 +149,17 @@ fn writes_that_overlap_are_refused_where_etcd_refuses_them() {
 fn stretches_cover_what_was_inserted() {
     for seed in 0..400_u64 {
         let mut state = seed;
-        let mut draw = |bound: u64| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 33) % bound
+        let mut draw = |bound: usize| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(state >> 33).unwrap() % bound
         };
-        let keys: Vec<Vec<u8>> =
-            (0..40).map(|n| vec![b'a' + n as u8 / 6, b'a' + n as u8 % 6]).collect();
+        let keys: Vec<Vec<u8>> = (0..40_u8).map(|n| vec![b'a' + n / 6, b'a' + n % 6]).collect();
         let mut stretches = DeleteRanges::default();
         let mut covered = vec![false; keys.len()];
         for _ in 0..=draw(8) {
-            let (start, end) = (draw(40) as usize, draw(40) as usize);
+            let (start, end) = (draw(40), draw(40));
             if draw(3) == 0 {
                 stretches.insert(&keys[start], &[]);
                 covered[start] = true;

@@ -305,14 +305,15 @@ mod tests {
     struct Draw(u64);
 
     impl Draw {
-        fn below(&mut self, bound: u64) -> u64 {
+        fn below(&mut self, bound: usize) -> usize {
             self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            crate::service::watch::scramble(self.0) % bound
+            let number = crate::service::watch::scramble(self.0) % bound as u64;
+            usize::try_from(number).unwrap()
         }
 
         fn key(&mut self) -> Box<[u8]> {
             let len = 1 + self.below(3);
-            (0..len).map(|_| b'a' + self.below(4) as u8).collect()
+            (0..len).map(|_| b"abcd"[self.below(4)]).collect()
         }
     }
 
@@ -332,7 +333,7 @@ mod tests {
             let mut list: Vec<(Key, Span)> = Vec::new();
             for _ in 0..600 {
                 if !list.is_empty() && draw.below(3) == 0 {
-                    let at = draw.below(list.len() as u64) as usize;
+                    let at = draw.below(list.len());
                     let (watcher, span) = list.swap_remove(at);
                     index.remove(&span, watcher);
                     keys.remove(watcher);

@@ -513,7 +513,9 @@ impl WatchHub {
         while self.batch_next < batch.len() {
             let event = batch.event(self.batch_next);
             let next = Some(event.change.main);
-            if revision.is_some() && revision != next && self.outbox.size_bytes() > PASS_SIZE_BYTES_MAX
+            if revision.is_some()
+                && revision != next
+                && self.outbox.size_bytes() > PASS_SIZE_BYTES_MAX
             {
                 break;
             }
@@ -718,8 +720,8 @@ fn park(key: Key, watcher: &mut Watcher, stream: &mut Stream, from: Revision) {
 
 /// Whether there was a record before the event and it did not come along.
 fn lacks_prev(event: &EventRef<'_>) -> bool {
-    let created = event.kind == EventKind::Put
-        && event.record.create_revision == event.record.mod_revision;
+    let created =
+        event.kind == EventKind::Put && event.record.create_revision == event.record.mod_revision;
     event.prev.is_none() && !created
 }
 

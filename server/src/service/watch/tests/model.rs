@@ -9,10 +9,11 @@ use engine::ids::Revision;
 use prost::Message;
 use prost::bytes::Bytes;
 
-use super::world::{Change, World, node};
+use super::world::{Change, World};
 use crate::service::proto::etcdserverpb as pb;
 use crate::service::proto::etcdserverpb::watch_request::RequestUnion;
 use crate::service::proto::mvccpb;
+use crate::service::test_store::node;
 use crate::service::watch::{EventsWanted, StreamId, WatchConfig, WatchHub, scramble};
 
 /// Small, so that the tests meet both sides of every bound.
@@ -150,7 +151,11 @@ impl Client {
             self.received.iter().filter(|event| revision_of(event) <= upto).collect();
         assert_eq!(received.len(), expected.len(), "{context}: events up to {upto}");
         for (received, expected) in received.iter().zip(expected) {
-            assert_eq!((received.r#type, &received.kv), (expected.r#type, &expected.kv), "{context}");
+            assert_eq!(
+                (received.r#type, &received.kv),
+                (expected.r#type, &expected.kv),
+                "{context}"
+            );
             match (&received.prev_kv, self.request.prev_kv) {
                 (Some(prev), true) => {
                     assert_eq!(Some(prev), expected.prev_kv.as_ref(), "{context}: record before");
@@ -250,7 +255,7 @@ impl Life {
         }
         assert_eq!(self.world.revision().0, self.history.revision, "seed {}", self.seed);
         if self.draw.one_in(8) {
-            self.world.sweep();
+            self.world.store.sweep();
         }
     }
 
@@ -298,7 +303,10 @@ impl Life {
         }
         let start_revision = match self.draw.below(4) {
             0 | 1 => 0,
-            2 => 1 + i64::try_from(self.draw.below(self.history.revision as usize)).unwrap(),
+            2 => {
+                1 + i64::try_from(self.draw.below(usize::try_from(self.history.revision).unwrap()))
+                    .unwrap()
+            }
             _ => self.history.revision + i64::try_from(self.draw.below(6)).unwrap(),
         };
         let range_end = match self.draw.below(3) {
@@ -315,7 +323,11 @@ impl Life {
             range_end: range_end.into(),
             start_revision,
             progress_notify: self.draw.one_in(3),
-            filters: if self.draw.one_in(4) { vec![self.draw.below(2) as i32] } else { Vec::new() },
+            filters: if self.draw.one_in(4) {
+                vec![[0, 1][self.draw.below(2)]]
+            } else {
+                Vec::new()
+            },
             prev_kv: self.draw.one_in(2),
             watch_id: 0,
             fragment: self.draw.one_in(3),
@@ -334,7 +346,7 @@ impl Life {
 
     fn send(&mut self, stream: u64, union: RequestUnion) {
         let message = pb::WatchRequest { request_union: Some(union) }.encode_to_vec();
-        let view = self.world.reader.pin();
+        let view = self.world.store.reader.pin();
         self.hub.handle_message(StreamId(stream), &message, &view).unwrap();
     }
 
@@ -362,7 +374,7 @@ impl Life {
 
     fn catch_up(&mut self) {
         let budget = 1 + self.draw.below(40);
-        let view = self.world.reader.pin();
+        let view = self.world.store.reader.pin();
         self.hub.step(&view, budget).unwrap();
     }
 
@@ -463,7 +475,10 @@ impl Life {
             let last = revision_of(response.events.last().unwrap());
             // All fragments of a response have the header of the whole.
             let says = header.revision;
-            assert!(says == last || (response.fragment && says > last), "{context}: {says}, {last}");
+            assert!(
+                says == last || (response.fragment && says > last),
+                "{context}: {says}, {last}"
+            );
             let client = stream.watchers.get_mut(&response.watch_id).unwrap();
             receive_events(client, &response, &context, &mut self.counts);
             let told = if response.fragment { last - 1 } else { last };
@@ -484,7 +499,7 @@ impl Life {
                 self.hub.handle_pending(StreamId(*id), 0);
             }
             self.drain();
-            let view = self.world.reader.pin();
+            let view = self.world.store.reader.pin();
             let more = self.hub.step(&view, 1000).unwrap();
             drop(view);
             self.drain();
@@ -557,15 +572,8 @@ fn every_watcher_is_told_everything_once_and_in_order() {
         met.progress += counts.progress;
         met.prevs += counts.prevs;
     }
-    let least = [
-        met.events,
-        met.gaps,
-        met.blocked,
-        met.fragments,
-        met.compacted,
-        met.progress,
-        met.prevs,
-    ];
+    let least =
+        [met.events, met.gaps, met.blocked, met.fragments, met.compacted, met.progress, met.prevs];
     assert!(least.iter().all(|count| *count > 100), "{met:?}");
 }
 

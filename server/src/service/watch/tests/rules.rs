@@ -5,10 +5,11 @@ use std::time::Duration;
 use engine::ids::Revision;
 use prost::Message;
 
-use super::world::{Change, World, node};
+use super::world::{Change, World};
 use crate::service::proto::etcdserverpb as pb;
 use crate::service::proto::etcdserverpb::watch_request::RequestUnion;
 use crate::service::status::Refusal;
+use crate::service::test_store::node;
 use crate::service::watch::{StreamId, WatchConfig, WatchHub};
 
 const STREAM: StreamId = StreamId(9);
@@ -33,7 +34,7 @@ impl Bench {
 
     fn send(&mut self, union: RequestUnion) -> Vec<pb::WatchResponse> {
         let message = pb::WatchRequest { request_union: Some(union) }.encode_to_vec();
-        let view = self.world.reader.pin();
+        let view = self.world.store.reader.pin();
         self.hub.handle_message(STREAM, &message, &view).unwrap();
         drop(view);
         self.drain()
@@ -54,7 +55,7 @@ impl Bench {
     fn step(&mut self) -> Vec<pb::WatchResponse> {
         let mut responses = Vec::new();
         loop {
-            let view = self.world.reader.pin();
+            let view = self.world.store.reader.pin();
             let more = self.hub.step(&view, 100).unwrap();
             drop(view);
             responses.extend(self.drain());
@@ -202,7 +203,7 @@ fn a_known_watcher_is_cancelled_and_an_unknown_one_is_not_answered() {
 #[test]
 fn a_request_of_no_known_kind_is_ignored_and_a_malformed_one_is_not() {
     let mut bench = Bench::new();
-    let view = bench.world.reader.pin();
+    let view = bench.world.store.reader.pin();
     assert_eq!(bench.hub.handle_message(STREAM, b"", &view), Ok(()));
     assert_eq!(bench.hub.handle_message(STREAM, b"\x7a\x00", &view), Ok(()));
     let malformed = bench.hub.handle_message(STREAM, b"\xff", &view);

@@ -1,17 +1,12 @@
-//! A store with its log cut short: commands go in, events and views come out.
+//! A store with its log cut short: changes go in, events and views come out.
 
 use std::sync::Arc;
 
-use engine::command::{
-    Batch, BatchHeader, CompactRef, DeleteRangeRef, FrameWriter, OperationRef, PutRef, TxnRef,
-};
-use engine::engine::{Engine, EngineConfig, EngineFiles, Identity};
+use engine::command::{CompactRef, DeleteRangeRef, FrameWriter, OperationRef, PutRef, TxnRef};
 use engine::events::EventBatch;
-use engine::ids::{ClusterId, LogIndex, MemberId, Revision, Term};
-use engine::range::Progress;
-use engine::view::ReadHandle;
+use engine::ids::Revision;
 
-use crate::service::node_state::NodeState;
+use crate::service::test_store::TestStore;
 use crate::service::watch::EventsWanted;
 
 /// A change to be made.
@@ -26,37 +21,21 @@ pub(super) enum Change {
 }
 
 pub(super) struct World {
-    engine: Engine,
-    pub(super) reader: ReadHandle,
-    index: u64,
+    pub(super) store: TestStore,
     writer: FrameWriter,
-}
-
-pub(super) fn node() -> NodeState {
-    NodeState {
-        cluster_id: ClusterId(0xc1),
-        member_id: MemberId(0xae),
-        term: Term(3),
-        ..NodeState::default()
-    }
 }
 
 impl World {
     pub(super) fn new() -> Self {
-        let config = EngineConfig { shards: 1, shard_size_bytes_max: 64 << 20 };
-        let identity = Identity { cluster: ClusterId(0xc1), member: MemberId(0xae) };
-        let mut engine = Engine::create(EngineFiles::new_in_memory(), config, identity).unwrap();
-        engine.publish();
-        let reader = engine.read_handle();
-        Self { engine, reader, index: 0, writer: FrameWriter::new() }
+        Self { store: TestStore::new(), writer: FrameWriter::new() }
     }
 
     pub(super) fn revision(&self) -> Revision {
-        self.engine.revision()
+        self.store.revision()
     }
 
     pub(super) fn want(&mut self, wanted: EventsWanted) {
-        self.engine.set_events_wanted(wanted.events, wanted.prevs);
+        self.store.engine.set_events_wanted(wanted.events, wanted.prevs);
     }
 
     /// Commits one batch. Gives the events that go through the ring.
@@ -65,20 +44,7 @@ impl World {
         for change in changes {
             self.push(&mut frames, change);
         }
-        let header = BatchHeader {
-            member: MemberId(0xae),
-            boot_nonce: 1,
-            sequence_first: self.index * 1000,
-            frame_count: u32::try_from(changes.len()).unwrap(),
-        };
-        let batch = Batch::validate([&header.to_bytes()[..], &frames].concat()).unwrap();
-        self.index += 1;
-        self.engine.begin_batch(LogIndex(self.index), Term(3), &batch);
-        let mut answers = Vec::new();
-        while self.engine.apply_step(100, &mut answers).unwrap() == Progress::More {}
-        assert_eq!(answers.len(), changes.len());
-        self.engine.publish();
-        self.engine.take_events()
+        self.store.commit(&frames).1
     }
 
     fn push(&mut self, frames: &mut Vec<u8>, change: &Change) {
@@ -91,12 +57,7 @@ impl World {
                 self.writer.push_delete_range(frames, &delete);
             }
             Change::PutAll(puts) => {
-                let put = |(key, value): &'_ (Vec<u8>, Vec<u8>)| {
-                    // The operations borrow from `puts`, which outlives the frame's encoding.
-                    (key.clone(), value.clone())
-                };
-                let owned: Vec<_> = puts.iter().map(put).collect();
-                let success = owned
+                let success = puts
                     .iter()
                     .map(|(key, value)| OperationRef::Put(PutRef { key, value, ..<_>::default() }))
                     .collect();
@@ -107,11 +68,5 @@ impl World {
                 self.writer.push_compact(frames, CompactRef { revision, physical: false });
             }
         }
-    }
-
-    /// Lets the sweep of a compaction finish.
-    pub(super) fn sweep(&mut self) {
-        while self.engine.background_step(1000).unwrap() {}
-        self.engine.publish();
     }
 }

@@ -1,0 +1,390 @@
+//! Messages in, answers out, on a store in memory.
+
+use engine::answer::Rejection;
+use prost::bytes::Bytes;
+
+use super::*;
+use crate::service::proto::mvccpb;
+use crate::service::test_store::{TestStore, node};
+
+struct Desk {
+    store: TestStore,
+    service: Service,
+    node: NodeState,
+}
+
+fn range(key: &str, range_end: &str) -> pb::RangeRequest {
+    pb::RangeRequest {
+        key: key.to_owned().into(),
+        range_end: range_end.to_owned().into(),
+        ..pb::RangeRequest::default()
+    }
+}
+
+fn put(key: &str, value: &str) -> pb::PutRequest {
+    let (key, value) = (key.to_owned().into(), value.to_owned().into());
+    pb::PutRequest { key, value, ..pb::PutRequest::default() }
+}
+
+fn kv(key: &str, value: &str, create: i64, modified: i64, version: i64) -> mvccpb::KeyValue {
+    mvccpb::KeyValue {
+        key: Bytes::from(key.to_owned()),
+        create_revision: create,
+        mod_revision: modified,
+        version,
+        value: Bytes::from(value.to_owned()),
+        lease: 0,
+    }
+}
+
+impl Desk {
+    fn new(local_reads: bool) -> Self {
+        let node = node();
+        let limits = ServiceLimits { read_budget_keys: 10, ..ServiceLimits::default() };
+        let mut store = TestStore::new();
+        store.engine.set_local_reads(local_reads);
+        store.engine.publish();
+        Self { service: Service::new(limits, &node), node, store }
+    }
+
+    fn header(&self, revision: i64) -> Option<pb::ResponseHeader> {
+        Some(self.node.header().to_proto(revision))
+    }
+
+    /// Handles a message up to its first action, whose invariants it checks.
+    fn act(&mut self, method: Method, message: &[u8]) -> (Action, Vec<u8>, Vec<u8>) {
+        let (mut frames, mut out) = (b"frames".to_vec(), b"out".to_vec());
+        let view = self.store.reader.pin();
+        let (service, node) = (&mut self.service, &self.node);
+        let action = service.handle_message(method, message, node, &view, &mut frames, &mut out);
+        let (frames, out) = (frames.split_off(6), out.split_off(3));
+        assert_eq!(matches!(action, Action::Write), !frames.is_empty());
+        assert_eq!(matches!(action, Action::Answer | Action::Stream), !out.is_empty());
+        (action, frames, out)
+    }
+
+    /// Handles a call to its end, whatever it takes.
+    fn call<A: Message + Default>(
+        &mut self,
+        method: Method,
+        request: &impl Message,
+    ) -> Result<A, Refusal> {
+        let (action, frames, mut out) = self.act(method, &request.encode_to_vec());
+        match action {
+            Action::Answer | Action::Stream => {}
+            Action::Refuse(refusal) => return Err(refusal),
+            Action::Write => {
+                let (answers, _) = self.store.commit(&frames);
+                self.service.encode_answer(&answers[0], &self.node, &mut out)?;
+            }
+            Action::Read(mut read) => {
+                let view = self.store.reader.pin();
+                while self.service.step_read(&mut read, &self.node, &view, 3)? == Progress::More {}
+                out = read.answer().to_vec();
+            }
+        }
+        let answer = A::decode(&out[..]).unwrap();
+        assert_eq!(answer.encode_to_vec(), out, "bytes of generated code");
+        Ok(answer)
+    }
+
+    fn put(&mut self, key: &str, value: &str) -> pb::PutResponse {
+        self.call(Method::Put, &put(key, value)).unwrap()
+    }
+
+    fn range(&mut self, request: &pb::RangeRequest) -> Result<pb::RangeResponse, Refusal> {
+        self.call(Method::Range, request)
+    }
+}
+
+#[test]
+fn a_put_is_a_frame_and_its_answer_tells_the_revision() {
+    let mut desk = Desk::new(true);
+    let expected = pb::PutResponse { header: desk.header(2), prev_kv: None };
+    assert_eq!(desk.put("k", "v"), expected);
+    let again = pb::PutRequest { prev_kv: true, ..put("k", "w") };
+    let prev_kv = Some(kv("k", "v", 2, 2, 1));
+    let expected = pb::PutResponse { header: desk.header(3), prev_kv };
+    assert_eq!(desk.call(Method::Put, &again), Ok(expected));
+    let refused = pb::PutRequest { ignore_value: true, ..put("none", "") };
+    let refusal = Refusal::Rejected(Rejection::KeyNotFound);
+    assert_eq!(desk.call::<pb::PutResponse>(Method::Put, &refused), Err(refusal));
+}
+
+#[test]
+fn ranges_are_answered_from_the_view() {
+    for local_reads in [false, true] {
+        let mut desk = Desk::new(local_reads);
+        for (key, value) in [("a", "1"), ("b", ""), ("c", "3"), ("b", "2")] {
+            desk.put(key, value);
+        }
+        let records = [kv("a", "1", 2, 2, 1), kv("b", "2", 3, 5, 2), kv("c", "3", 4, 4, 1)];
+        let header = desk.header(5);
+        let expected = |kvs: &[mvccpb::KeyValue], more, count| {
+            Ok(pb::RangeResponse { header: header, kvs: kvs.to_vec(), more, count })
+        };
+        assert_eq!(desk.range(&range("a", "")), expected(&records[..1], false, 1));
+        assert_eq!(desk.range(&range("x", "")), expected(&[], false, 0));
+        assert_eq!(desk.range(&range("a", "\0")), expected(&records, false, 3));
+        let limited = pb::RangeRequest { limit: 2, ..range("a", "z") };
+        assert_eq!(desk.range(&limited), expected(&records[..2], true, 3));
+        let counted = pb::RangeRequest { count_only: true, ..range("a", "c") };
+        assert_eq!(desk.range(&counted), expected(&[], false, 2));
+        let old = pb::RangeRequest { revision: 3, ..range("b", "") };
+        assert_eq!(desk.range(&old), expected(&[kv("b", "", 3, 3, 1)], false, 1));
+        let future = pb::RangeRequest { revision: 9, ..range("b", "") };
+        let refusal = Refusal::Rejected(Rejection::FutureRevision);
+        assert_eq!(desk.range(&future), Err(refusal));
+        assert_eq!(desk.range(&range("", "")), Err(Refusal::EmptyKey));
+    }
+}
+
+#[test]
+fn a_long_range_is_answered_in_steps_at_one_revision() {
+    let mut desk = Desk::new(true);
+    for number in 0..100 {
+        desk.put(&format!("k{number:03}"), "v");
+    }
+    let request = range("k", "l").encode_to_vec();
+    let (action, _, _) = desk.act(Method::Range, &request);
+    let Action::Read(mut read) = action else { panic!("{action:?}") };
+    assert!(!read.needs_read_index() && !read.needs_same_view());
+    // What is written meanwhile is not part of the answer.
+    let mut steps = 0;
+    loop {
+        desk.put("k050", "later");
+        desk.put(&format!("k9{steps}"), "later");
+        let view = desk.store.reader.pin();
+        let progress = desk.service.step_read(&mut read, &desk.node, &view, 10).unwrap();
+        if progress == Progress::Done {
+            break;
+        }
+        steps += 1;
+    }
+    assert!(steps > 3, "{steps} steps");
+    let answer = pb::RangeResponse::decode(read.answer()).unwrap();
+    assert_eq!((answer.header, answer.count), (desk.header(101), 100));
+    assert_eq!(answer.kvs.len(), 100);
+    assert!(answer.kvs.iter().all(|kv| &kv.value[..] == b"v"));
+}
+
+#[test]
+fn only_serializable_reads_run_before_the_read_index() {
+    let mut desk = Desk::new(false);
+    let serializable = pb::RangeRequest { serializable: true, ..range("k", "") };
+    let read_op = |range: &pb::RangeRequest| pb::RequestOp {
+        request: Some(pb::request_op::Request::RequestRange(range.clone())),
+    };
+    let txn = |ops: Vec<pb::RequestOp>| pb::TxnRequest { success: ops, ..<_>::default() };
+    let linearizable = pb::MemberListRequest { linearizable: true };
+    let table = [
+        (Method::Range, range("k", "").encode_to_vec(), true),
+        (Method::Range, serializable.encode_to_vec(), false),
+        (Method::Txn, txn(vec![read_op(&range("k", ""))]).encode_to_vec(), true),
+        (Method::Txn, txn(vec![read_op(&serializable)]).encode_to_vec(), false),
+        (Method::Txn, Vec::new(), false),
+        (Method::MemberList, linearizable.encode_to_vec(), true),
+        (Method::MemberList, Vec::new(), false),
+    ];
+    for (method, message, waits) in table {
+        match desk.act(method, &message).0 {
+            Action::Read(read) => assert!(waits && read.needs_read_index(), "{method:?}"),
+            Action::Answer => assert!(!waits, "{method:?}"),
+            action => panic!("{method:?}: {action:?}"),
+        }
+    }
+}
+
+#[test]
+fn transactions_write_through_the_log_and_read_without_it() {
+    let mut desk = Desk::new(true);
+    desk.put("k", "v");
+    let request_range = pb::request_op::Request::RequestRange(range("k", ""));
+    let read_op = pb::RequestOp { request: Some(request_range) };
+    let compare = pb::Compare {
+        key: Bytes::from_static(b"k"),
+        target: 2,
+        target_union: Some(pb::compare::TargetUnion::ModRevision(2)),
+        ..pb::Compare::default()
+    };
+    let read_only = pb::TxnRequest {
+        compare: vec![compare],
+        success: vec![read_op.clone()],
+        failure: Vec::new(),
+    };
+    let response_range = |revision, kvs| pb::RangeResponse {
+        header: Some(pb::ResponseHeader { revision, ..pb::ResponseHeader::default() }),
+        kvs,
+        more: false,
+        count: 1,
+    };
+    let op = |response| pb::ResponseOp { response: Some(response) };
+    let read =
+        |revision, kvs| op(pb::response_op::Response::ResponseRange(response_range(revision, kvs)));
+    let expected = pb::TxnResponse {
+        header: desk.header(2),
+        succeeded: true,
+        responses: vec![read(2, vec![kv("k", "v", 2, 2, 1)])],
+    };
+    assert_eq!(desk.call(Method::Txn, &read_only), Ok(expected));
+
+    let request_put = pb::request_op::Request::RequestPut(put("k", "w"));
+    let write = pb::TxnRequest {
+        success: vec![read_op.clone(), pb::RequestOp { request: Some(request_put) }, read_op],
+        ..read_only
+    };
+    let response_put = pb::PutResponse {
+        header: Some(pb::ResponseHeader { revision: 3, ..pb::ResponseHeader::default() }),
+        prev_kv: None,
+    };
+    let expected = pb::TxnResponse {
+        header: desk.header(3),
+        succeeded: true,
+        responses: vec![
+            read(2, vec![kv("k", "v", 2, 2, 1)]),
+            op(pb::response_op::Response::ResponsePut(response_put)),
+            read(3, vec![kv("k", "w", 2, 3, 2)]),
+        ],
+    };
+    assert_eq!(desk.call(Method::Txn, &write), Ok(expected));
+}
+
+#[test]
+fn deletes_and_compactions_go_through_the_log() {
+    let mut desk = Desk::new(true);
+    desk.put("a", "1");
+    desk.put("b", "2");
+    let delete = pb::DeleteRangeRequest {
+        key: Bytes::from_static(b"a"),
+        range_end: Bytes::from_static(b"z"),
+        prev_kv: true,
+    };
+    let prev_kvs = vec![kv("a", "1", 2, 2, 1), kv("b", "2", 3, 3, 1)];
+    let expected = pb::DeleteRangeResponse { header: desk.header(4), deleted: 2, prev_kvs };
+    assert_eq!(desk.call(Method::DeleteRange, &delete), Ok(expected));
+    let compact = pb::CompactionRequest { revision: 4, physical: false };
+    let expected = pb::CompactionResponse { header: desk.header(4) };
+    assert_eq!(desk.call(Method::Compact, &compact), Ok(expected));
+    let again = desk.call::<pb::CompactionResponse>(Method::Compact, &compact);
+    assert_eq!(again, Err(Refusal::Rejected(Rejection::Compacted)));
+}
+
+#[test]
+fn the_member_tells_its_state() {
+    let mut desk = Desk::new(true);
+    desk.put("k", "v");
+    let status: pb::StatusResponse = desk.call(Method::Status, &pb::StatusRequest {}).unwrap();
+    assert_eq!(status.header, desk.header(2));
+    assert_eq!(status.version, "3.7.1");
+    assert_eq!((status.leader, status.raft_term), (0xae, 3));
+    assert_eq!((status.raft_index, status.raft_applied_index), (1, 1));
+    assert_eq!((status.db_size_quota, status.is_learner), (2 << 30, false));
+    assert!(status.db_size >= status.db_size_in_use && status.db_size_in_use > 0);
+    assert_eq!(status.downgrade_info, Some(pb::DowngradeInfo::default()));
+    assert!(status.errors.is_empty());
+    desk.node.leader = None;
+    let status: pb::StatusResponse = desk.call(Method::Status, &pb::StatusRequest {}).unwrap();
+    assert_eq!((status.leader, &status.errors[..]), (0, &["etcdserver: no leader".to_owned()][..]));
+}
+
+#[test]
+fn members_are_listed_with_what_they_published() {
+    let mut desk = Desk::new(true);
+    let request = pb::MemberListRequest { linearizable: true };
+    let mut member = pb::Member {
+        id: 0xae,
+        peer_ur_ls: vec!["http://localhost:2380".to_owned()],
+        ..pb::Member::default()
+    };
+    let expected = pb::MemberListResponse { header: desk.header(0), members: vec![member.clone()] };
+    assert_eq!(desk.call(Method::MemberList, &request), Ok(expected));
+
+    let client_urls = vec!["http://localhost:2379".to_owned()];
+    let publish = engine::command::MemberPublishRef {
+        id: desk.node.member_id,
+        name: "default",
+        client_urls: &client_urls,
+    };
+    let mut frames = Vec::new();
+    FrameWriter::new().push_member_publish(&mut frames, &publish);
+    desk.store.commit(&frames);
+    (member.name, member.client_ur_ls) = ("default".to_owned(), client_urls);
+    let expected = pb::MemberListResponse { header: desk.header(0), members: vec![member] };
+    assert_eq!(desk.call(Method::MemberList, &request), Ok(expected));
+}
+
+#[test]
+fn alarms_can_be_asked_for_and_not_yet_set() {
+    let mut desk = Desk::new(true);
+    let get = pb::AlarmRequest::default();
+    let expected = pb::AlarmResponse { header: desk.header(1), alarms: Vec::new() };
+    assert_eq!(desk.call(Method::Alarm, &get), Ok(expected));
+    for action in [1, 2, 3, -1] {
+        let set = pb::AlarmRequest { action, ..get };
+        let refused = desk.call::<pb::AlarmResponse>(Method::Alarm, &set);
+        assert_eq!(refused, Err(Refusal::Unimplemented(Method::Alarm)));
+    }
+}
+
+#[test]
+fn hashes_want_one_view_from_beginning_to_end() {
+    let mut desk = Desk::new(true);
+    for number in 0..50 {
+        desk.put(&format!("k{number}"), "v");
+    }
+    for method in [Method::Hash, Method::HashKv] {
+        let (action, _, _) = desk.act(method, b"");
+        assert!(matches!(&action, Action::Read(read) if read.needs_same_view()), "{action:?}");
+    }
+    let hash: pb::HashResponse = desk.call(Method::Hash, &pb::HashRequest {}).unwrap();
+    assert_eq!(hash.header, desk.header(51));
+    let hash: pb::HashKvResponse =
+        desk.call(Method::HashKv, &pb::HashKvRequest::default()).unwrap();
+    assert_eq!((hash.header, hash.compact_revision, hash.hash_revision), (desk.header(51), -1, 51));
+    let future = pb::HashKvRequest { revision: 99 };
+    let refused = desk.call::<pb::HashKvResponse>(Method::HashKv, &future);
+    assert_eq!(refused, Err(Refusal::Rejected(Rejection::FutureRevision)));
+}
+
+#[test]
+fn calls_are_refused_by_their_headers() {
+    let mut desk = Desk::new(true);
+    let check = |desk: &Desk, method, metadata: CallMetadata<'_>| {
+        desk.service.check_call(method, &metadata, &desk.node)
+    };
+    let version = |text| CallMetadata { client_api_version: Some(text), ..CallMetadata::default() };
+    let leader = CallMetadata { leader_required: true, ..CallMetadata::default() };
+    assert_eq!(check(&desk, Method::Put, version(b"3.7")), Ok(()));
+    let invalid = Err(Refusal::InvalidClientApiVersion);
+    assert_eq!(check(&desk, Method::Put, version(b"\xff")), invalid);
+    assert_eq!(check(&desk, Method::Put, leader), Ok(()));
+    let grant = Refusal::Unimplemented(Method::LeaseGrant);
+    assert_eq!(check(&desk, Method::LeaseGrant, leader), Err(grant));
+    desk.node.leader = None;
+    assert_eq!(check(&desk, Method::Watch, leader), Err(Refusal::NoLeader));
+    assert_eq!(check(&desk, Method::Watch, CallMetadata::default()), Ok(()));
+}
+
+/// Every method either is served or says that it is not, and no bytes make any of them panic.
+#[test]
+fn any_bytes_are_answered() {
+    let mut desk = Desk::new(true);
+    desk.put("k", "v");
+    let mut state = 1_u64;
+    for round in 0..4000 {
+        let mut message = Vec::new();
+        for _ in 0..round % 12 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            // Small numbers are tags and lengths of small messages more often than not.
+            let byte = (state >> 33).to_le_bytes()[0];
+            message.push(if round % 2 == 0 { byte & 0x1f } else { byte });
+        }
+        for method in Method::ALL {
+            let (action, _, _) = desk.act(*method, &message);
+            let served = is_served(*method);
+            let unserved = matches!(action, Action::Refuse(Refusal::Unimplemented(_)));
+            let exempt = [Method::Watch, Method::Alarm].contains(method);
+            assert!(served != unserved || exempt, "{method:?}: {action:?}");
+        }
+    }
+}
