@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use crate::RECORD_SIZE_BYTES_MAX;
 use crate::disk::BLOCK_SIZE_BYTES;
 use crate::in_memory;
-use crate::record::{Chain, FRAME_SIZE_BYTES, Frame, Lsn, Record, RecordKind, Seed, read_u64};
+use crate::record::{Chain, FRAME_SIZE_BYTES, Frame, Lsn, Record, RecordKind, Seed};
 use crate::segment::{Geometry, SegmentSequence};
 
 /// How much is read at once: large enough for the disk's full rate, small beside the largest
@@ -275,15 +275,67 @@ pub(crate) fn find_frames(
     bytes: &[u8],
     mut found: impl FnMut(Survivor),
 ) {
+    // Each frame holds its own position: nearly everywhere a run of words without any match, told
+    // by one comparison a word and no branch.
+    const RUN_WORDS: usize = 64;
+    const POSITION_AT: usize = 16;
     let base = geometry.lsn(segment, offset).0;
-    for at in (0..bytes.len().saturating_sub(FRAME_SIZE_BYTES - 1)).step_by(8) {
-        // The frame's own position, before anything that costs: nearly always it is not there.
-        if read_u64(bytes, at + 16) != base + at as u64 {
+    let words = bytes.get(POSITION_AT..).unwrap_or(&[]).as_chunks::<8>().0;
+    for (run_index, run) in words.chunks(RUN_WORDS).enumerate() {
+        let run_at = run_index * RUN_WORDS * 8;
+        let mut position = base + run_at as u64;
+        let mut matched = false;
+        for word in run {
+            matched |= u64::from_le_bytes(*word) == position;
+            position += 8;
+        }
+        if !matched {
             continue;
         }
-        if let Some((frame, _)) = Frame::verify(seed, Lsn(base + at as u64), &bytes[at..]) {
-            let end = offset + at as u64 + frame.span() as u64;
-            found(Survivor { lsn: frame.lsn, durable: frame.durable, end });
+        for at in (run_at..run_at + run.len() * 8).step_by(8) {
+            let lsn = Lsn(base + at as u64);
+            if let Some((frame, _)) = Frame::verify(seed, lsn, &bytes[at..]) {
+                let end = offset + (at + frame.span()) as u64;
+                found(Survivor { lsn, durable: frame.durable, end });
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_found_wherever_they_lie_and_only_where_they_belong() {
+        let geometry = Geometry { segment_size_bytes: 1 << 20 };
+        let (seed, segment, offset) = (Seed::of_salt(3), SegmentSequence(5), 8192);
+        for at in (0..2000).step_by(8).chain([4096 - 40, 4096 - 8]) {
+            let mut bytes = vec![0x11; 4096];
+            let frame = Frame {
+                body_size: 100,
+                body_crc: 1,
+                previous: Chain(2),
+                lsn: geometry.lsn(segment, offset + at as u64),
+                durable: Lsn(77),
+                number: 3,
+                kind: RecordKind::owned(1),
+            };
+            let whole = at + FRAME_SIZE_BYTES <= bytes.len();
+            if whole {
+                frame.encode(seed, &mut bytes[at..at + FRAME_SIZE_BYTES]);
+            }
+            let mut found = Vec::new();
+            find_frames(geometry, seed, segment, offset, &bytes, |survivor| found.push(survivor));
+            let end = offset + (at + frame.span()) as u64;
+            let expected = Survivor { lsn: frame.lsn, durable: Lsn(77), end };
+            assert_eq!(found, if whole { vec![expected] } else { vec![] }, "at {at}");
+            for (other_seed, other_offset) in [(Seed::of_salt(4), offset), (seed, offset + 8)] {
+                find_frames(geometry, other_seed, segment, other_offset, &bytes, |survivor| {
+                    panic!("{survivor:?} is not of this place");
+                });
+            }
+        }
+        find_frames(geometry, seed, segment, offset, &[], |_| unreachable!("nothing is there"));
     }
 }

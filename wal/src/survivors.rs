@@ -2,11 +2,14 @@
 //!
 //! Reads from the end of the log to the first prepared segment that was never touched. Nothing
 //! can lie behind that one: the writer opens segments in order, and keeps few writes in flight.
+//! Whether it was touched shows in its mark and its first chunk, where the first batch's frames
+//! are: to read all of it would cost each start the time of a whole segment, and would find what
+//! only a medium can have left there that lost the end of one segment, the head of the next, and
+//! what follows it, all at once.
 //!
 //! Invariants:
 //! - A claim counts only from a frame or head whose checksum is right under this log's salt.
-//! - Every surviving frame is found, wherever in its block it lies: what is not found is not
-//!   erased.
+//! - In what is read every surviving frame is found, wherever in its block it lies.
 
 use std::collections::BTreeMap;
 
@@ -111,7 +114,12 @@ impl Survivors {
                 self.erase_end = self.erase_end.max(survivor.end);
             }
         }
-        self.parts[self.part].touched |= !found.is_empty();
+        let part = &mut self.parts[self.part];
+        part.touched |= !found.is_empty();
+        if part.spare && !part.touched && self.part > 0 {
+            self.part = self.parts.len();
+            return;
+        }
         self.offset += self.reading_bytes;
         if self.offset < self.parts[self.part].readable_bytes {
             // A frame that lies across two chunks is seen by reading the last block again.
@@ -125,10 +133,6 @@ impl Survivors {
         while let Some(part) = self.parts.get(self.part)
             && self.offset >= part.readable_bytes
         {
-            if part.spare && !part.touched && self.part > 0 {
-                self.part = self.parts.len();
-                return;
-            }
             self.part += 1;
             self.offset = BLOCK_SIZE_BYTES as u64;
         }
