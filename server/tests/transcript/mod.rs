@@ -10,9 +10,10 @@
 //! ```
 //!
 //! Lines with `>`, `!` and `@` are the script, the others its result. `> 100x ping ...` sends a
-//! line a hundred times, `$` being 1, 3, 5, ... and `; ` between two frames; equal lines of result are counted. Every case runs three times, with the
-//! bytes of a line in one read, in reads of one byte, and in reads of odd sizes; the result must be
-//! the same, because the network may cut anywhere.
+//! line a hundred times; in it `$` is 1, 3, 5, ... and `; ` stands between two frames. Equal lines
+//! of result are counted. Every case runs three times, with the bytes of a line in one read, in
+//! reads of one byte, and in reads of odd sizes; the result must be the same, because the network
+//! may cut anywhere.
 //!
 //! With `TRANSCRIPTS=write` in the environment the results are written instead of compared: for
 //! new cases, and to be read before they are committed.
@@ -195,7 +196,7 @@ impl<S: Subject> Case<S> {
         while !rest.is_empty() {
             let length = match self.cut {
                 Cut::Whole => rest.len(),
-                // Megabytes of filling go in larger pieces: their borders lie anywhere all the same.
+                // Megabytes of filling go in larger pieces: their borders still lie anywhere.
                 Cut::Bytes if rest.len() > 100_000 => 4093,
                 Cut::Bytes => 1,
                 Cut::Odd => size.min(rest.len()),

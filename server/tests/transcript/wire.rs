@@ -207,7 +207,8 @@ pub fn encode(line: &str) -> Vec<u8> {
         "continuation" => put_block(&mut out, 9, rest),
         "data" => put_data(&mut out, rest),
         "reset" => {
-            put_frame(&mut out, 3, 0, number(&rest[0]), &code(&rest[1]).to_wire().to_be_bytes())
+            let code = code(&rest[1]).to_wire().to_be_bytes();
+            put_frame(&mut out, 3, 0, number(&rest[0]), &code);
         }
         "window" => put_frame(&mut out, 8, 0, number(&rest[0]), &number(&rest[1]).to_be_bytes()),
         "ping" => put_frame(&mut out, 6, 0, 0, &unhex(&rest[0])),

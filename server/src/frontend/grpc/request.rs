@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::super::http2::HeaderList;
 use super::method::{Method, MethodId, MethodKind, MethodTable};
-use super::quote::{lossy, quoted};
+use super::quote::quoted;
 use super::status::{Code, Status};
 
 /// Go's longest duration, at which grpc-go cuts a longer timeout off.
@@ -32,8 +32,9 @@ pub struct Metadata {
 /// How the messages of a call are compressed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {
-    /// Not at all; `named` tells whether the header said so.
+    /// Not at all.
     Identity,
+    /// By gzip, where a message's flag says so.
     Gzip,
 }
 
@@ -251,13 +252,6 @@ fn base64_error(value: &[u8]) -> Option<usize> {
         .iter()
         .position(|byte| !legal(byte))
         .or_else(|| (digits.len() % 4 == 1).then(|| digits.len() - 1))
-}
-
-impl Metadata {
-    /// `client-api-version` as text, if it is any.
-    pub fn client_api_version_text(&self) -> Option<String> {
-        self.client_api_version.as_deref().map(lossy)
-    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@
 //! - Nothing that a client sends panics, and everything that it can make grow has a bound here
 //!   (see [`limits`]).
 //! - The answer depends on the bytes received, never on how the network cut them into reads.
-//! - Names follow RFC 9113 (HTTP/2) and RFC 7541 (HPACK); the section is named where a rule is held.
+//! - Names follow RFC 9113 (HTTP/2) and RFC 7541 (HPACK); where a rule is held, its section is
+//!   named.
 
 pub mod connection;
 pub mod flow;
