@@ -1,4 +1,4 @@
-//! Ours against the generated decoder, on requests and on what is left of them when bytes are changed.
+//! Ours against the generated decoder, on requests and on what changed bytes leave of them.
 
 use engine::ids::LeaseId;
 use prost::Message;

@@ -121,7 +121,7 @@ fn ranges_are_answered_from_the_view() {
         let records = [kv("a", "1", 2, 2, 1), kv("b", "2", 3, 5, 2), kv("c", "3", 4, 4, 1)];
         let header = desk.header(5);
         let expected = |kvs: &[mvccpb::KeyValue], more, count| {
-            Ok(pb::RangeResponse { header: header, kvs: kvs.to_vec(), more, count })
+            Ok(pb::RangeResponse { header, kvs: kvs.to_vec(), more, count })
         };
         assert_eq!(desk.range(&range("a", "")), expected(&records[..1], false, 1));
         assert_eq!(desk.range(&range("x", "")), expected(&[], false, 0));

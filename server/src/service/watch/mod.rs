@@ -32,6 +32,8 @@ mod catch_up;
 mod cohort;
 mod index;
 mod outbox;
+mod progress;
+mod requests;
 mod slots;
 
 use std::cmp::Reverse;
@@ -42,13 +44,9 @@ use std::time::Duration;
 use engine::events::{EventBatch, EventKind, EventRef};
 use engine::ids::Revision;
 use engine::view::View;
-use prost::Message;
 
 use super::node_state::NodeState;
-use super::proto::etcdserverpb as pb;
-use super::proto::etcdserverpb::watch_create_request::FilterType;
-use super::proto::etcdserverpb::watch_request::RequestUnion;
-use super::status::{Refusal, WatchRefusal};
+use super::status::WatchRefusal;
 use super::wire::Header;
 use cohort::{CohortId, Cohorts, Membership};
 use index::{Span, WatchIndex};
@@ -227,28 +225,6 @@ impl WatchHub {
         self.progress_due.push(Reverse((now + self.progress_interval(stream), key)));
     }
 
-    /// A stream has sent a message. The view must be pinned after it arrived. An error ends the
-    /// stream.
-    pub fn handle_message(
-        &mut self,
-        stream: StreamId,
-        message: &[u8],
-        view: &View,
-    ) -> Result<(), Refusal> {
-        let request = pb::WatchRequest::decode(message);
-        let request = request.map_err(|error| Refusal::from(error).in_stream())?;
-        let Some(key) = self.streams_by_id.get(&stream).copied() else { return Ok(()) };
-        self.note_view(view);
-        match request.request_union {
-            Some(RequestUnion::CreateRequest(create)) => self.create(key, &create, view),
-            Some(RequestUnion::CancelRequest(cancel)) => self.cancel(key, cancel.watch_id, view),
-            Some(RequestUnion::ProgressRequest(_)) => self.ask_progress(key, view),
-            // A request of a later version: etcd ignores it too.
-            None => {}
-        }
-        Ok(())
-    }
-
     /// A batch of events came through the ring.
     pub fn handle_events(&mut self, batch: &Arc<EventBatch>) {
         self.batches.push_back(Arc::clone(batch));
@@ -300,29 +276,6 @@ impl WatchHub {
         self.streams.remove(key);
     }
 
-    /// Time has passed: streams whose turn it is are told how far their idle watchers have come.
-    pub fn handle_tick(&mut self, now: Duration) {
-        while let Some(Reverse((due, key))) = self.progress_due.peek().copied() {
-            if due > now {
-                return;
-            }
-            self.progress_due.pop();
-            let Some(stream) = self.streams.get(key) else { continue };
-            let id = stream.id;
-            let watchers: Vec<Key> = stream.watchers.values().copied().collect();
-            for watcher in watchers {
-                self.notify_progress(key, watcher);
-            }
-            self.progress_due.push(Reverse((now + self.progress_interval(id), key)));
-        }
-    }
-
-    /// When [`WatchHub::handle_tick`] is due.
-    #[must_use]
-    pub fn poll_deadline(&self) -> Option<Duration> {
-        self.progress_due.peek().map(|Reverse((due, _))| *due)
-    }
-
     /// The next response to be sent.
     pub fn poll_output(&mut self) -> Option<WatchOutput<'_>> {
         let (output, key) = loop {
@@ -369,91 +322,6 @@ impl WatchHub {
     /// All before it has happened, as far as this core knows.
     fn horizon(&self) -> Revision {
         self.seen.max(self.position)
-    }
-
-    /// Streams opened together are not told their progress together.
-    fn progress_interval(&self, stream: StreamId) -> Duration {
-        let interval = self.config.progress_interval;
-        let share = u32::try_from(scramble(stream.0) % 1024).expect("a number below 1024");
-        interval + interval / 10 * share / 1024
-    }
-
-    fn create(&mut self, key: Key, create: &pb::WatchCreateRequest, view: &View) {
-        let revision = view.revision;
-        let (span, watch_id) = match self.check_create(key, create) {
-            Ok(checked) => checked,
-            Err(refusal) => {
-                self.outbox.push(Output::Refused { stream: key, refusal, revision });
-                return;
-            }
-        };
-        let from = match create.start_revision {
-            0 => revision.next(),
-            start => Revision(start),
-        };
-        let filtered = |filter: FilterType| create.filters.contains(&(filter as i32));
-        let watcher = self.watchers.insert(Watcher {
-            stream: key,
-            watch_id,
-            span,
-            prev_kv: create.prev_kv,
-            put_wanted: !filtered(FilterType::Noput),
-            delete_wanted: !filtered(FilterType::Nodelete),
-            progress_notify: create.progress_notify,
-            fragment: create.fragment,
-            from,
-            lane: Lane::Live,
-            epoch: 0,
-            membership: Membership::default(),
-            quiet: true,
-            chain: None,
-            cut: None,
-        });
-        let span = &self.watchers.get(watcher).expect("it was inserted just now").span;
-        self.index.insert(span, watcher);
-        self.watchers_with_prev += usize::from(create.prev_kv);
-        self.stream(key).watchers.insert(watch_id, watcher);
-        self.outbox.push(Output::Created { stream: key, watch_id, revision });
-        if from <= self.horizon() {
-            self.fall_behind(watcher);
-        }
-    }
-
-    /// Checks in etcd's order, and chooses the id.
-    fn check_create(
-        &mut self,
-        key: Key,
-        create: &pb::WatchCreateRequest,
-    ) -> Result<(Span, i64), WatchRefusal> {
-        if create.start_revision < 0 {
-            return Err(WatchRefusal::Compacted);
-        }
-        let start: &[u8] = if create.key.is_empty() { &[0] } else { &create.key };
-        let span = match &create.range_end[..] {
-            [] => Span::Point(start.into()),
-            [0] => Span::Range(start.into(), None),
-            end if start < end => Span::Range(start.into(), Some(end.into())),
-            _ => return Err(WatchRefusal::EmptyRange),
-        };
-        let stream = self.stream(key);
-        let mut watch_id = create.watch_id;
-        if watch_id == 0 {
-            while stream.watchers.contains_key(&stream.watch_id_next) {
-                stream.watch_id_next += 1;
-            }
-            watch_id = stream.watch_id_next;
-            stream.watch_id_next += 1;
-        } else if stream.watchers.contains_key(&watch_id) {
-            return Err(WatchRefusal::DuplicateId);
-        }
-        Ok((span, watch_id))
-    }
-
-    fn cancel(&mut self, key: Key, watch_id: i64, view: &View) {
-        let Some(watcher) = self.stream(key).watchers.get(&watch_id).copied() else { return };
-        self.remove_watcher(watcher);
-        self.outbox.push(Output::Canceled { stream: key, watch_id, revision: view.revision });
-        self.settle_progress();
     }
 
     fn remove_watcher(&mut self, key: Key) {
@@ -641,68 +509,6 @@ impl WatchHub {
             | Output::Canceled { stream, .. }
             | Output::Compacted { stream, .. }
             | Output::Broken { stream, .. } => self.streams.get(stream).map(|_| stream),
-        }
-    }
-
-    fn ask_progress(&mut self, key: Key, view: &View) {
-        let stream = self.stream(key);
-        // Nobody to speak for: etcd says nothing then.
-        if stream.watchers.is_empty() {
-            return;
-        }
-        if stream.progress_target.is_none() {
-            self.progress_asked.push(key);
-        }
-        let stream = self.stream(key);
-        stream.progress_target = stream.progress_target.max(Some(view.revision));
-        self.settle_progress();
-    }
-
-    /// Answers the streams that asked how far they are and have come that far with all watchers.
-    fn settle_progress(&mut self) {
-        if self.progress_asked.is_empty() {
-            return;
-        }
-        let mut asked = std::mem::take(&mut self.progress_asked);
-        asked.retain(|key| {
-            let Some(stream) = self.streams.get(*key) else { return false };
-            let Some(target) = stream.progress_target else { return false };
-            if stream.behind > 0 {
-                return true;
-            }
-            let told = stream.watchers.values().map(|watcher| self.told(*watcher)).min();
-            if told.is_some_and(|told| told < target) {
-                return true;
-            }
-            if let Some(revision) = told {
-                let (watch_id, watcher) = (WATCH_ID_NONE, None);
-                self.outbox.push(Output::Progress { stream: *key, watcher, watch_id, revision });
-            }
-            self.stream(*key).progress_target = None;
-            false
-        });
-        self.progress_asked = asked;
-    }
-
-    /// The revision up to which a live watcher has been told everything.
-    fn told(&self, watcher: Key) -> Revision {
-        let watcher = self.watchers.get(watcher).expect("a stream lists its watchers only");
-        // A watcher may have been told more by the tree than the ring has brought, or want
-        // nothing of what the ring will still bring; but what no view has shown has not happened.
-        let ahead = Revision(watcher.from.0 - 1).min(self.seen);
-        self.position.max(ahead)
-    }
-
-    fn notify_progress(&mut self, stream: Key, key: Key) {
-        let revision = self.told(key);
-        let watcher = self.watchers.get_mut(key).expect("a stream lists its watchers only");
-        if watcher.progress_notify && watcher.quiet && watcher.lane == Lane::Live {
-            let watch_id = watcher.watch_id;
-            let watcher = Some((key, watcher.epoch));
-            self.outbox.push(Output::Progress { stream, watcher, watch_id, revision });
-        }
-        if let Some(watcher) = self.watchers.get_mut(key) {
-            watcher.quiet = true;
         }
     }
 }
