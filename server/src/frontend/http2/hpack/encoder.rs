@@ -207,6 +207,13 @@ mod tests {
             let mut pair = Pair::new();
             let (_, text) = pair.pass(&all);
             pair.encoder.set_table_bytes(table_bytes);
+            let mut block = Vec::new();
+            pair.encoder.encode(&all, &mut block);
+            // A peer whose setting went down insists on being told (RFC 7541, 4.2): first that
+            // all is evicted, then the new size.
+            let told = block.starts_with(&[0x20]) && block[1] & 0xe0 == 0x20;
+            assert_eq!(told, table_bytes < 4096, "{table_bytes}: {block:x?}");
+            pair.decoder.decode(&block, |_, _| ()).unwrap();
             for _ in 0..3 {
                 assert_eq!(pair.pass(&all).1, text, "{table_bytes}");
             }
