@@ -4,7 +4,7 @@
 
 use crate::answer::OwnedRecord;
 use crate::command::DeleteRangeRef;
-use crate::limits::DELETE_CHUNK_KEYS_MAX;
+use crate::limits::{DELETE_CHUNK_KEYS_MAX, DELETE_CHUNK_SIZE_BYTES_MAX};
 use crate::page::PageFault;
 use crate::range::Progress;
 use crate::store::Store;
@@ -47,7 +47,12 @@ impl DeleteRun {
             return Ok(Progress::Done);
         };
         while *budget > 0 {
-            let is_last = self.collect(bounds.end, working, *budget)?;
+            let next = self.collect(bounds.end, working, *budget)?;
+            // A key is copied to the history and to the list of changes. Without room for that the
+            // same keys are collected again by the next step.
+            if working.reserve(self.key_ends.len(), 2 * self.keys.len()).is_err() {
+                return Ok(Progress::More);
+            }
             *budget = budget.saturating_sub(self.key_ends.len().max(1));
             let keys = std::mem::take(&mut self.keys);
             let key_ends = std::mem::take(&mut self.key_ends);
@@ -57,36 +62,36 @@ impl DeleteRun {
                 start = end;
             }
             (self.keys, self.key_ends) = (keys, key_ends);
-            if is_last {
-                return Ok(Progress::Done);
+            match next {
+                Some(next) => self.position = next,
+                None => return Ok(Progress::Done),
             }
         }
         Ok(Progress::More)
     }
 
-    /// Fills the chunk; says whether the range ends with it.
+    /// Fills the chunk; answers with the key behind it, if the range goes on.
     fn collect(
         &mut self,
         end: Option<&[u8]>,
         working: &Working,
         budget: usize,
-    ) -> Result<bool, PageFault> {
+    ) -> Result<Option<Vec<u8>>, PageFault> {
         self.keys.clear();
         self.key_ends.clear();
         let bounds = Bounds { start: &self.position, end };
         let mut walk = Walk::new(working, bounds, working.revision(), Direction::Ascending)?;
         while let Some(key) = walk.key() {
-            if self.key_ends.len() >= DELETE_CHUNK_KEYS_MAX.min(budget) {
-                let next = key.to_vec();
-                drop(walk);
-                self.position = next;
-                return Ok(false);
+            let is_full = self.key_ends.len() >= DELETE_CHUNK_KEYS_MAX.min(budget)
+                || self.keys.len() >= DELETE_CHUNK_SIZE_BYTES_MAX;
+            if is_full {
+                return Ok(Some(key.to_vec()));
             }
             self.keys.extend_from_slice(key);
             self.key_ends.push(self.keys.len());
             walk.advance()?;
         }
-        Ok(true)
+        Ok(None)
     }
 
     fn delete(

@@ -227,12 +227,15 @@ impl Engine {
     /// Asks whether a batch of this size may be admitted. Batches that were admitted and not yet
     /// begun are counted with it.
     ///
+    /// This is what keeps a store from filling its disk. What a batch needs exactly depends on
+    /// where its keys fall; apply looks again, slice by slice, and waits for growth where it must.
+    ///
     /// # Errors
     /// The files have no room for it now. With `may_grow` the growth is among the disk operations,
     /// and asking again after it has ended is worthwhile.
     pub fn reserve_for(&mut self, batch_size_bytes: usize) -> Result<(), NoSpace> {
         let size_bytes = self.admitted_size_bytes.saturating_add(batch_size_bytes);
-        self.working.reserve(apply::changes_at_most(size_bytes), size_bytes)?;
+        self.working.admit(apply::SLICE_CHANGES_MAX, apply::SLICE_SIZE_BYTES_MAX, size_bytes)?;
         self.admitted_size_bytes = size_bytes;
         Ok(())
     }

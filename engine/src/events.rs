@@ -16,7 +16,7 @@ use crate::ids::{Change, LeaseId, Revision};
 use crate::layout::ChangeKind;
 use crate::limits::{EVENTS_COUNT_MAX, EVENTS_SIZE_BYTES_MAX};
 use crate::range::Record;
-use crate::store::{self, Changes, Front, Store};
+use crate::store::{self, Changes, Found, Front, Store};
 use crate::view::View;
 
 /// What happened to a key.
@@ -209,34 +209,53 @@ pub fn events_since(
     let mut looked_at = 0;
     let mut scratch = Vec::new();
     while let Some(front) = changes.front() {
-        let Front { shard, change, kind, key } = front;
-        if looked_at >= budget.max(1) && last.is_some_and(|last| last < change.main) {
-            return Ok(change.main);
+        let main = front.change.main;
+        if looked_at >= budget.max(1) && last.is_some_and(|last| last < main) {
+            return Ok(main);
         }
         looked_at += 1;
-        let event = match kind {
-            ChangeKind::Tombstone => EventKind::Delete,
-            ChangeKind::Create | ChangeKind::Update => EventKind::Put,
-        };
-        let interest = sink.interest(event, key);
-        if interest != Interest::Skip {
-            let (pages, roots) = view.shard(shard);
-            let mut record = Record { key, mod_revision: change.main, ..Record::default() };
-            if event == EventKind::Put {
-                let found = store::version_of_change(pages, roots, key, change, &mut scratch)?;
-                let Some(found) = found else {
-                    return Err(store::damaged(pages, roots.history, "a version is gone").into());
-                };
-                record = found.version.record(key, found.value(pages)?);
-            }
-            let wants_prev = interest == Interest::EventAndPrev && kind != ChangeKind::Create;
-            let prev = if wants_prev { prev_of(view, key, change)? } else { None };
-            sink.event(EventRef { kind: event, change, record, prev });
-        }
-        last = Some(change.main);
+        tell(view, &front, sink, &mut scratch)?;
+        last = Some(main);
         changes.advance(&front)?;
     }
     Ok(from.max(view.revision().next()))
+}
+
+fn tell(
+    view: &View,
+    front: &Front<'_>,
+    sink: &mut impl EventSink,
+    scratch: &mut Vec<u8>,
+) -> Result<(), ReadError> {
+    let Front { shard, change, kind, key } = *front;
+    let event = match kind {
+        ChangeKind::Tombstone => EventKind::Delete,
+        ChangeKind::Create | ChangeKind::Update => EventKind::Put,
+    };
+    let interest = sink.interest(event, key);
+    if interest == Interest::Skip {
+        return Ok(());
+    }
+    let mut record = Record { key, mod_revision: change.main, ..Record::default() };
+    if event == EventKind::Put {
+        let (pages, roots) = view.shard(shard);
+        let found = store::version_of_change(pages, roots, key, change, scratch)?;
+        let is_swept = |found: &Found<'_>| found.end.is_some_and(|end| end.main == change.main);
+        match found {
+            // Compaction leaves one version of a key at its own revision, whether the sweep has
+            // come there or not.
+            None if change.main == view.compacted => return Ok(()),
+            Some(found) if change.main == view.compacted && is_swept(&found) => return Ok(()),
+            Some(found) => record = found.version.record(key, found.value(pages)?),
+            None => {
+                return Err(store::damaged(pages, roots.history, "a version is gone").into());
+            }
+        }
+    }
+    let wants_prev = interest == Interest::EventAndPrev && kind != ChangeKind::Create;
+    let prev = if wants_prev { prev_of(view, key, change)? } else { None };
+    sink.event(EventRef { kind: event, change, record, prev });
+    Ok(())
 }
 
 /// The record as it was one revision before a change; what was compacted is not told, whether the

@@ -12,7 +12,7 @@ use crate::events::{EventBuilder, EventKind, EventRef};
 use crate::ids::{Change, LeaseId, Revision};
 use crate::layout::{self, ChangeKind, Head, PastVersion, Version};
 use crate::page::node::CELL_SIZE_BYTES_MAX;
-use crate::page::{ExtentRef, NoSpace, PAGE_SIZE_BYTES, PageFault, PageFile, PagesNeeded};
+use crate::page::{ExtentRef, PAGE_SIZE_BYTES, PageFault, PageFile, PagesNeeded};
 use crate::range::Record;
 use crate::store::{self, ShardRoots};
 use crate::tree::{self, Body};
@@ -41,8 +41,8 @@ impl Shard {
         Self { file, roots, key_scratch: Vec::new(), value_scratch: Vec::new() }
     }
 
-    /// Looks for the free pages that so many changes, of commands of this size, can need.
-    pub(crate) fn reserve(&mut self, changes: usize, size_bytes: usize) -> Result<(), NoSpace> {
+    /// The free pages that so many changes, of commands of this size, can need at worst.
+    pub(crate) fn pages_needed(&self, changes: usize, size_bytes: usize) -> PagesNeeded {
         let count = u64::try_from(changes).expect("a count of changes fits 64 bits");
         let new_bytes = u64::try_from(size_bytes).expect("a size fits 64 bits");
         // What moves to the history was not measured: it counts as the longest entry a page takes.
@@ -61,7 +61,14 @@ impl Shard {
             let changes = tree::Changes { count, size_bytes, extent_pages };
             needed = needed.plus(tree::pages_needed(&self.file, root, changes));
         }
-        self.file.reserve(needed)
+        needed
+    }
+
+    /// The free pages that commands of this size take as a rule: the key stands in three trees, the
+    /// value in one and its predecessor in another, pages are half full, and paths are copied.
+    pub(crate) fn pages_usually_needed(size_bytes: usize) -> PagesNeeded {
+        let pages = u32::try_from(size_bytes.div_ceil(PAGE_SIZE_BYTES)).unwrap_or(u32::MAX);
+        PagesNeeded { pages: pages.saturating_mul(8), extent_pages: pages }
     }
 
     /// Whether a key exists.

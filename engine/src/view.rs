@@ -51,6 +51,12 @@ impl View {
         system::cluster_version(pages, roots)
     }
 
+    /// Changes in the history that compaction has left.
+    #[must_use]
+    pub fn change_count(&self) -> u64 {
+        self.roots.iter().map(|roots| roots.revisions.count).sum()
+    }
+
     /// Keys in the store.
     #[must_use]
     pub fn key_count(&self) -> u64 {

@@ -71,7 +71,26 @@ impl Working {
     /// Looks whether every shard has the free pages that so many changes, of commands of this size,
     /// can need at most.
     pub(crate) fn reserve(&mut self, changes: usize, size_bytes: usize) -> Result<(), NoSpace> {
-        self.shards.iter_mut().try_for_each(|shard| shard.reserve(changes, size_bytes))
+        let reserve = |shard: &mut Shard| {
+            let needed = shard.pages_needed(changes, size_bytes);
+            shard.file.reserve(needed)
+        };
+        self.shards.iter_mut().try_for_each(reserve)
+    }
+
+    /// Looks for room for the worst slice of so many changes and bytes, and for the usual needs of
+    /// commands that wait behind it.
+    pub(crate) fn admit(
+        &mut self,
+        changes: usize,
+        size_bytes: usize,
+        waiting_size_bytes: usize,
+    ) -> Result<(), NoSpace> {
+        let admit = |shard: &mut Shard| {
+            let slice = shard.pages_needed(changes, size_bytes);
+            shard.file.reserve(slice.plus(Shard::pages_usually_needed(waiting_size_bytes)))
+        };
+        self.shards.iter_mut().try_for_each(admit)
     }
 
     /// Whether no command is half done.

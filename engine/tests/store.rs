@@ -1,8 +1,21 @@
 //! The engine as its owner sees it: against a model, over restarts, under readers.
+#![allow(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
 
+#[cfg(test)]
+#[path = "store/against_model.rs"]
+mod against_model;
 #[cfg(test)]
 #[path = "store/driver.rs"]
 mod driver;
+#[cfg(test)]
+#[path = "store/edges.rs"]
+mod edges;
+#[cfg(test)]
+#[path = "store/model.rs"]
+mod model;
+#[cfg(test)]
+#[path = "store/random.rs"]
+mod random;
 #[cfg(test)]
 #[path = "store/smoke.rs"]
 mod smoke;

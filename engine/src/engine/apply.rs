@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //! - Commands are answered in their order, each exactly once.
-//! - Before each slice of work the pages it may need are free: apply never meets a full disk in the
-//!   middle of a change.
+//! - Before each slice of work the pages it may need at worst are free: apply never meets a full
+//!   disk in the middle of a change. A slice that has to wait for a file to grow ends the step.
 //! - A rejected command has changed nothing.
 
 use crate::answer::{Answer, Outcome, ReadError, Rejection};
@@ -24,13 +24,7 @@ use super::segment::Segment;
 pub(super) const SLICE_CHANGES_MAX: usize = 256;
 
 /// The bytes of commands in a slice; one longer command stands alone.
-const SLICE_SIZE_BYTES_MAX: usize = 64 << 10;
-
-/// The most single changes that commands of this size can ask for: no frame of a change is shorter.
-pub(super) fn changes_at_most(size_bytes: usize) -> usize {
-    const FRAME_SIZE_BYTES_MIN: usize = 24;
-    size_bytes / FRAME_SIZE_BYTES_MIN + 1
-}
+pub(super) const SLICE_SIZE_BYTES_MAX: usize = 64 << 10;
 
 /// A batch on its way.
 pub(super) struct BatchRun {
@@ -66,17 +60,21 @@ impl BatchRun {
                 return Ok(Progress::Done);
             }
             if let Some(run) = self.command.take() {
-                if working.reserve(SLICE_CHANGES_MAX, SLICE_SIZE_BYTES_MAX).is_err() {
+                let index = self.next - 1;
+                if working.reserve(SLICE_CHANGES_MAX, batch.size_bytes(index..self.next)).is_err() {
                     self.command = Some(run);
                     return Ok(Progress::More);
                 }
-                let index = self.next - 1;
+                let before = budget;
                 self.command = go_on(run, batch.command(index), working, &mut budget, answers)?;
+                if self.command.is_some() && budget == before {
+                    return Ok(Progress::More);
+                }
                 continue;
             }
             let end = self.slice_end(&batch, budget);
             let size_bytes = batch.size_bytes(self.next..end);
-            if working.reserve(changes_at_most(size_bytes).min(size_bytes), size_bytes).is_err() {
+            if working.reserve(end - self.next, size_bytes).is_err() {
                 return Ok(Progress::More);
             }
             let before = self.next;
