@@ -1,9 +1,10 @@
 //! The codec of tree pages: slots that grow upwards, cells that grow downwards.
 //!
-//! A leaf's cell is an entry, an inner page's cell is a child with the lowest key that leads to it.
-//! Slots stand in key order and repeat the four bytes of each key that follow the prefix which all
-//! keys of the page share: a binary search touches cells only where these four bytes tie. Keys stay
-//! whole in their cells, so that a reader borrows them from the page.
+//! A leaf's cell is an entry, an inner page's cell the lowest key that leads to a child. Slots stand in
+//! key order, each field of theirs in an array of its own: the heads, which are the eight bytes of
+//! each key that follow the prefix which all keys of the page share, lie side by side, so that a
+//! search reads a few cache lines of them and then one cell. Keys stay whole in their cells, so that
+//! a reader borrows them from the page.
 //!
 //! Invariants (checked once for every page that comes from a disk, kept by every change):
 //! - Every cell lies behind the slots and inside the page, every part of a cell inside the cell;
@@ -11,7 +12,7 @@
 //! - The first child of an inner page stands for everything below the second: its key is empty and
 //!   never compared.
 //! - The prefix is shared by all compared keys, and is short enough that a long key's inline start
-//!   covers the four bytes behind it.
+//!   covers the eight bytes behind it.
 //! - `garbage` counts the bytes of cells that no slot names any more.
 
 use std::cmp::Ordering;
@@ -24,11 +25,26 @@ const HEAP_AT: usize = 20;
 const GARBAGE_AT: usize = 22;
 const PREFIX_AT: usize = 24;
 
-const LEAF_SLOT_SIZE: usize = 8;
-const INNER_SLOT_SIZE: usize = 16;
+/// A field of the slots: its width, and the widths of the fields whose arrays stand before its own.
+#[derive(Clone, Copy)]
+struct Field {
+    width: usize,
+    before: usize,
+}
+
+const HEAD: Field = Field { width: 8, before: 0 };
+const CELL: Field = Field { width: 4, before: 8 };
+const CHILD: Field = Field { width: 4, before: 12 };
+const BIRTH: Field = Field { width: 8, before: 16 };
+const CHILD_COUNT: Field = Field { width: 8, before: 24 };
+
+const LEAF_FIELDS: &[Field] = &[HEAD, CELL];
+const INNER_FIELDS: &[Field] = &[HEAD, CELL, CHILD, BIRTH, CHILD_COUNT];
+const LEAF_SLOT_SIZE: usize = 12;
+const INNER_SLOT_SIZE: usize = 32;
 
 const LEAF_CELL_HEADER_SIZE: usize = 4;
-const INNER_CELL_HEADER_SIZE: usize = 13;
+const INNER_CELL_HEADER_SIZE: usize = 1;
 const EXTENT_SIZE: usize = ExtentRef::ENCODED_SIZE_BYTES;
 
 const FLAG_KEY_LONG: u8 = 1;
@@ -44,8 +60,8 @@ pub const KEY_INLINE_SIZE_BYTES_MAX: usize = PAGE_SIZE_BYTES / 8;
 /// Bytes of a long key that stay in the page to decide most comparisons there.
 pub const KEY_START_SIZE_BYTES: usize = 128;
 
-/// Longest prefix of a page: the four bytes behind it must still be known of a long key.
-const PREFIX_SIZE_MAX: usize = KEY_START_SIZE_BYTES - 4;
+/// Longest prefix of a page: the bytes of a head behind it must still be known of a long key.
+const PREFIX_SIZE_MAX: usize = KEY_START_SIZE_BYTES - 8;
 
 /// Largest head of an entry; its length is one byte.
 pub const HEAD_SIZE_BYTES_MAX: usize = 255;
@@ -155,15 +171,16 @@ impl InnerCell<'_> {
     }
 }
 
-/// The four bytes behind the prefix as one number that sorts like them.
-pub fn key_head(key: &[u8], prefix: usize) -> u32 {
+/// The eight bytes behind the prefix as one number that sorts like them.
+#[must_use]
+pub fn key_head(key: &[u8], prefix: usize) -> u64 {
     let rest = key.get(prefix..).unwrap_or_default();
-    match rest.first_chunk::<4>() {
-        Some(head) => u32::from_be_bytes(*head),
+    match rest.first_chunk::<8>() {
+        Some(head) => u64::from_be_bytes(*head),
         None => {
-            let mut head = [0; 4];
+            let mut head = [0; 8];
             head[..rest.len()].copy_from_slice(rest);
-            u32::from_be_bytes(head)
+            u64::from_be_bytes(head)
         }
     }
 }
@@ -225,8 +242,17 @@ impl<'a> Node<'a> {
         if self.is_leaf() { LEAF_SLOT_SIZE } else { INNER_SLOT_SIZE }
     }
 
-    fn slot_at(self, index: usize) -> usize {
-        PAGE_HEADER_SIZE_BYTES + index * self.slot_size()
+    fn fields(self) -> &'static [Field] {
+        if self.is_leaf() { LEAF_FIELDS } else { INNER_FIELDS }
+    }
+
+    fn slots_end(self, count: usize) -> usize {
+        PAGE_HEADER_SIZE_BYTES + count * self.slot_size()
+    }
+
+    #[inline]
+    fn field_at(self, field: Field, index: usize) -> usize {
+        PAGE_HEADER_SIZE_BYTES + field.before * self.count() + field.width * index
     }
 
     /// Index of the first slot whose key takes part in comparisons.
@@ -235,16 +261,35 @@ impl<'a> Node<'a> {
         usize::from(!self.is_leaf())
     }
 
-    /// The four bytes of a key that its slot repeats.
+    /// The bytes of a key that its slot repeats.
     #[must_use]
-    pub fn head(self, index: usize) -> u32 {
-        self.bytes.u32_at(self.slot_at(index))
+    pub fn head(self, index: usize) -> u64 {
+        self.bytes.u64_at(self.field_at(HEAD, index))
     }
 
+    /// The first of the compared slots whose head is not smaller than `head`, and the first whose head
+    /// is greater.
+    #[inline]
+    #[must_use]
+    pub fn equal_heads(self, head: u64) -> (usize, usize) {
+        let (first, count) = (self.first_compared(), self.count());
+        let heads = &self.bytes.0[self.field_at(HEAD, first)..self.field_at(HEAD, count)];
+        let (heads, _) = heads.as_chunks::<8>();
+        let low = heads.partition_point(|other| u64::from_le_bytes(*other) < head);
+        let equal = heads[low..].iter().take_while(|other| u64::from_le_bytes(**other) == head);
+        let high = low + equal.count();
+        (first + low, first + high)
+    }
+
+    #[inline]
+    fn cell_place(self, index: usize) -> (usize, usize) {
+        let at = self.field_at(CELL, index);
+        (self.bytes.u16_at(at), self.bytes.u16_at(at + 2))
+    }
+
+    #[inline]
     fn cell(self, index: usize) -> &'a [u8] {
-        let slot = self.slot_at(index);
-        let start = self.bytes.u16_at(slot + 4);
-        let size = self.bytes.u16_at(slot + 6);
+        let (start, size) = self.cell_place(index);
         &self.bytes.0[start..start + size]
     }
 
@@ -257,7 +302,7 @@ impl<'a> Node<'a> {
             let long = cell[3] & FLAG_KEY_LONG != 0;
             decode_key(&cell[LEAF_CELL_HEADER_SIZE..LEAF_CELL_HEADER_SIZE + size], long)
         } else {
-            decode_key(&cell[INNER_CELL_HEADER_SIZE..], cell[12] & FLAG_KEY_LONG != 0)
+            decode_key(&cell[INNER_CELL_HEADER_SIZE..], cell[0] & FLAG_KEY_LONG != 0)
         }
     }
 
@@ -291,22 +336,25 @@ impl<'a> Node<'a> {
     #[must_use]
     pub fn child(self, index: usize) -> (PageId, Epoch) {
         debug_assert!(!self.is_leaf());
-        let start = self.bytes.u16_at(self.slot_at(index) + 4);
-        (PageId(self.bytes.u32_at(start)), Epoch(self.bytes.u64_at(start + 4)))
+        let page = self.bytes.u32_at(self.field_at(CHILD, index));
+        (PageId(page), Epoch(self.bytes.u64_at(self.field_at(BIRTH, index))))
     }
 
     /// Number of entries below a child.
     #[must_use]
     pub fn child_count(self, index: usize) -> u64 {
         debug_assert!(!self.is_leaf());
-        self.bytes.u64_at(self.slot_at(index) + 8)
+        self.bytes.u64_at(self.field_at(CHILD_COUNT, index))
     }
 
     /// Number of entries below a range of children.
     #[must_use]
     pub fn children_count(self, children: std::ops::Range<usize>) -> u64 {
         // The sum of counts from a damaged page may wrap; nothing relies on it but answers.
-        children.fold(0, |sum, index| sum.wrapping_add(self.child_count(index)))
+        let (start, end) = (children.start, children.end);
+        let counts = self.field_at(CHILD_COUNT, start)..self.field_at(CHILD_COUNT, end);
+        let (counts, _) = self.bytes.0[counts].as_chunks::<8>();
+        counts.iter().fold(0, |sum, count| sum.wrapping_add(u64::from_le_bytes(*count)))
     }
 
     /// Number of entries in or below this page.
@@ -331,7 +379,7 @@ impl<'a> Node<'a> {
     /// Bytes a cell takes with its slot.
     #[must_use]
     pub fn size_with_slot(self, index: usize) -> usize {
-        self.bytes.u16_at(self.slot_at(index) + 6) + self.slot_size()
+        self.cell_place(index).1 + self.slot_size()
     }
 
     /// Checks everything that the accessors rely on; says which rule is broken.
@@ -348,14 +396,12 @@ impl<'a> Node<'a> {
         if count == 0 {
             return Err("empty page");
         }
-        let slots_end = PAGE_HEADER_SIZE_BYTES + count * self.slot_size();
-        if heap < slots_end || heap > PAGE_SIZE_BYTES {
+        if heap < self.slots_end(count) || heap > PAGE_SIZE_BYTES {
             return Err("cells overlap the slots");
         }
         let mut cells_size = 0;
         for index in 0..count {
-            let slot = self.slot_at(index);
-            let (start, size) = (self.bytes.u16_at(slot + 4), self.bytes.u16_at(slot + 6));
+            let (start, size) = self.cell_place(index);
             if start < heap || start + size > PAGE_SIZE_BYTES {
                 return Err("cell outside the page");
             }
@@ -445,10 +491,10 @@ fn check_leaf_cell(cell: &[u8]) -> Result<(), &'static str> {
 
 fn check_inner_cell(cell: &[u8]) -> Result<(), &'static str> {
     let header = cell.first_chunk::<INNER_CELL_HEADER_SIZE>().ok_or("cell without its header")?;
-    if header[12] & !FLAG_KEY_LONG != 0 {
+    if header[0] & !FLAG_KEY_LONG != 0 {
         return Err("unknown flags of a child");
     }
-    check_stored_key(&cell[INNER_CELL_HEADER_SIZE..], header[12] & FLAG_KEY_LONG != 0)
+    check_stored_key(&cell[INNER_CELL_HEADER_SIZE..], header[0] & FLAG_KEY_LONG != 0)
 }
 
 /// A tree page of the working epoch, to change.
@@ -517,12 +563,10 @@ impl<'a> NodeMut<'a> {
         assert!(index > 0 || cell.separator == StoredKey::Inline(&[]));
         let (key, key_extent) =
             (cell.separator.inline(), cell.separator.extent().map(ExtentRef::encode));
-        let mut header = [0; INNER_CELL_HEADER_SIZE];
-        header[0..4].copy_from_slice(&cell.page.0.to_le_bytes());
-        header[4..12].copy_from_slice(&cell.birth.0.to_le_bytes());
-        header[12] = if key_extent.is_some() { FLAG_KEY_LONG } else { 0 };
+        let header = [if key_extent.is_some() { FLAG_KEY_LONG } else { 0 }];
         let key_extent = key_extent.as_ref().map_or(&[][..], |extent| extent);
         self.insert_cell(index, key, &[&header, key, key_extent]);
+        self.set_child(index, cell.page, cell.birth);
         self.set_child_count(index, cell.count);
     }
 
@@ -534,9 +578,7 @@ impl<'a> NodeMut<'a> {
             self.bytes.0[at..at + part.len()].copy_from_slice(part);
             at += part.len();
         }
-        let slot = self.as_node().slot_at(index);
-        self.bytes.put_u16(slot + 4, start);
-        self.bytes.put_u16(slot + 6, size);
+        self.set_cell_place(index, start, size);
         self.note_key(index, key);
     }
 
@@ -546,11 +588,19 @@ impl<'a> NodeMut<'a> {
         let (count, slot_size) = (node.count(), node.slot_size());
         assert!(index <= count, "slot {index} of {count}");
         assert!(self.has_room(size + slot_size), "{size} bytes do not fit");
-        if self.as_node().heap_start() < self.as_node().slot_at(count + 1) + size {
+        if self.as_node().heap_start() < self.as_node().slots_end(count + 1) + size {
             self.compact();
         }
-        let (from, to) = (self.as_node().slot_at(index), self.as_node().slot_at(count));
-        self.bytes.0.copy_within(from..to, from + slot_size);
+        // Each array begins further on by what those before it grow: the last goes first.
+        for field in self.as_node().fields().iter().rev() {
+            let old = PAGE_HEADER_SIZE_BYTES + field.before * count;
+            let new = old + field.before;
+            let (at, end) = (old + index * field.width, old + count * field.width);
+            self.bytes.0.copy_within(at..end, new + (index + 1) * field.width);
+            if field.before > 0 {
+                self.bytes.0.copy_within(old..at, new);
+            }
+        }
         let start = self.as_node().heap_start() - size;
         self.bytes.put_u16(HEAP_AT, start);
         self.bytes.put_u16(COUNT_AT, count + 1);
@@ -561,16 +611,16 @@ impl<'a> NodeMut<'a> {
     fn note_key(&mut self, index: usize, key: &[u8]) {
         let node = self.as_node();
         let (first, count) = (node.first_compared(), node.count());
-        let slot = node.slot_at(index);
+        let slot = node.field_at(HEAD, index);
         if index < first {
-            self.bytes.put_u32(slot, 0);
+            self.bytes.put_u64(slot, 0);
             return;
         }
         let prefix = node.prefix_len();
         if count - first == 1 {
             let prefix = key.len().min(PREFIX_SIZE_MAX);
             self.bytes.put_u16(PREFIX_AT, prefix);
-            self.bytes.put_u32(slot, key_head(key, prefix));
+            self.bytes.put_u64(slot, key_head(key, prefix));
             return;
         }
         let neighbour = if index == first { first + 1 } else { first };
@@ -579,7 +629,7 @@ impl<'a> NodeMut<'a> {
             self.bytes.put_u16(PREFIX_AT, shared);
             self.refresh_heads();
         } else {
-            self.bytes.put_u32(slot, key_head(key, prefix));
+            self.bytes.put_u64(slot, key_head(key, prefix));
         }
     }
 
@@ -587,8 +637,8 @@ impl<'a> NodeMut<'a> {
         let prefix = self.as_node().prefix_len();
         for index in self.as_node().first_compared()..self.as_node().count() {
             let head = key_head(self.as_node().key(index).inline(), prefix);
-            let slot = self.as_node().slot_at(index);
-            self.bytes.put_u32(slot, head);
+            let slot = self.as_node().field_at(HEAD, index);
+            self.bytes.put_u64(slot, head);
         }
     }
 
@@ -609,12 +659,18 @@ impl<'a> NodeMut<'a> {
     /// Removes an entry or a child.
     pub fn remove(&mut self, index: usize) {
         let node = self.as_node();
-        let (count, slot_size) = (node.count(), node.slot_size());
+        let count = node.count();
         assert!(index < count, "slot {index} of {count}");
-        let slot = node.slot_at(index);
-        let (start, size) = (self.bytes.u16_at(slot + 4), self.bytes.u16_at(slot + 6));
-        let end = node.slot_at(count);
-        self.bytes.0.copy_within(slot + slot_size..end, slot);
+        let (start, size) = node.cell_place(index);
+        for field in node.fields() {
+            let old = PAGE_HEADER_SIZE_BYTES + field.before * count;
+            let new = old - field.before;
+            let (at, end) = (old + index * field.width, old + count * field.width);
+            if field.before > 0 {
+                self.bytes.0.copy_within(old..at, new);
+            }
+            self.bytes.0.copy_within(at + field.width..end, new + index * field.width);
+        }
         self.bytes.put_u16(COUNT_AT, count - 1);
         if start == self.as_node().heap_start() {
             self.bytes.put_u16(HEAP_AT, start + size);
@@ -639,8 +695,8 @@ impl<'a> NodeMut<'a> {
         if old.head.len() != head.len() || old_body.len() != body.len() {
             return false;
         }
-        let slot = self.as_node().slot_at(index);
-        let end = self.bytes.u16_at(slot + 4) + self.bytes.u16_at(slot + 6);
+        let (start, size) = self.as_node().cell_place(index);
+        let end = start + size;
         let body_start = end - body.len();
         self.bytes.0[body_start..end].copy_from_slice(body);
         self.bytes.0[body_start - head.len()..body_start].copy_from_slice(head);
@@ -649,15 +705,19 @@ impl<'a> NodeMut<'a> {
 
     /// Points a child's cell at another page.
     pub fn set_child(&mut self, index: usize, page: PageId, birth: Epoch) {
-        let start = self.bytes.u16_at(self.as_node().slot_at(index) + 4);
-        self.bytes.put_u32(start, page.0);
-        self.bytes.put_u64(start + 4, birth.0);
+        self.bytes.put_u32(self.as_node().field_at(CHILD, index), page.0);
+        self.bytes.put_u64(self.as_node().field_at(BIRTH, index), birth.0);
     }
 
     /// Sets the number of entries below a child.
     pub fn set_child_count(&mut self, index: usize, count: u64) {
-        let slot = self.as_node().slot_at(index);
-        self.bytes.put_u64(slot + 8, count);
+        self.bytes.put_u64(self.as_node().field_at(CHILD_COUNT, index), count);
+    }
+
+    fn set_cell_place(&mut self, index: usize, start: usize, size: usize) {
+        let at = self.as_node().field_at(CELL, index);
+        self.bytes.put_u16(at, start);
+        self.bytes.put_u16(at + 2, size);
     }
 
     /// Rewrites the cells without the garbage between them.
@@ -669,8 +729,7 @@ impl<'a> NodeMut<'a> {
             let cell = old.cell(index);
             at -= cell.len();
             self.bytes.0[at..at + cell.len()].copy_from_slice(cell);
-            let slot = old.slot_at(index);
-            self.bytes.put_u16(slot + 4, at);
+            self.set_cell_place(index, at, cell.len());
         }
         self.bytes.put_u16(HEAP_AT, at);
         self.bytes.put_u16(GARBAGE_AT, 0);
@@ -684,10 +743,10 @@ impl<'a> NodeMut<'a> {
             let (cell, count) = (source.cell(index), self.as_node().count());
             let start = self.open_slot(count, cell.len());
             self.bytes.0[start..start + cell.len()].copy_from_slice(cell);
-            let slot = self.as_node().slot_at(count);
-            self.bytes.put_u16(slot + 4, start);
-            self.bytes.put_u16(slot + 6, cell.len());
+            self.set_cell_place(count, start, cell.len());
             if !source.is_leaf() {
+                let (page, birth) = source.child(index);
+                self.set_child(count, page, birth);
                 self.set_child_count(count, source.child_count(index));
             }
         }

@@ -122,8 +122,8 @@ pub fn get<'p>(
             ptr = child_ptr(node, search::child_index(pages, root.tree, node, key)?, root.tree);
             continue;
         }
-        let (index, found) = search::search(pages, root.tree, node, key)?;
-        return Ok(found.then(|| entry_at(node, index, root.tree)));
+        let found = search::find(pages, root.tree, node, key)?;
+        return Ok(found.map(|index| entry_at(node, index, root.tree)));
     }
     Ok(None)
 }

@@ -29,21 +29,35 @@ pub(super) fn search(
             return Ok((if key < prefix { first } else { count }, false));
         }
     }
-    let head = key_head(key, prefix_len);
-    let (mut low, mut high) = (first, count);
+    // Mostly the heads alone decide, or leave one key to compare.
+    let (mut low, mut high) = node.equal_heads(key_head(key, prefix_len));
     while low < high {
         let middle = low + (high - low) / 2;
-        let order = match node.head(middle).cmp(&head) {
-            Ordering::Equal => compare(pages, tree, node.key(middle), key)?,
-            order => order,
-        };
-        match order {
+        match compare(pages, tree, node.key(middle), key)? {
             Ordering::Less => low = middle + 1,
             Ordering::Greater => high = middle,
             Ordering::Equal => return Ok((middle, true)),
         }
     }
     Ok((low, false))
+}
+
+/// The entry of `key` in a leaf. Unlike [`search`] it need not know where the key would stand, and so
+/// looks only at entries whose heads are equal: of a leaf that is not in the cache it loads one cell.
+#[inline]
+pub(super) fn find(
+    pages: &impl Pages,
+    tree: TreeTag,
+    leaf: Node<'_>,
+    key: &[u8],
+) -> Result<Option<usize>, PageFault> {
+    let (low, high) = leaf.equal_heads(key_head(key, leaf.prefix_len()));
+    for index in low..high {
+        if compare(pages, tree, leaf.key(index), key)? == Ordering::Equal {
+            return Ok(Some(index));
+        }
+    }
+    Ok(None)
 }
 
 /// The child below which `key` stands, if anywhere.
