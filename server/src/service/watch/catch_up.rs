@@ -119,8 +119,7 @@ impl WatchHub {
         let members = self.cohorts.get_mut(cohort).members.clone();
         for member in members {
             let Some(watcher) = self.watchers.get(member) else { continue };
-            if watcher.lane != Lane::CatchUp(Some(cohort)) || watcher.from.max(cursor) >= compacted
-            {
+            if watcher.lane != Lane::CatchUp(Some(cohort)) || watcher.from >= compacted {
                 continue;
             }
             let (stream, watch_id) = (watcher.stream, watcher.watch_id);

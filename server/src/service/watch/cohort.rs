@@ -14,12 +14,12 @@ use engine::ids::Revision;
 use super::slots::Key;
 
 /// Walks at the same time. Each costs a descent per slice; more than a few only share the same
-/// disk and core.
-pub(super) const COHORTS_MAX: usize = 8;
+/// disk and core. Tests have fewer, so that watchers come to wait for a place.
+pub(super) const COHORTS_MAX: usize = if cfg!(test) { 2 } else { 8 };
 
 /// A start this close ahead of a cursor is worth waiting for it; one farther gets a walk of its
 /// own.
-const JOIN_DISTANCE_MAX: i64 = 1024;
+const JOIN_DISTANCE_MAX: i64 = if cfg!(test) { 4 } else { 1024 };
 
 /// The place of a cohort.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,8 +23,8 @@ use crate::service::status;
 use crate::service::wire::{self, Header};
 
 /// Past this size a response is closed at the next revision: many small revisions share one, but
-/// no client has to swallow a whole backlog at once.
-pub(super) const RESPONSE_SIZE_BYTES_MAX: usize = 256 << 10;
+/// no client has to swallow a whole backlog at once. Tests meet it with small events.
+pub(super) const RESPONSE_SIZE_BYTES_MAX: usize = if cfg!(test) { 400 } else { 256 << 10 };
 
 /// What the fields before the events may take; kept free when a response is cut into fragments.
 const HEAD_SIZE_BYTES_MAX: usize = 64;

@@ -239,7 +239,7 @@ impl Life {
             18 => self.sync_wanted(),
             _ => self.tick(),
         }
-        if !self.draw.one_in(6) {
+        if !self.draw.one_in(3) {
             self.drain();
         }
     }
@@ -250,6 +250,9 @@ impl Life {
         for change in &changes {
             self.history.apply(change);
         }
+        // The log core may not know yet that somebody wants the records before.
+        let prevs = self.wanted.prevs && !self.draw.one_in(3);
+        self.world.want(EventsWanted { prevs, ..self.wanted });
         if let Some(batch) = self.world.commit(&changes) {
             self.ring.push_back(batch);
         }
@@ -409,7 +412,7 @@ impl Life {
     }
 
     fn tick(&mut self) {
-        self.now += Duration::from_secs(self.draw.below(8) as u64);
+        self.now += Duration::from_secs(self.draw.below(16) as u64);
         self.hub.handle_tick(self.now);
         assert!(self.hub.poll_deadline().is_none_or(|deadline| deadline > self.now));
     }
