@@ -221,6 +221,14 @@ impl Server {
         Ok(self.exited)
     }
 
+    /// A failure of a call, with the end of the server's log if it was the server that ended.
+    pub fn explain(&mut self, failure: Failure) -> Failure {
+        match self.poll_exit() {
+            Ok(Some(status)) => self.failure(&format!("exited with {status} ({failure})")),
+            _ => failure,
+        }
+    }
+
     /// A failure that shows the end of the server's log.
     pub fn failure(&self, what: &str) -> Failure {
         let path = self.spec.log_path();

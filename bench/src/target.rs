@@ -120,8 +120,9 @@ pub fn command(args: &TargetArgs) -> Result<bool, Failure> {
                 let dir = format!("bench-target-{}", std::process::id());
                 let extra: Vec<String> = args.args.split_whitespace().map(str::to_owned).collect();
                 let spec = ServerSpec::new(bin, &extra, &args.data_dir.join(dir))?;
-                let server = Server::start(&spec)?;
-                let report = load(target, &server.endpoint(), args.duration)?;
+                let mut server = Server::start(&spec)?;
+                let report = load(target, &server.endpoint(), args.duration)
+                    .map_err(|failure| server.explain(failure))?;
                 server.stop()?;
                 spec.remove()?;
                 report

@@ -213,11 +213,11 @@ pub fn measure(
 pub fn keys_killed(spec: &ServerSpec, keys: u64) -> Result<Sample, Failure> {
     let epoch = Instant::now();
     let mut server = Server::start(spec)?;
-    let loaded = load_keys(&server, keys, epoch)?;
+    let loaded = load_keys(&server, keys, epoch).map_err(|failure| server.explain(failure))?;
     server.kill()?;
-    let (server, restart) = restart(spec)?;
+    let (mut server, restart) = restart(spec)?;
     // Nothing that was acknowledged may be missing after the kill.
-    let listed = list_keys(&server, keys, epoch)?;
+    let listed = list_keys(&server, keys, epoch).map_err(|failure| server.explain(failure))?;
     server.stop()?;
     Ok(Sample {
         figures: vec![("restart after load ms", restart.as_secs_f64() * 1e3)],
@@ -231,13 +231,13 @@ pub fn keys_rested(spec: &ServerSpec, keys: u64, quiet: Duration) -> Result<Samp
     let epoch = Instant::now();
     let mut server = Server::start(spec)?;
     let (machine_before, before) = (machine_cpu()?, server.usage()?);
-    let loaded = load_keys(&server, keys, epoch)?;
+    let loaded = load_keys(&server, keys, epoch).map_err(|failure| server.explain(failure))?;
     let (machine_after, after) = (machine_cpu()?, server.usage()?);
     let others = (machine_after.saturating_sub(machine_before))
         .saturating_sub(after.cpu.saturating_sub(before.cpu))
         .saturating_sub(loaded.client_cpu);
     let others_percent = 100.0 * others.as_secs_f64() / loaded.elapsed.as_secs_f64().max(1e-9);
-    let listed = list_keys(&server, keys, epoch)?;
+    let listed = list_keys(&server, keys, epoch).map_err(|failure| server.explain(failure))?;
     // The rest is part of what is measured: what a server does with quiet time.
     std::thread::sleep(quiet);
     let rested = server.usage()?;

@@ -140,20 +140,9 @@ impl<'a> Comparison<'a> {
         let steady: Vec<Case> = Case::STEADY.into_iter().filter(|&case| self.wants(case)).collect();
         if round < self.args.rounds && !steady.is_empty() {
             let spec = self.spec(side, round, "steady")?;
-            let server = Server::start(&spec)?;
-            let epoch = Instant::now();
-            self.clean &= cases::prepare(&server, epoch)?;
-            for case in steady {
-                let mut sample = cases::measure(case, &server, self.args.duration, epoch)?;
-                for _ in 0..self.args.retakes {
-                    // What was wrong in a disturbed sample was wrong: only clean ones are retaken.
-                    if !is_disturbed(&sample) || !sample.clean {
-                        break;
-                    }
-                    sample = cases::measure(case, &server, self.args.duration, epoch)?;
-                }
-                self.take(side, round, case, sample)?;
-            }
+            let mut server = Server::start(&spec)?;
+            let measured = self.measure_steady(&server, side, round, &steady);
+            measured.map_err(|failure| server.explain(failure))?;
             server.stop()?;
             spec.remove()?;
         }
@@ -167,6 +156,29 @@ impl<'a> Comparison<'a> {
             sample.merge(cases::keys_rested(&spec, self.args.keys, self.args.quiet)?);
             spec.remove()?;
             self.take(side, round, Case::Keys, sample)?;
+        }
+        Ok(())
+    }
+
+    fn measure_steady(
+        &mut self,
+        server: &Server,
+        side: Side,
+        round: usize,
+        steady: &[Case],
+    ) -> Result<(), Failure> {
+        let epoch = Instant::now();
+        self.clean &= cases::prepare(server, epoch)?;
+        for &case in steady {
+            let mut sample = cases::measure(case, server, self.args.duration, epoch)?;
+            for _ in 0..self.args.retakes {
+                // What was wrong in a disturbed sample was wrong: only clean ones are retaken.
+                if !is_disturbed(&sample) || !sample.clean {
+                    break;
+                }
+                sample = cases::measure(case, server, self.args.duration, epoch)?;
+            }
+            self.take(side, round, case, sample)?;
         }
         Ok(())
     }

@@ -146,10 +146,12 @@ fn drill(args: &DrillArgs, mut fate: impl FnMut(usize) -> Fate) -> Result<bool, 
         let report = go_down(args, &spec, fate, &history)?;
         let mut history = history.lock().expect("no thread of a run panics and goes on");
         let restarted = Instant::now();
-        let server = Server::start(&spec)?;
+        let mut server = Server::start(&spec)?;
         let restart = restarted.elapsed();
         let full = round % ROUNDS_PER_FULL_CHECK == 0 || round + 1 == args.rounds;
-        let found = history.check(server.endpoint().as_str(), full)?;
+        let found = history
+            .check(server.endpoint().as_str(), full)
+            .map_err(|failure| server.explain(failure))?;
         let complaints = [unexpected(&report), found.complaints].concat();
         let wrong = report.wrong_count + found.wrong_count;
         println!(
