@@ -27,6 +27,8 @@ const READY_LINE: &str = "ready to serve client requests";
 const READY_TIME_MAX: Duration = Duration::from_secs(120);
 /// How long a clean stop may take before it is a failure.
 const STOP_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long a process may take from closing its sockets to its end.
+const EXIT_TIME_MAX: Duration = Duration::from_secs(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
 /// What a failure shows of the server's log.
 const LOG_TAIL_BYTES: u64 = 2048;
@@ -223,7 +225,8 @@ impl Server {
 
     /// A failure of a call, with the end of the server's log if it was the server that ended.
     pub fn explain(&mut self, failure: Failure) -> Failure {
-        match self.poll_exit() {
+        // A process that dies closes its sockets before it can be waited for.
+        match self.wait_exit(EXIT_TIME_MAX) {
             Ok(Some(status)) => self.failure(&format!("exited with {status} ({failure})")),
             _ => failure,
         }
