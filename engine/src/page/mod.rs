@@ -18,6 +18,7 @@ pub mod fault;
 mod file;
 mod header;
 pub mod ids;
+pub mod inner;
 mod map;
 pub mod meta;
 pub mod node;

@@ -1,10 +1,12 @@
 //! The codec of tree pages: slots that grow upwards, cells that grow downwards.
 //!
-//! A leaf's cell is an entry, an inner page's cell the lowest key that leads to a child. Slots stand in
-//! key order, each field of theirs in an array of its own: the heads, which are the eight bytes of
-//! each key that follow the prefix which all keys of the page share, lie side by side, so that a
-//! search reads a few cache lines of them and then one cell. Keys stay whole in their cells, so that
-//! a reader borrows them from the page.
+//! Slots stand in key order, each field of theirs in an array of its own: the heads, which are the
+//! eight bytes of each key that follow the prefix which all keys of the page share, lie side by side,
+//! so that a search reads a few cache lines of them and then one cell.
+//!
+//! A leaf's cell is an entry, with its whole key, so that a reader borrows the key from the page. An
+//! inner page's key is only compared: prefix and head are all there is of it, and a cell holds the
+//! rest where there is any more. That doubles the children of a page. `inner` changes inner pages.
 //!
 //! Invariants (checked once for every page that comes from a disk, kept by every change):
 //! - Every cell lies behind the slots and inside the page, every part of a cell inside the cell;
@@ -24,6 +26,7 @@ const COUNT_AT: usize = 18;
 const HEAP_AT: usize = 20;
 const GARBAGE_AT: usize = 22;
 const PREFIX_AT: usize = 24;
+const PREFIX_START_AT: usize = 26;
 
 /// A field of the slots: its width, and the widths of the fields whose arrays stand before its own.
 #[derive(Clone, Copy)]
@@ -41,11 +44,16 @@ const CHILD_COUNT: Field = Field { width: 8, before: 24 };
 const LEAF_FIELDS: &[Field] = &[HEAD, CELL];
 const INNER_FIELDS: &[Field] = &[HEAD, CELL, CHILD, BIRTH, CHILD_COUNT];
 const LEAF_SLOT_SIZE: usize = 12;
-const INNER_SLOT_SIZE: usize = 32;
+pub(super) const INNER_SLOT_SIZE: usize = 32;
 
 const LEAF_CELL_HEADER_SIZE: usize = 4;
-const INNER_CELL_HEADER_SIZE: usize = 1;
-const EXTENT_SIZE: usize = ExtentRef::ENCODED_SIZE_BYTES;
+pub(super) const EXTENT_SIZE: usize = ExtentRef::ENCODED_SIZE_BYTES;
+
+/// Bytes of a key that its slot holds.
+pub(super) const HEAD_SIZE: usize = HEAD.width;
+
+/// Marks the size of an inner cell that ends in the reference to a long key.
+pub(super) const INNER_LONG: usize = 0x8000;
 
 const FLAG_KEY_LONG: u8 = 1;
 const FLAG_BODY_EXTENT: u8 = 2;
@@ -61,7 +69,7 @@ pub const KEY_INLINE_SIZE_BYTES_MAX: usize = PAGE_SIZE_BYTES / 8;
 pub const KEY_START_SIZE_BYTES: usize = 128;
 
 /// Longest prefix of a page: the bytes of a head behind it must still be known of a long key.
-const PREFIX_SIZE_MAX: usize = KEY_START_SIZE_BYTES - 8;
+pub(super) const PREFIX_SIZE_MAX: usize = KEY_START_SIZE_BYTES - 8;
 
 /// Largest head of an entry; its length is one byte.
 pub const HEAD_SIZE_BYTES_MAX: usize = 255;
@@ -152,9 +160,7 @@ impl LeafCell<'_> {
 
 /// A child of an inner page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InnerCell<'a> {
-    /// No key below the child is smaller; empty for the first child.
-    pub separator: StoredKey<'a>,
+pub struct Child {
     /// The child's page.
     pub page: PageId,
     /// The child's birth.
@@ -163,12 +169,15 @@ pub struct InnerCell<'a> {
     pub count: u64,
 }
 
-impl InnerCell<'_> {
-    /// Bytes the cell takes in a page, its slot included.
-    #[must_use]
-    pub fn size_with_slot(self) -> usize {
-        INNER_SLOT_SIZE + INNER_CELL_HEADER_SIZE + self.separator.stored_size()
-    }
+/// The key of a child as it stands in an inner page, in two parts. No key below the child is smaller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeparatorRef<'a> {
+    /// The prefix of the page.
+    pub prefix: &'a [u8],
+    /// What follows it: the whole rest, or of a long key what follows in its start.
+    pub rest: &'a [u8],
+    /// Where all of a long key stands.
+    pub extent: Option<ExtentRef>,
 }
 
 /// The eight bytes behind the prefix as one number that sorts like them.
@@ -185,7 +194,7 @@ pub fn key_head(key: &[u8], prefix: usize) -> u64 {
     }
 }
 
-fn common_prefix(left: &[u8], right: &[u8]) -> usize {
+pub(super) fn common_prefix(left: &[u8], right: &[u8]) -> usize {
     left.iter().zip(right).take_while(|(left, right)| left == right).count()
 }
 
@@ -264,7 +273,7 @@ impl<'a> Node<'a> {
     /// The bytes of a key that its slot repeats.
     #[must_use]
     pub fn head(self, index: usize) -> u64 {
-        self.bytes.u64_at(self.field_at(HEAD, index))
+        u64::from_be_bytes(*self.bytes.array_at(self.field_at(HEAD, index)))
     }
 
     /// The first of the compared slots whose head is not smaller than `head`, and the first whose head
@@ -275,8 +284,8 @@ impl<'a> Node<'a> {
         let (first, count) = (self.first_compared(), self.count());
         let heads = &self.bytes.0[self.field_at(HEAD, first)..self.field_at(HEAD, count)];
         let (heads, _) = heads.as_chunks::<8>();
-        let low = heads.partition_point(|other| u64::from_le_bytes(*other) < head);
-        let equal = heads[low..].iter().take_while(|other| u64::from_le_bytes(**other) == head);
+        let low = heads.partition_point(|other| u64::from_be_bytes(*other) < head);
+        let equal = heads[low..].iter().take_while(|other| u64::from_be_bytes(**other) == head);
         let high = low + equal.count();
         (first + low, first + high)
     }
@@ -287,22 +296,66 @@ impl<'a> Node<'a> {
         (self.bytes.u16_at(at), self.bytes.u16_at(at + 2))
     }
 
+    /// Bytes of a slot's cell; none where the head is all there is of a child's key.
+    fn cell_size(self, index: usize) -> usize {
+        match self.cell_place(index) {
+            (0, _) => 0,
+            (_, size) => size & !INNER_LONG,
+        }
+    }
+
     #[inline]
     fn cell(self, index: usize) -> &'a [u8] {
         let (start, size) = self.cell_place(index);
         &self.bytes.0[start..start + size]
     }
 
-    /// The key of an entry or of a child.
+    /// The key of an entry.
     #[must_use]
     pub fn key(self, index: usize) -> StoredKey<'a> {
+        debug_assert!(self.is_leaf());
         let cell = self.cell(index);
-        if self.is_leaf() {
-            let size = usize::from(u16::from_le_bytes([cell[0], cell[1]]));
-            let long = cell[3] & FLAG_KEY_LONG != 0;
-            decode_key(&cell[LEAF_CELL_HEADER_SIZE..LEAF_CELL_HEADER_SIZE + size], long)
+        let size = usize::from(u16::from_le_bytes([cell[0], cell[1]]));
+        let long = cell[3] & FLAG_KEY_LONG != 0;
+        decode_key(&cell[LEAF_CELL_HEADER_SIZE..LEAF_CELL_HEADER_SIZE + size], long)
+    }
+
+    /// The key of a child.
+    #[must_use]
+    pub fn separator(self, index: usize) -> SeparatorRef<'a> {
+        debug_assert!(!self.is_leaf());
+        let prefix = self.prefix();
+        let (start, size) = self.cell_place(index);
+        if start == 0 {
+            let at = self.field_at(HEAD, index);
+            return SeparatorRef { prefix, rest: &self.bytes.0[at..at + size], extent: None };
+        }
+        let cell = &self.bytes.0[start..start + (size & !INNER_LONG)];
+        if size & INNER_LONG == 0 {
+            return SeparatorRef { prefix, rest: cell, extent: None };
+        }
+        let (rest, extent) = cell.split_at(cell.len() - EXTENT_SIZE);
+        SeparatorRef { prefix, rest, extent: Some(decode_extent(extent)) }
+    }
+
+    /// The extent of a long key, of an entry or of a child.
+    #[must_use]
+    pub fn key_extent(self, index: usize) -> Option<ExtentRef> {
+        if self.is_leaf() { self.key(index).extent() } else { self.separator(index).extent }
+    }
+
+    /// The bytes that all compared keys begin with.
+    #[inline]
+    #[must_use]
+    pub fn prefix(self) -> &'a [u8] {
+        let len = self.prefix_len();
+        if len == 0 {
+            &[]
+        } else if self.is_leaf() {
+            &self.key(0).inline()[..len]
         } else {
-            decode_key(&cell[INNER_CELL_HEADER_SIZE..], cell[0] & FLAG_KEY_LONG != 0)
+            let start = self.bytes.u16_at(PREFIX_START_AT);
+            &self.bytes.0[start..start + len]
         }
     }
 
@@ -325,11 +378,11 @@ impl<'a> Node<'a> {
         LeafCell { key, head, body }
     }
 
-    /// A child of an inner page.
+    /// A child with what is known of it.
     #[must_use]
-    pub fn inner_cell(self, index: usize) -> InnerCell<'a> {
+    pub fn child_with_count(self, index: usize) -> Child {
         let (page, birth) = self.child(index);
-        InnerCell { separator: self.key(index), page, birth, count: self.child_count(index) }
+        Child { page, birth, count: self.child_count(index) }
     }
 
     /// Where a child is, and its birth.
@@ -379,7 +432,7 @@ impl<'a> Node<'a> {
     /// Bytes a cell takes with its slot.
     #[must_use]
     pub fn size_with_slot(self, index: usize) -> usize {
-        self.cell_place(index).1 + self.slot_size()
+        self.cell_size(index) + self.slot_size()
     }
 
     /// Checks everything that the accessors rely on; says which rule is broken.
@@ -399,17 +452,25 @@ impl<'a> Node<'a> {
         if heap < self.slots_end(count) || heap > PAGE_SIZE_BYTES {
             return Err("cells overlap the slots");
         }
-        let mut cells_size = 0;
+        let mut cells_size = if leaf { 0 } else { self.check_prefix(heap)? };
         for index in 0..count {
             let (start, size) = self.cell_place(index);
+            if !leaf && start == 0 {
+                if size > HEAD_SIZE {
+                    return Err("more bytes of a key than its slot holds");
+                }
+                continue;
+            }
+            let size = self.cell_size(index);
             if start < heap || start + size > PAGE_SIZE_BYTES {
                 return Err("cell outside the page");
             }
-            let cell = &self.bytes.0[start..start + size];
             if leaf {
-                check_leaf_cell(cell)?;
-            } else {
-                check_inner_cell(cell)?;
+                check_leaf_cell(&self.bytes.0[start..start + size])?;
+            } else if self.cell_place(index).1 & INNER_LONG == 0 {
+                check_stored_key(size, false)?;
+            } else if size + self.prefix_len() != KEY_START_SIZE_BYTES + EXTENT_SIZE {
+                return Err("long key of a wrong size");
             }
             cells_size += size;
         }
@@ -420,56 +481,65 @@ impl<'a> Node<'a> {
         self.check_keys(count)
     }
 
-    fn check_keys(self, count: usize) -> Result<(), &'static str> {
-        let (prefix_len, first) = (self.prefix_len(), self.first_compared());
-        if prefix_len > PREFIX_SIZE_MAX {
+    /// Checks where the prefix of an inner page stands; returns its length.
+    fn check_prefix(self, heap: usize) -> Result<usize, &'static str> {
+        let (start, len) = (self.bytes.u16_at(PREFIX_START_AT), self.prefix_len());
+        if len > PREFIX_SIZE_MAX {
             return Err("prefix too long");
         }
-        if first == 1 && self.key(0) != StoredKey::Inline(&[]) {
+        if len > 0 && (start < heap || start + len > PAGE_SIZE_BYTES) {
+            return Err("prefix outside the page");
+        }
+        Ok(len)
+    }
+
+    fn check_keys(self, count: usize) -> Result<(), &'static str> {
+        let (leaf, prefix_len) = (self.is_leaf(), self.prefix_len());
+        if leaf && prefix_len > self.key(0).inline().len().min(PREFIX_SIZE_MAX) {
+            return Err("prefix longer than a key");
+        }
+        if !leaf && (self.cell_place(0) != (0, 0) || self.head(0) != 0) {
             return Err("first child with a key");
         }
-        if count <= first {
-            return Ok(());
-        }
-        let prefix =
-            self.key(first).inline().get(..prefix_len).ok_or("prefix longer than a key")?;
-        let mut before: Option<StoredKey<'_>> = None;
-        for index in first..count {
-            let key = self.key(index);
-            if !key.inline().starts_with(prefix) {
-                return Err("key without the page's prefix");
-            }
-            if self.head(index) != key_head(key.inline(), prefix_len) {
+        let prefix = self.prefix();
+        let mut before: Option<(&[u8], bool)> = None;
+        for index in self.first_compared()..count {
+            let (rest, long) = if leaf {
+                let key = self.key(index);
+                let rest = key.inline().strip_prefix(prefix);
+                (rest.ok_or("key without the page's prefix")?, key.extent().is_some())
+            } else {
+                let separator = self.separator(index);
+                (separator.rest, separator.extent.is_some())
+            };
+            if self.head(index) != key_head(rest, 0) {
                 return Err("slot does not repeat its key");
             }
-            let sorted = before.is_none_or(|before| may_precede(before, key));
-            if !sorted {
+            if before.is_some_and(|before| !may_precede(before, (rest, long))) {
                 return Err("keys out of order");
             }
-            before = Some(key);
+            before = Some((rest, long));
         }
         Ok(())
     }
 }
 
-/// Whether the keys can be in this order, as far as their inline parts tell: the extents of long keys
-/// are not worth reading here.
-fn may_precede(before: StoredKey<'_>, key: StoredKey<'_>) -> bool {
-    let (low, high) = (before.inline(), key.inline());
+/// Whether keys can be in this order, as far as their parts in the page tell: the extents of long keys
+/// (`true`) are not worth reading here.
+fn may_precede((low, _): (&[u8], bool), (high, high_long): (&[u8], bool)) -> bool {
     let shared = low.len().min(high.len());
     match low[..shared].cmp(&high[..shared]) {
         Ordering::Less => true,
         Ordering::Greater => false,
-        Ordering::Equal if low.len() < high.len() => true,
-        Ordering::Equal => key.extent().is_some(),
+        Ordering::Equal => low.len() < high.len() || high_long,
     }
 }
 
-fn check_stored_key(key: &[u8], long: bool) -> Result<(), &'static str> {
-    if long && key.len() != KEY_START_SIZE_BYTES + EXTENT_SIZE {
+fn check_stored_key(size: usize, long: bool) -> Result<(), &'static str> {
+    if long && size != KEY_START_SIZE_BYTES + EXTENT_SIZE {
         return Err("long key of a wrong size");
     }
-    if key.len() > KEY_INLINE_SIZE_BYTES_MAX {
+    if size > KEY_INLINE_SIZE_BYTES_MAX {
         return Err("inline key too long");
     }
     Ok(())
@@ -479,22 +549,13 @@ fn check_leaf_cell(cell: &[u8]) -> Result<(), &'static str> {
     let header = cell.first_chunk::<LEAF_CELL_HEADER_SIZE>().ok_or("cell without its header")?;
     let key_size = usize::from(u16::from_le_bytes([header[0], header[1]]));
     let key_end = LEAF_CELL_HEADER_SIZE + key_size;
-    let key = cell.get(LEAF_CELL_HEADER_SIZE..key_end).ok_or("key outside its cell")?;
-    check_stored_key(key, header[3] & FLAG_KEY_LONG != 0)?;
+    check_stored_key(key_size, header[3] & FLAG_KEY_LONG != 0)?;
     let body = cell.get(key_end + usize::from(header[2])..).ok_or("head outside its cell")?;
     match header[3] & !FLAG_KEY_LONG {
         0 => Ok(()),
         FLAG_BODY_EXTENT if body.len() == EXTENT_SIZE => Ok(()),
         _ => Err("unknown flags of a cell"),
     }
-}
-
-fn check_inner_cell(cell: &[u8]) -> Result<(), &'static str> {
-    let header = cell.first_chunk::<INNER_CELL_HEADER_SIZE>().ok_or("cell without its header")?;
-    if header[0] & !FLAG_KEY_LONG != 0 {
-        return Err("unknown flags of a child");
-    }
-    check_stored_key(&cell[INNER_CELL_HEADER_SIZE..], header[0] & FLAG_KEY_LONG != 0)
 }
 
 /// A tree page of the working epoch, to change.
@@ -558,18 +619,6 @@ impl<'a> NodeMut<'a> {
         self.insert_cell(index, key, &[&header, key, key_extent, cell.head, body]);
     }
 
-    /// Adds a child. The caller has made room; the first child's separator must be empty.
-    pub fn insert_inner(&mut self, index: usize, cell: InnerCell<'_>) {
-        assert!(index > 0 || cell.separator == StoredKey::Inline(&[]));
-        let (key, key_extent) =
-            (cell.separator.inline(), cell.separator.extent().map(ExtentRef::encode));
-        let header = [if key_extent.is_some() { FLAG_KEY_LONG } else { 0 }];
-        let key_extent = key_extent.as_ref().map_or(&[][..], |extent| extent);
-        self.insert_cell(index, key, &[&header, key, key_extent]);
-        self.set_child(index, cell.page, cell.birth);
-        self.set_child_count(index, cell.count);
-    }
-
     fn insert_cell(&mut self, index: usize, key: &[u8], parts: &[&[u8]]) {
         let size: usize = parts.iter().map(|part| part.len()).sum();
         let start = self.open_slot(index, size);
@@ -583,13 +632,13 @@ impl<'a> NodeMut<'a> {
     }
 
     /// Makes place for a slot and a cell; returns where the cell starts.
-    fn open_slot(&mut self, index: usize, size: usize) -> usize {
+    pub(super) fn open_slot(&mut self, index: usize, size: usize) -> usize {
         let node = self.as_node();
         let (count, slot_size) = (node.count(), node.slot_size());
         assert!(index <= count, "slot {index} of {count}");
         assert!(self.has_room(size + slot_size), "{size} bytes do not fit");
-        if self.as_node().heap_start() < self.as_node().slots_end(count + 1) + size {
-            self.compact();
+        if !self.has_gap(size) {
+            self.compact_leaf();
         }
         // Each array begins further on by what those before it grow: the last goes first.
         for field in self.as_node().fields().iter().rev() {
@@ -607,61 +656,89 @@ impl<'a> NodeMut<'a> {
         start
     }
 
-    /// Keeps prefix and slot heads true after a key was added at `index`.
+    pub(super) fn set_head(&mut self, index: usize, head: u64) {
+        let at = self.as_node().field_at(HEAD, index);
+        self.bytes.0[at..at + HEAD_SIZE].copy_from_slice(&head.to_be_bytes());
+    }
+
+    /// Keeps prefix and heads of a leaf true after a key was added at `index`.
     fn note_key(&mut self, index: usize, key: &[u8]) {
         let node = self.as_node();
-        let (first, count) = (node.first_compared(), node.count());
-        let slot = node.field_at(HEAD, index);
-        if index < first {
-            self.bytes.put_u64(slot, 0);
-            return;
-        }
         let prefix = node.prefix_len();
-        if count - first == 1 {
+        if node.count() == 1 {
             let prefix = key.len().min(PREFIX_SIZE_MAX);
             self.bytes.put_u16(PREFIX_AT, prefix);
-            self.bytes.put_u64(slot, key_head(key, prefix));
+            self.set_head(index, key_head(key, prefix));
             return;
         }
-        let neighbour = if index == first { first + 1 } else { first };
+        let neighbour = usize::from(index == 0);
         let shared = common_prefix(&node.key(neighbour).inline()[..prefix], key);
         if shared < prefix {
             self.bytes.put_u16(PREFIX_AT, shared);
             self.refresh_heads();
         } else {
-            self.bytes.put_u64(slot, key_head(key, prefix));
+            self.set_head(index, key_head(key, prefix));
         }
     }
 
     fn refresh_heads(&mut self) {
         let prefix = self.as_node().prefix_len();
-        for index in self.as_node().first_compared()..self.as_node().count() {
+        for index in 0..self.as_node().count() {
             let head = key_head(self.as_node().key(index).inline(), prefix);
-            let slot = self.as_node().field_at(HEAD, index);
-            self.bytes.put_u64(slot, head);
+            self.set_head(index, head);
         }
     }
 
-    /// Finds the longest prefix again after keys have gone; the slots then tell more keys apart.
+    /// Finds the longest prefix of a leaf again after keys have gone; the heads then tell more keys
+    /// apart.
     fn refresh_prefix(&mut self) {
         let node = self.as_node();
-        let (first, count) = (node.first_compared(), node.count());
-        let prefix = if count > first {
-            let (low, high) = (node.key(first).inline(), node.key(count - 1).inline());
-            common_prefix(low, high).min(PREFIX_SIZE_MAX)
-        } else {
-            0
+        let prefix = match node.count() {
+            0 => 0,
+            count => {
+                let (low, high) = (node.key(0).inline(), node.key(count - 1).inline());
+                common_prefix(low, high).min(PREFIX_SIZE_MAX)
+            }
         };
         self.bytes.put_u16(PREFIX_AT, prefix);
         self.refresh_heads();
     }
 
-    /// Removes an entry or a child.
+    /// Gives an inner page, which has no cells yet, the prefix of its keys.
+    pub(super) fn set_inner_prefix(&mut self, prefix: &[u8]) {
+        assert!(self.as_node().count() == 0 && self.as_node().heap_start() == PAGE_SIZE_BYTES);
+        let start = PAGE_SIZE_BYTES - prefix.len();
+        self.bytes.0[start..].copy_from_slice(prefix);
+        self.bytes.put_u16(HEAP_AT, start);
+        self.bytes.put_u16(PREFIX_AT, prefix.len());
+        self.bytes.put_u16(PREFIX_START_AT, start);
+    }
+
+    /// Makes the first child stand for everything below the second, whatever its key was.
+    pub(super) fn clear_first_separator(&mut self) {
+        let size = self.as_node().cell_size(0);
+        let garbage = self.bytes.u16_at(GARBAGE_AT);
+        self.bytes.put_u16(GARBAGE_AT, garbage + size);
+        self.set_cell_place(0, 0, 0);
+        self.set_head(0, 0);
+    }
+
+    pub(super) fn cell_mut(&mut self, start: usize, size: usize) -> &mut [u8] {
+        &mut self.bytes.0[start..start + size]
+    }
+
+    /// Whether a cell of this size fits behind the slots without moving other cells.
+    pub(super) fn has_gap(&self, cell_size: usize) -> bool {
+        let node = self.as_node();
+        node.heap_start() >= node.slots_end(node.count() + 1) + cell_size
+    }
+
+    /// Removes an entry, or a child that is not the first.
     pub fn remove(&mut self, index: usize) {
         let node = self.as_node();
         let count = node.count();
         assert!(index < count, "slot {index} of {count}");
-        let (start, size) = node.cell_place(index);
+        let (start, size) = (node.cell_place(index).0, node.cell_size(index));
         for field in node.fields() {
             let old = PAGE_HEADER_SIZE_BYTES + field.before * count;
             let new = old - field.before;
@@ -672,16 +749,11 @@ impl<'a> NodeMut<'a> {
             self.bytes.0.copy_within(at + field.width..end, new + index * field.width);
         }
         self.bytes.put_u16(COUNT_AT, count - 1);
-        if start == self.as_node().heap_start() {
+        if size > 0 && start == self.as_node().heap_start() {
             self.bytes.put_u16(HEAP_AT, start + size);
         } else {
             let garbage = self.bytes.u16_at(GARBAGE_AT);
             self.bytes.put_u16(GARBAGE_AT, garbage + size);
-        }
-        // Without this, the last removals of a page could leave a heap of nothing but garbage.
-        if count == 1 {
-            self.bytes.put_u16(HEAP_AT, PAGE_SIZE_BYTES);
-            self.bytes.put_u16(GARBAGE_AT, 0);
         }
     }
 
@@ -714,14 +786,15 @@ impl<'a> NodeMut<'a> {
         self.bytes.put_u64(self.as_node().field_at(CHILD_COUNT, index), count);
     }
 
-    fn set_cell_place(&mut self, index: usize, start: usize, size: usize) {
+    pub(super) fn set_cell_place(&mut self, index: usize, start: usize, size: usize) {
         let at = self.as_node().field_at(CELL, index);
         self.bytes.put_u16(at, start);
         self.bytes.put_u16(at + 2, size);
     }
 
-    /// Rewrites the cells without the garbage between them.
-    fn compact(&mut self) {
+    /// Rewrites a leaf's cells without the garbage between them.
+    fn compact_leaf(&mut self) {
+        assert!(self.as_node().is_leaf(), "inner pages are rebuilt by their owner");
         let old = PageBytes(self.bytes.0);
         let old = Node { bytes: &old };
         let mut at = PAGE_SIZE_BYTES;
@@ -735,24 +808,19 @@ impl<'a> NodeMut<'a> {
         self.bytes.put_u16(GARBAGE_AT, 0);
     }
 
-    /// Appends cells of another page of the same kind as they are; [`Self::finish_appends`] must
+    /// Appends entries of another leaf as they are; [`Self::finish_appends`] must
     /// follow the last.
     pub fn append_from(&mut self, source: Node<'_>, cells: std::ops::Range<usize>) {
-        assert_eq!(source.is_leaf(), self.as_node().is_leaf());
+        assert!(source.is_leaf() && self.as_node().is_leaf());
         for index in cells {
             let (cell, count) = (source.cell(index), self.as_node().count());
             let start = self.open_slot(count, cell.len());
             self.bytes.0[start..start + cell.len()].copy_from_slice(cell);
             self.set_cell_place(count, start, cell.len());
-            if !source.is_leaf() {
-                let (page, birth) = source.child(index);
-                self.set_child(count, page, birth);
-                self.set_child_count(count, source.child_count(index));
-            }
         }
     }
 
-    /// Keeps the first `count` cells only.
+    /// Keeps the first `count` entries of a leaf only.
     pub fn truncate(&mut self, count: usize) {
         while self.as_node().count() > count {
             let last = self.as_node().count() - 1;

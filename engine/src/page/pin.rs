@@ -212,7 +212,9 @@ impl<V> PinSlot<V> {
         let slot = self.own();
         let mut view = self.shared.current.load(Ordering::Acquire);
         loop {
-            slot.view.store(view, Ordering::Relaxed);
+            // Release: a writer that reads this store, rather than the null before it, must still have
+            // the slot's earlier view read to its end before it frees that view. Found by loom.
+            slot.view.store(view, Ordering::Release);
             fence(Ordering::SeqCst);
             let current = self.shared.current.load(Ordering::Acquire);
             if current == view {

@@ -7,14 +7,13 @@
 //!   from it.
 //! - A removal allocates no extent: where sharing would need a long separator, the page stays as it is.
 
-use crate::page::node::{
-    InnerCell, KEY_INLINE_SIZE_BYTES_MAX, NODE_CAPACITY_BYTES, Node, NodeMut, StoredKey,
-};
-use crate::page::{PageBytes, PageFault, PageFile, PageKind, PagePtr, Pages, Root};
+use crate::page::inner::{Row, Separator, row_middle, row_of, row_size};
+use crate::page::node::{KEY_INLINE_SIZE_BYTES_MAX, NODE_CAPACITY_BYTES, Node, StoredKey};
+use crate::page::{PageFault, PageFile, PageKind, PagePtr, Pages, Root};
 
 use super::child_ptr;
 use super::search::whole_key;
-use super::split::{Separator, balance, shortest_between};
+use super::split::{balance, shortest_between};
 use super::write::{Path, writable_child};
 
 const LOW_BYTES: usize = NODE_CAPACITY_BYTES / 4;
@@ -63,190 +62,203 @@ fn shrink_root(pages: &mut PageFile, root: &mut Root) -> Result<(), PageFault> {
     }
 }
 
-/// Removes the cell of a child that is gone, or whose cells moved left.
+/// Removes a child that is gone, or whose cells moved left.
 fn drop_child(pages: &mut PageFile, parent: PagePtr, index: usize) {
-    let mut node = pages.node_mut(parent);
-    let mut gone = node.as_node().key(index).extent();
-    node.remove(index);
-    if index == 0 && node.as_node().count() > 0 {
-        // The next child is the first now: it stands for everything below the one behind it.
-        let first = node.as_node().inner_cell(0);
-        gone = first.separator.extent();
-        let (page, birth, count) = (first.page, first.birth, first.count);
-        node.remove(0);
-        let separator = StoredKey::Inline(&[]);
-        node.insert_inner(0, InnerCell { separator, page, birth, count });
-    }
-    if let Some(extent) = gone {
+    if let Some(extent) = pages.node_mut(parent).remove_child(index) {
         pages.free_extent(extent);
+    }
+}
+
+/// Two neighbours below one parent.
+struct Pair<'p> {
+    parent: PagePtr,
+    /// Index of the left one.
+    left: usize,
+    left_node: Node<'p>,
+    right_node: Node<'p>,
+    right_ptr: PagePtr,
+    separator: Separator,
+}
+
+impl<'p> Pair<'p> {
+    fn read(pages: &'p PageFile, parent: PagePtr, left: usize) -> Result<Self, PageFault> {
+        let node = Node::new(pages.page(parent)?);
+        let right_ptr = child_ptr(node, left + 1, parent.tree);
+        Ok(Self {
+            parent,
+            left,
+            left_node: Node::new(pages.page(child_ptr(node, left, parent.tree))?),
+            right_node: Node::new(pages.page(right_ptr)?),
+            right_ptr,
+            separator: Separator::from(node.separator(left + 1)),
+        })
+    }
+
+    /// The children of both, with the separator between them in its place.
+    fn row(&self) -> Row {
+        let mut row = row_of(self.left_node);
+        let from = row.len();
+        row.extend(row_of(self.right_node));
+        row[from].0 = self.separator.clone();
+        row
     }
 }
 
 /// Merges a page that ran low with a neighbour, or lets it share the neighbour's cells.
 fn join_neighbour(pages: &mut PageFile, parent: PagePtr, index: usize) -> Result<(), PageFault> {
-    let node = Node::new(pages.page(parent)?);
-    let count = node.count();
+    let count = Node::new(pages.page(parent)?).count();
     // Pairs are named by their left child; the neighbour on the right first.
     let pairs = [Some(index), index.checked_sub(1)];
-    let pairs = pairs.into_iter().flatten().filter(|left| left + 1 < count);
+    let mut pairs = pairs.into_iter().flatten().filter(|left| left + 1 < count);
     for left in pairs.clone() {
-        let node = Node::new(pages.page(parent)?);
-        let left_node = Node::new(pages.page(child_ptr(node, left, parent.tree))?);
-        let right_node = Node::new(pages.page(child_ptr(node, left + 1, parent.tree))?);
-        let mut size = left_node.used_bytes() + right_node.used_bytes();
-        if !left_node.is_leaf() {
-            size += node.size_with_slot(left + 1);
+        let pair = Pair::read(pages, parent, left)?;
+        if pair.left_node.is_leaf() != pair.right_node.is_leaf() {
+            // Damage that a checksum did not catch; whoever reads there says so.
+            return Ok(());
         }
-        if left_node.is_leaf() == right_node.is_leaf() && size <= MERGED_BYTES_MAX {
-            return merge(pages, parent, left);
+        if pair.left_node.is_leaf() {
+            let size = pair.left_node.used_bytes() + pair.right_node.used_bytes();
+            if size <= MERGED_BYTES_MAX {
+                let right_ptr = pair.right_ptr;
+                return merge_leaves(pages, parent, left, right_ptr);
+            }
+        } else {
+            let row = pair.row();
+            if row_size(&row) <= MERGED_BYTES_MAX {
+                let right_ptr = pair.right_ptr;
+                return merge_inner(pages, parent, left, right_ptr, &row);
+            }
         }
     }
-    match pairs.clone().next() {
+    match pairs.next() {
         Some(left) => share(pages, parent, left),
         None => Ok(()),
     }
 }
 
-/// Moves all cells of the right page of a pair to the left one.
-fn merge(pages: &mut PageFile, parent: PagePtr, left: usize) -> Result<(), PageFault> {
+/// Moves all entries of the right leaf of a pair to the left one.
+fn merge_leaves(
+    pages: &mut PageFile,
+    parent: PagePtr,
+    left: usize,
+    right_ptr: PagePtr,
+) -> Result<(), PageFault> {
     let left_ptr = writable_child(pages, parent, left)?;
-    let node = Node::new(pages.page(parent)?);
-    let right_ptr = child_ptr(node, left + 1, parent.tree);
-    let separator = Separator::of(node.key(left + 1));
     let (mut target, source) = pages.node_mut_and_source(left_ptr, right_ptr)?;
-    if source.is_leaf() {
-        target.append_from(source, 0..source.count());
-    } else {
-        let first = InnerCell { separator: separator.as_stored(), ..source.inner_cell(0) };
-        let at = target.as_node().count();
-        target.insert_inner(at, first);
-        target.append_from(source, 1..source.count());
-    }
+    target.append_from(source, 0..source.count());
     target.finish_appends();
-    let (is_leaf, total) = (source.is_leaf(), target.as_node().entries_count());
+    let total = target.as_node().entries_count();
     pages.node_mut(parent).set_child_count(left, total);
-    if is_leaf {
-        drop_child(pages, parent, left + 1);
-    } else {
-        // The separator moved down with its extent.
-        pages.node_mut(parent).remove(left + 1);
-    }
+    drop_child(pages, parent, left + 1);
+    pages.free(right_ptr);
+    Ok(())
+}
+
+/// Makes one inner page of a pair.
+fn merge_inner(
+    pages: &mut PageFile,
+    parent: PagePtr,
+    left: usize,
+    right_ptr: PagePtr,
+    row: &Row,
+) -> Result<(), PageFault> {
+    let left_ptr = writable_child(pages, parent, left)?;
+    pages.node_mut(left_ptr).build_inner(parent.tree, row);
+    let mut node = pages.node_mut(parent);
+    node.set_child_count(left, row.iter().map(|(_, child)| child.count).sum());
+    // The separator moved down, and with it its extent.
+    let _ = node.remove_child(left + 1);
     pages.free(right_ptr);
     Ok(())
 }
 
 /// Divides the cells of a pair anew, so that both pages have about the same.
 fn share(pages: &mut PageFile, parent: PagePtr, left: usize) -> Result<(), PageFault> {
-    let node = Node::new(pages.page(parent)?);
-    let old_separator = Separator::of(node.key(left + 1));
-    let row = Row {
-        left: copy_of(pages, child_ptr(node, left, parent.tree))?,
-        right: copy_of(pages, child_ptr(node, left + 1, parent.tree))?,
-        middle: old_separator.as_stored(),
-    };
-    if row.left().is_leaf() != row.right().is_leaf() {
-        return Ok(());
-    }
-    let at = balance((0..row.count()).map(|at| row.size_with_slot(at)));
-    let is_leaf = row.left().is_leaf();
-    let new_separator = if is_leaf {
-        let low = whole_key(pages, parent.tree, row.key(at - 1))?;
-        let high = whole_key(pages, parent.tree, row.key(at))?;
-        let shortest = shortest_between(low, high);
-        if shortest.len() > KEY_INLINE_SIZE_BYTES_MAX {
-            return Ok(());
-        }
-        Separator::of(StoredKey::Inline(shortest))
+    let pair = Pair::read(pages, parent, left)?;
+    if pair.left_node.is_leaf() {
+        share_leaves(pages, parent, left)
     } else {
-        Separator::of(row.key(at))
+        share_inner(pages, parent, left)
+    }
+}
+
+fn share_leaves(pages: &mut PageFile, parent: PagePtr, left: usize) -> Result<(), PageFault> {
+    let pair = Pair::read(pages, parent, left)?;
+    let copies = (pair.left_node.page().duplicate(), pair.right_node.page().duplicate());
+    let (left_node, right_node) = (Node::new(&copies.0), Node::new(&copies.1));
+    let left_count = left_node.count();
+    let total = left_count + right_node.count();
+    let place = |at: usize| match at.checked_sub(left_count) {
+        Some(index) => (right_node, index),
+        None => (left_node, at),
     };
-    let mut cell = node.inner_cell(left + 1);
-    let freed = cell.size_with_slot();
-    cell.separator = new_separator.as_stored();
-    if node.used_bytes() - freed + cell.size_with_slot() > NODE_CAPACITY_BYTES {
+    let at = balance((0..total).map(|at| place(at).0.size_with_slot(place(at).1)));
+    let key = |at: usize| whole_key(pages, parent.tree, place(at).0.key(place(at).1));
+    let separator = shortest_between(key(at - 1)?, key(at)?);
+    if separator.len() > KEY_INLINE_SIZE_BYTES_MAX {
         return Ok(());
     }
+    let separator = Separator::of(StoredKey::Inline(separator));
+    let old_extent = pair.separator.extent();
+    let Some(mut row) = with_separator(&pair, separator, pages)? else { return Ok(()) };
     let left_ptr = writable_child(pages, parent, left)?;
     let right_ptr = writable_child(pages, parent, left + 1)?;
-    let (left_node, right_node) = pages.node_pair_mut(left_ptr, right_ptr);
-    let left_count = row.rebuild(left_node, 0..at, parent);
-    let right_count = row.rebuild(right_node, at..row.count(), parent);
-    let mut node = pages.node_mut(parent);
-    node.set_child_count(left, left_count);
-    node.remove(left + 1);
-    let (separator, page, birth) = (new_separator.as_stored(), right_ptr.page, right_ptr.birth);
-    node.insert_inner(left + 1, InnerCell { separator, page, birth, count: right_count });
-    if let (true, Some(extent)) = (is_leaf, old_separator.as_stored().extent()) {
+    let (left_target, right_target) = pages.node_pair_mut(left_ptr, right_ptr);
+    for (target, part) in [(left_target, 0..at), (right_target, at..total)] {
+        let mut target = target.reinit(PageKind::Leaf, parent.tree);
+        for at in part {
+            let (node, index) = place(at);
+            target.append_from(node, index..index + 1);
+        }
+        target.finish_appends();
+    }
+    rebuild_parent(pages, parent, left, &mut row, [left_ptr, right_ptr])?;
+    if let Some(extent) = old_extent {
         pages.free_extent(extent);
     }
     Ok(())
 }
 
-fn copy_of(pages: &PageFile, ptr: PagePtr) -> Result<PageBytes, PageFault> {
-    Ok(pages.page(ptr)?.duplicate())
+fn share_inner(pages: &mut PageFile, parent: PagePtr, left: usize) -> Result<(), PageFault> {
+    let pair = Pair::read(pages, parent, left)?;
+    let children = pair.row();
+    let Some(at) = row_middle(&children) else { return Ok(()) };
+    // The old separator moved down into the row, the new one moves up: extents go with them.
+    let Some(mut row) = with_separator(&pair, children[at].0.clone(), pages)? else {
+        return Ok(());
+    };
+    let left_ptr = writable_child(pages, parent, left)?;
+    let right_ptr = writable_child(pages, parent, left + 1)?;
+    let (left_target, right_target) = pages.node_pair_mut(left_ptr, right_ptr);
+    left_target.build_inner(parent.tree, &children[..at]);
+    right_target.build_inner(parent.tree, &children[at..]);
+    rebuild_parent(pages, parent, left, &mut row, [left_ptr, right_ptr])
 }
 
-/// The cells of two neighbours in one row.
-struct Row<'a> {
-    left: PageBytes,
-    right: PageBytes,
-    /// The separator of the right page: the key of its first child, which does not carry it itself.
-    middle: StoredKey<'a>,
+/// The parent's children with another separator between a pair, if the parent has room for it.
+fn with_separator(
+    pair: &Pair<'_>,
+    separator: Separator,
+    pages: &PageFile,
+) -> Result<Option<Row>, PageFault> {
+    let mut row = row_of(Node::new(pages.page(pair.parent)?));
+    row[pair.left + 1].0 = separator;
+    Ok((row_size(&row) <= NODE_CAPACITY_BYTES).then_some(row))
 }
 
-impl Row<'_> {
-    fn left(&self) -> Node<'_> {
-        Node::new(&self.left)
+/// Writes the parent's children after a pair below it has changed.
+fn rebuild_parent(
+    pages: &mut PageFile,
+    parent: PagePtr,
+    left: usize,
+    row: &mut Row,
+    pair: [PagePtr; 2],
+) -> Result<(), PageFault> {
+    for (index, ptr) in (left..).zip(pair) {
+        let child = &mut row[index].1;
+        (child.page, child.birth) = (ptr.page, ptr.birth);
+        child.count = Node::new(pages.page(ptr)?).entries_count();
     }
-
-    fn right(&self) -> Node<'_> {
-        Node::new(&self.right)
-    }
-
-    fn count(&self) -> usize {
-        self.left().count() + self.right().count()
-    }
-
-    fn place(&self, at: usize) -> (Node<'_>, usize) {
-        match at.checked_sub(self.left().count()) {
-            Some(index) => (self.right(), index),
-            None => (self.left(), at),
-        }
-    }
-
-    fn key(&self, at: usize) -> StoredKey<'_> {
-        if at == self.left().count() && !self.left().is_leaf() {
-            return self.middle;
-        }
-        let (node, index) = self.place(at);
-        node.key(index)
-    }
-
-    fn size_with_slot(&self, at: usize) -> usize {
-        let (node, index) = self.place(at);
-        if node.is_leaf() {
-            node.size_with_slot(index)
-        } else {
-            InnerCell { separator: self.key(at), ..node.inner_cell(index) }.size_with_slot()
-        }
-    }
-
-    /// Makes a page of part of the row; returns the entries in or below it.
-    fn rebuild(&self, target: NodeMut<'_>, part: std::ops::Range<usize>, parent: PagePtr) -> u64 {
-        let is_leaf = self.left().is_leaf();
-        let kind = if is_leaf { PageKind::Leaf } else { PageKind::Inner };
-        let mut target = target.reinit(kind, parent.tree);
-        for at in part {
-            let (node, index) = self.place(at);
-            let end = target.as_node().count();
-            if is_leaf {
-                target.append_from(node, index..index + 1);
-                continue;
-            }
-            let separator = if end == 0 { StoredKey::Inline(&[]) } else { self.key(at) };
-            target.insert_inner(end, InnerCell { separator, ..node.inner_cell(index) });
-        }
-        target.finish_appends();
-        target.as_node().entries_count()
-    }
+    pages.node_mut(parent).build_inner(parent.tree, row);
+    Ok(())
 }

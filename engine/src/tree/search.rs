@@ -5,7 +5,7 @@
 
 use std::cmp::Ordering;
 
-use crate::page::node::{Node, StoredKey, key_head};
+use crate::page::node::{Node, SeparatorRef, StoredKey, key_head};
 use crate::page::{PageFault, Pages, TreeTag};
 
 /// Where `key` stands among the compared keys of a page: the first slot that is not smaller, and
@@ -21,19 +21,21 @@ pub(super) fn search(
     if count <= first {
         return Ok((first, false));
     }
-    let prefix_len = node.prefix_len();
-    if prefix_len > 0 {
-        let prefix = &node.key(first).inline()[..prefix_len];
-        if !key.starts_with(prefix) {
-            // Every key of the page starts with the prefix: all lie on one side.
-            return Ok((if key < prefix { first } else { count }, false));
-        }
-    }
+    let prefix = node.prefix();
+    let Some(rest) = key.strip_prefix(prefix) else {
+        // Every key of the page starts with the prefix: all lie on one side.
+        return Ok((if key < prefix { first } else { count }, false));
+    };
     // Mostly the heads alone decide, or leave one key to compare.
-    let (mut low, mut high) = node.equal_heads(key_head(key, prefix_len));
+    let (mut low, mut high) = node.equal_heads(key_head(rest, 0));
     while low < high {
         let middle = low + (high - low) / 2;
-        match compare(pages, tree, node.key(middle), key)? {
+        let order = if node.is_leaf() {
+            compare(pages, tree, node.key(middle), key)?
+        } else {
+            compare_separator(pages, tree, node.separator(middle), key)?
+        };
+        match order {
             Ordering::Less => low = middle + 1,
             Ordering::Greater => high = middle,
             Ordering::Equal => return Ok((middle, true)),
@@ -85,6 +87,22 @@ fn compare(
             Ok(pages.extent(tree, extent)?.cmp(key))
         }
         StoredKey::Long { start, .. } => Ok(start.cmp(key)),
+    }
+}
+
+/// Compares a child's key with one that shares its prefix.
+fn compare_separator(
+    pages: &impl Pages,
+    tree: TreeTag,
+    separator: SeparatorRef<'_>,
+    key: &[u8],
+) -> Result<Ordering, PageFault> {
+    let rest = &key[separator.prefix.len()..];
+    match separator.extent {
+        Some(extent) if rest.starts_with(separator.rest) => {
+            Ok(pages.extent(tree, extent)?.cmp(key))
+        }
+        _ => Ok(separator.rest.cmp(rest)),
     }
 }
 

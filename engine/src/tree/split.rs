@@ -5,31 +5,12 @@
 //!   leave full pages behind. Elsewhere a page is divided where the halves are most alike.
 //! - The separator that goes up is the shortest that tells the two pages apart.
 
-use crate::page::node::{
-    InnerCell, KEY_INLINE_SIZE_BYTES_MAX, KEY_START_SIZE_BYTES, LeafCell, NODE_CAPACITY_BYTES,
-    Node, StoredKey,
-};
-use crate::page::{ExtentRef, PageFault, PageFile, PageKind, PagePtr, Pages, Root, TreeTag};
+use crate::page::inner::{Row, Separator, row_middle, row_of, row_size};
+use crate::page::node::{Child, KEY_INLINE_SIZE_BYTES_MAX, LeafCell, NODE_CAPACITY_BYTES, Node};
+use crate::page::{PageFault, PageFile, PageKind, PagePtr, Pages, Root, TreeTag};
 
 use super::search::whole_key;
 use super::write::{Path, stored_key};
-
-/// A separator on its way from one page to another.
-pub(super) struct Separator {
-    /// The whole key, or the start of a long one.
-    inline: Vec<u8>,
-    extent: Option<ExtentRef>,
-}
-
-impl Separator {
-    pub(super) fn of(stored: StoredKey<'_>) -> Self {
-        Self { inline: stored.inline().to_vec(), extent: stored.extent() }
-    }
-
-    pub(super) fn as_stored(&self) -> StoredKey<'_> {
-        stored_key(&self.inline, self.extent)
-    }
-}
 
 /// The shortest key greater than `left` and not greater than `right`.
 pub(super) fn shortest_between<'a>(left: &[u8], right: &'a [u8]) -> &'a [u8] {
@@ -41,13 +22,11 @@ pub(super) fn shortest_between<'a>(left: &[u8], right: &'a [u8]) -> &'a [u8] {
 fn store_separator(
     pages: &mut PageFile,
     tree: TreeTag,
-    key: Vec<u8>,
+    key: &[u8],
 ) -> Result<Separator, PageFault> {
-    if key.len() <= KEY_INLINE_SIZE_BYTES_MAX {
-        return Ok(Separator { inline: key, extent: None });
-    }
-    let extent = pages.allocate_extent(tree, &key)?;
-    Ok(Separator { inline: key[..KEY_START_SIZE_BYTES].to_vec(), extent: Some(extent) })
+    let long = key.len() > KEY_INLINE_SIZE_BYTES_MAX;
+    let extent = if long { Some(pages.allocate_extent(tree, key)?) } else { None };
+    Ok(Separator::of(stored_key(key, extent)))
 }
 
 /// Where to divide a row of cells of these sizes: both parts fit a page and are most alike.
@@ -107,7 +86,7 @@ pub(super) fn insert_leaf(
     let low = whole_key(pages, root.tree, left_key.as_stored())?;
     let high = whole_key(pages, root.tree, right_key.as_stored())?;
     let separator = shortest_between(low, high).to_vec();
-    let separator = store_separator(pages, root.tree, separator)?;
+    let separator = store_separator(pages, root.tree, &separator)?;
     let right = pages.allocate(PageKind::Leaf, root.tree)?;
     let (mut left_node, mut right_node) = pages.node_pair_mut(leaf, right);
     let (keep, new_left) = if index < at { (at - 1, true) } else { (at, false) };
@@ -141,85 +120,58 @@ fn insert_child(
     mut new: NewChild,
 ) -> Result<(), PageFault> {
     while let Some((parent, left_index)) = path.pop() {
-        let right_count = Node::new(pages.page(new.right)?).entries_count();
+        let child = child_of(pages, new.right)?;
         let mut node = pages.node_mut(parent);
         node.set_child_count(left_index, new.left_count);
-        let cell = InnerCell {
-            separator: new.separator.as_stored(),
-            page: new.right.page,
-            birth: new.right.birth,
-            count: right_count,
-        };
-        if node.has_room(cell.size_with_slot()) {
-            node.insert_inner(left_index + 1, cell);
+        if node.try_insert_child(left_index + 1, &new.separator, child) {
             return Ok(());
         }
-        let (left_count, separator, right) = split_inner(pages, parent, left_index + 1, cell)?;
-        new = NewChild { left_count, separator, right };
+        let mut row = row_of(node.as_node());
+        row.insert(left_index + 1, (new.separator, child));
+        if row_size(&row) <= NODE_CAPACITY_BYTES {
+            node.build_inner(parent.tree, &row);
+            return Ok(());
+        }
+        new = split_inner(pages, parent, left_index + 1, row)?;
     }
-    grow_root(pages, root, &new)
+    grow_root(pages, root, new)
 }
 
-/// Divides a full inner page that gets one more child at `index`.
+fn child_of(pages: &PageFile, ptr: PagePtr) -> Result<Child, PageFault> {
+    let count = Node::new(pages.page(ptr)?).entries_count();
+    Ok(Child { page: ptr.page, birth: ptr.birth, count })
+}
+
+/// Divides a row that was an inner page's before a child was added at `index`.
 fn split_inner(
     pages: &mut PageFile,
     parent: PagePtr,
     index: usize,
-    cell: InnerCell<'_>,
-) -> Result<(u64, Separator, PagePtr), PageFault> {
-    let right = pages.allocate(PageKind::Inner, parent.tree)?;
-    let (mut left_node, mut right_node) = pages.node_pair_mut(parent, right);
-    let count = left_node.as_node().count();
-    let at = if index == count {
-        count
+    mut row: Row,
+) -> Result<NewChild, PageFault> {
+    let at = if index + 1 == row.len() {
+        index
     } else {
-        balance(sizes_with(left_node.as_node(), index, cell.size_with_slot()))
+        // One child can shorten the prefix for all others only from one of the ends.
+        row_middle(&row).expect("a row of a page and one child more can be divided")
     };
+    let right = pages.allocate(PageKind::Inner, parent.tree)?;
+    let (left_node, right_node) = pages.node_pair_mut(parent, right);
+    right_node.build_inner(parent.tree, &row[at..]);
+    left_node.build_inner(parent.tree, &row[..at]);
+    let left_count = row[..at].iter().map(|(_, child)| child.count).sum();
     // The first child on the right leaves its separator to the parent.
-    let first = match at.cmp(&index) {
-        std::cmp::Ordering::Less => left_node.as_node().inner_cell(at),
-        std::cmp::Ordering::Equal => cell,
-        std::cmp::Ordering::Greater => left_node.as_node().inner_cell(at - 1),
-    };
-    let separator = Separator::of(first.separator);
-    right_node.insert_inner(0, InnerCell { separator: StoredKey::Inline(&[]), ..first });
-    let keep = if index < at { at - 1 } else { at };
-    let moved_from = if at == index { keep } else { keep + 1 };
-    right_node.append_from(left_node.as_node(), moved_from..count);
-    right_node.finish_appends();
-    left_node.truncate(keep);
-    left_node.finish_appends();
-    if index < at {
-        left_node.insert_inner(index, cell);
-    } else if index > at {
-        right_node.insert_inner(index - at, cell);
-    }
-    Ok((left_node.as_node().entries_count(), separator, right))
+    let (separator, _) = row.swap_remove(at);
+    Ok(NewChild { left_count, separator, right })
 }
 
 /// Puts a new root above the old one and the page that was split off it.
-fn grow_root(pages: &mut PageFile, root: &mut Root, new: &NewChild) -> Result<(), PageFault> {
-    let right_count = Node::new(pages.page(new.right)?).entries_count();
+fn grow_root(pages: &mut PageFile, root: &mut Root, new: NewChild) -> Result<(), PageFault> {
+    let right = child_of(pages, new.right)?;
+    let left = Child { page: root.page, birth: root.birth, count: new.left_count };
     let top = pages.allocate(PageKind::Inner, root.tree)?;
-    let mut node = pages.node_mut(top);
-    node.insert_inner(
-        0,
-        InnerCell {
-            separator: StoredKey::Inline(&[]),
-            page: root.page,
-            birth: root.birth,
-            count: new.left_count,
-        },
-    );
-    node.insert_inner(
-        1,
-        InnerCell {
-            separator: new.separator.as_stored(),
-            page: new.right.page,
-            birth: new.right.birth,
-            count: right_count,
-        },
-    );
+    let row = [(Separator::NONE, left), (new.separator, right)];
+    pages.node_mut(top).build_inner(root.tree, &row);
     (root.page, root.birth, root.height) = (top.page, top.birth, root.height + 1);
     Ok(())
 }

@@ -293,7 +293,7 @@ fn reached_pages(pages: &PageFile, ptr: PagePtr, level: u8) -> u32 {
     let node = crate::page::node::Node::new(pages.page(ptr).unwrap());
     let mut reached = 1;
     for index in 0..node.count() {
-        reached += node.key(index).extent().map_or(0, crate::page::ExtentRef::pages);
+        reached += node.key_extent(index).map_or(0, crate::page::ExtentRef::pages);
         if level > 1 {
             let (page, birth) = node.child(index);
             reached += reached_pages(pages, PagePtr { page, birth, ..ptr }, level - 1);

@@ -25,7 +25,7 @@ fn hash_reached(pages: &impl Pages, root: Root) -> u32 {
             hasher.update(pages.extent(TREE, extent).unwrap());
         };
         for index in 0..node.count() {
-            if let Some(key) = node.key(index).extent() {
+            if let Some(key) = node.key_extent(index) {
                 extent(key, hasher);
             }
             if level > 1 {
