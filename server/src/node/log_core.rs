@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::ids::{LogIndex, MemberId, Revision, Term};
+use engine::page::NoSpace;
 use engine::{Answer, Batch, Engine, Progress};
 use raft::eraftpb::{Entry, EntryType};
 use wal::{Lsn, RecordKind, Writer};
@@ -371,16 +372,28 @@ impl LogCore {
             return Ok(());
         }
         loop {
-            let Some(bytes) = self.batcher.poll_batch(self.writes_unsynced) else {
+            let Some(size_bytes) = self.batcher.peek_batch(self.writes_unsynced) else {
                 return Ok(());
             };
-            if self.engine.reserve_for(bytes.len()).is_err() {
-                self.refuse_polled(Unavailable::NoSpace);
-                continue;
+            match self.engine.reserve_for(size_bytes) {
+                Ok(()) => {}
+                // The files grow on the disk helper; the commands wait for that, and more join them.
+                Err(NoSpace { may_grow: true, .. }) if self.engine.growth_failure().is_none() => {
+                    return Ok(());
+                }
+                Err(_) => {
+                    drop(self.batcher.take_batch());
+                    self.refuse_taken(Unavailable::NoSpace);
+                    continue;
+                }
             }
-            match self.consensus.propose(bytes) {
+            match self.consensus.propose(self.batcher.take_batch()) {
                 Ok((index, term)) => self.batcher.handle_proposed(index, term),
-                Err(_) => self.refuse_polled(Unavailable::LeaderChanged),
+                Err(_) => {
+                    // Too much is uncommitted, or leadership moves: nothing was appended.
+                    self.engine.cancel_reservation(size_bytes);
+                    self.refuse_taken(Unavailable::LeaderChanged);
+                }
             }
             // At once, so that each batch is a write of its own.
             while let Some(work) = self.consensus.poll_work() {
@@ -389,7 +402,7 @@ impl LogCore {
         }
     }
 
-    fn refuse_polled(&mut self, reason: Unavailable) {
+    fn refuse_taken(&mut self, reason: Unavailable) {
         for ticket in self.batcher.handle_refused() {
             self.refuse(ticket, reason);
         }

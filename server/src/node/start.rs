@@ -80,7 +80,7 @@ pub fn start(config: &StartConfig) -> Result<Started, Failure> {
     let (checkpointed, _) = engine.applied();
     let mut replay = Replay::new(&engine);
     let wal = recover_log(config, identity, &mut log_disk, |record| {
-        replay.handle_record(&mut engine, &record)
+        replay.handle_record(&mut engine, &engine_disk, &record)
     })?;
     let Replay { hard_state, pending, retained, applied, .. } = replay;
     engine.publish();
@@ -155,10 +155,7 @@ fn open_store(config: &StartConfig) -> Result<(Engine, EngineDisk), Failure> {
 /// The disk's.
 pub fn checkpoint(engine: &mut Engine, disk: &EngineDisk) -> Result<(), Failure> {
     engine.begin_checkpoint();
-    while let Some(op) = engine.poll_disk_op() {
-        engine.handle_disk_completion(disk.perform(op))?;
-    }
-    Ok(())
+    perform_all(engine, disk)
 }
 
 fn recover_log(
@@ -214,13 +211,14 @@ impl Replay {
     fn handle_record(
         &mut self,
         engine: &mut Engine,
+        disk: &EngineDisk,
         record: &wal::Record<'_>,
     ) -> Result<(), Failure> {
         if record.kind == RecordKind::STATE {
             let state = decode_state(record.body)?;
             let commit = LogIndex(state.commit);
             self.hard_state = Some(state);
-            return self.apply_through(engine, commit);
+            return self.apply_through(engine, disk, commit);
         }
         if record.kind != RecordKind::owned(KIND_ENTRY) {
             let kind = record.kind.get();
@@ -248,33 +246,60 @@ impl Replay {
         Ok(())
     }
 
-    fn apply_through(&mut self, engine: &mut Engine, commit: LogIndex) -> Result<(), Failure> {
+    fn apply_through(
+        &mut self,
+        engine: &mut Engine,
+        disk: &EngineDisk,
+        commit: LogIndex,
+    ) -> Result<(), Failure> {
         while let Some(entry) = self.pending.pop_front_if(|first| first.index <= commit.0) {
             let (index, term) = (LogIndex(entry.index), Term(entry.term));
             if entry.get_entry_type() != EntryType::EntryNormal {
                 return Err(Failure::UnknownEntry { index });
             }
-            apply(engine, index, term, entry)?;
+            apply(engine, disk, (index, term), entry)?;
             self.applied = index;
         }
         Ok(())
     }
 }
 
-fn apply(engine: &mut Engine, index: LogIndex, term: Term, entry: Entry) -> Result<(), Failure> {
+fn apply(
+    engine: &mut Engine,
+    disk: &EngineDisk,
+    (index, term): (LogIndex, Term),
+    entry: Entry,
+) -> Result<(), Failure> {
     if entry.data.is_empty() {
         engine.apply_empty(index, term);
         return Ok(());
     }
     let batch =
         Batch::validate(entry.data).map_err(|cause| Failure::InvalidEntry { index, cause })?;
-    engine
-        .reserve_for(batch.bytes().len())
-        .map_err(|_| Failure::Mismatch("the disk is too full to replay the log".into()))?;
+    reserve(engine, disk, batch.bytes().len())?;
     engine.begin_batch(index, term, &batch);
     let mut answers = Vec::new();
-    while engine.apply_step(APPLY_KEYS_MAX, &mut answers)? == Progress::More {}
+    while engine.apply_step(APPLY_KEYS_MAX, &mut answers)? == Progress::More {
+        perform_all(engine, disk)?;
+    }
     engine.publish();
+    Ok(())
+}
+
+fn reserve(engine: &mut Engine, disk: &EngineDisk, size_bytes: usize) -> Result<(), Failure> {
+    while let Err(no_space) = engine.reserve_for(size_bytes) {
+        if !no_space.may_grow || engine.growth_failure().is_some() {
+            return Err(Failure::Mismatch(format!("cannot replay the log: {no_space}")));
+        }
+        perform_all(engine, disk)?;
+    }
+    Ok(())
+}
+
+fn perform_all(engine: &mut Engine, disk: &EngineDisk) -> Result<(), Failure> {
+    while let Some(op) = engine.poll_disk_op() {
+        engine.handle_disk_completion(disk.perform(op))?;
+    }
     Ok(())
 }
 

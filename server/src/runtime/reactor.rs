@@ -365,7 +365,13 @@ impl Reactor {
 
     /// The next thing that happened since the last [`Self::wait`].
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front()?;
+        if let Event::Closed { socket } = event {
+            // Only now: an accepted connection that is handled before this event must not find
+            // itself in the place of one that its owner still believes to be open.
+            drop(self.sockets.remove(socket.index));
+        }
+        Some(event)
     }
 
     /// The bytes of a receive.
@@ -530,7 +536,6 @@ impl Reactor {
         state.operations -= 1;
         if state.closing && state.operations == 0 {
             let socket = SocketId { index, generation: state.generation };
-            drop(self.sockets.remove(index));
             self.events.push_back(Event::Closed { socket });
         }
     }

@@ -3,9 +3,17 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 
 /// Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn, as Go does.
 const BACKLOG: libc::c_int = 4096;
+
+/// How long an address may stay in use. The kernel tears an io_uring down after its process has
+/// ended, and the accept that was under way in it holds the listening socket until then: a member
+/// that is killed and started again at once would meet its own shadow.
+const IN_USE_MAX: Duration = Duration::from_secs(3);
+/// How often a busy address is tried again.
+const IN_USE_RETRY_EVERY: Duration = Duration::from_millis(10);
 
 /// Binds and listens. Connections accepted from it send small answers at once (TCP_NODELAY is
 /// inherited) and notice a peer that vanished.
@@ -14,7 +22,7 @@ const BACKLOG: libc::c_int = 4096;
 /// The system's; the address is in use, or not ours.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     // std sets SO_REUSEADDR, as Go does: a restart does not wait for old connections to time out.
-    let listener = TcpListener::bind(address)?;
+    let listener = bind(address)?;
     // SAFETY: listening again on a bound socket only changes its backlog.
     let result = unsafe { libc::listen(listener.as_raw_fd(), BACKLOG) };
     if result != 0 {
@@ -26,6 +34,20 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     set(&listener, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 15)?;
     set(&listener, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, 15)?;
     Ok(listener)
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let begun = Instant::now();
+    loop {
+        match TcpListener::bind(address) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse && begun.elapsed() < IN_USE_MAX =>
+            {
+                std::thread::sleep(IN_USE_RETRY_EVERY);
+            }
+            other => return other,
+        }
+    }
 }
 
 fn set(

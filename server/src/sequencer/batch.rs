@@ -58,7 +58,7 @@ pub struct Batcher {
     waiting: VecDeque<Gathering>,
     waiting_size_bytes: usize,
     proposed: VecDeque<Proposed>,
-    polled: Option<Vec<Ticket>>,
+    taken: Option<Vec<Ticket>>,
 }
 
 impl Batcher {
@@ -72,7 +72,7 @@ impl Batcher {
             waiting: VecDeque::new(),
             waiting_size_bytes: 0,
             proposed: VecDeque::new(),
-            polled: None,
+            taken: None,
         }
     }
 
@@ -94,15 +94,22 @@ impl Batcher {
         self.waiting_size_bytes += frames.len();
     }
 
-    /// The next batch to propose, given how many are not yet synced. The owner must answer with
-    /// [`Self::handle_proposed`] or [`Self::handle_refused`] before it polls again.
-    pub fn poll_batch(&mut self, unsynced: usize) -> Option<Vec<u8>> {
-        assert!(self.polled.is_none(), "the last batch's fate was not told");
+    /// The size of the next batch to propose, given how many are not yet synced.
+    #[must_use]
+    pub fn peek_batch(&self, unsynced: usize) -> Option<usize> {
+        assert!(self.taken.is_none(), "the last batch's fate was not told");
         let eager = self.waiting_size_bytes >= EAGER_SIZE_BYTES_MIN;
         if unsynced >= BATCHES_UNSYNCED_MAX || (unsynced > 0 && !eager) {
             return None;
         }
-        let Gathering { mut bytes, tickets } = self.waiting.pop_front()?;
+        self.waiting.front().map(|batch| batch.bytes.len())
+    }
+
+    /// Takes the batch that was peeked at. The owner must answer with [`Self::handle_proposed`] or
+    /// [`Self::handle_refused`] before it peeks again.
+    pub fn take_batch(&mut self) -> Vec<u8> {
+        let batch = self.waiting.pop_front().expect("a batch was peeked at");
+        let Gathering { mut bytes, tickets } = batch;
         self.waiting_size_bytes -= bytes.len() - BATCH_HEADER_SIZE_BYTES;
         let frame_count = u32::try_from(tickets.len()).expect("a batch is far below 2^32 frames");
         let header = BatchHeader {
@@ -113,22 +120,22 @@ impl Batcher {
         };
         bytes[..BATCH_HEADER_SIZE_BYTES].copy_from_slice(&header.to_bytes());
         self.sequence_next += u64::from(frame_count);
-        self.polled = Some(tickets);
-        Some(bytes)
+        self.taken = Some(tickets);
+        bytes
     }
 
-    /// The batch just polled stands at this place of the log.
+    /// The batch just taken stands at this place of the log.
     pub fn handle_proposed(&mut self, index: LogIndex, term: Term) {
-        let tickets = self.polled.take().expect("a batch was polled");
+        let tickets = self.taken.take().expect("a batch was taken");
         if let Some(last) = self.proposed.back() {
             assert!(last.index < index, "a proposal at {index} after one at {}", last.index);
         }
         self.proposed.push_back(Proposed { index, term, tickets });
     }
 
-    /// The batch just polled was not taken; these are its commands' tickets.
+    /// The batch just taken was not taken; these are its commands' tickets.
     pub fn handle_refused(&mut self) -> Vec<Ticket> {
-        self.polled.take().expect("a batch was polled")
+        self.taken.take().expect("a batch was taken")
     }
 
     /// The tickets of the entry at this place. Empty for an entry of another member or an earlier
@@ -194,6 +201,11 @@ mod tests {
         batcher.handle_commands(FRONTEND, &vec![1; size_bytes], &slots);
     }
 
+    fn take(batcher: &mut Batcher, unsynced: usize) -> Option<Vec<u8>> {
+        batcher.peek_batch(unsynced)?;
+        Some(batcher.take_batch())
+    }
+
     fn header(bytes: &[u8]) -> BatchHeader {
         BatchHeader::from_bytes(bytes).unwrap()
     }
@@ -202,7 +214,7 @@ mod tests {
     fn an_idle_disk_takes_a_lone_command_at_once() {
         let mut batcher = batcher();
         ask(&mut batcher, 0..1, 10);
-        let bytes = batcher.poll_batch(0).unwrap();
+        let bytes = take(&mut batcher, 0).unwrap();
         assert_eq!(bytes.len(), BATCH_HEADER_SIZE_BYTES + 10);
         let header = header(&bytes);
         assert_eq!((header.member, header.boot_nonce), (MemberId(9), 77));
@@ -213,13 +225,13 @@ mod tests {
     fn what_arrives_while_the_disk_is_busy_is_one_batch() {
         let mut batcher = batcher();
         ask(&mut batcher, 0..1, 10);
-        batcher.poll_batch(0).unwrap();
+        take(&mut batcher, 0).unwrap();
         batcher.handle_proposed(LogIndex(5), Term(2));
         for slot in 1..4 {
             ask(&mut batcher, slot..slot + 1, 10);
-            assert!(batcher.poll_batch(1).is_none());
+            assert!(take(&mut batcher, 1).is_none());
         }
-        let bytes = batcher.poll_batch(0).unwrap();
+        let bytes = take(&mut batcher, 0).unwrap();
         assert_eq!(header(&bytes).sequence_first, 2);
         assert_eq!(header(&bytes).frame_count, 3);
         batcher.handle_proposed(LogIndex(6), Term(2));
@@ -234,10 +246,10 @@ mod tests {
     fn enough_bytes_go_to_a_busy_disk_up_to_the_depth() {
         let mut batcher = batcher();
         ask(&mut batcher, 0..1, EAGER_SIZE_BYTES_MIN - 1);
-        assert!(batcher.poll_batch(1).is_none());
+        assert!(take(&mut batcher, 1).is_none());
         ask(&mut batcher, 1..2, 1);
-        assert!(batcher.poll_batch(BATCHES_UNSYNCED_MAX).is_none());
-        assert!(batcher.poll_batch(BATCHES_UNSYNCED_MAX - 1).is_some());
+        assert!(take(&mut batcher, BATCHES_UNSYNCED_MAX).is_none());
+        assert!(take(&mut batcher, BATCHES_UNSYNCED_MAX - 1).is_some());
     }
 
     #[test]
@@ -249,7 +261,7 @@ mod tests {
         ask(&mut batcher, 3..4, 1);
         let mut sizes = Vec::new();
         for index in 1.. {
-            let Some(bytes) = batcher.poll_batch(0) else { break };
+            let Some(bytes) = take(&mut batcher, 0) else { break };
             sizes.push(bytes.len() - BATCH_HEADER_SIZE_BYTES);
             batcher.handle_proposed(LogIndex(index), Term(1));
         }
@@ -262,7 +274,7 @@ mod tests {
         let mut batcher = batcher();
         for index in 5..7 {
             ask(&mut batcher, 0..1, 1);
-            batcher.poll_batch(0).unwrap();
+            take(&mut batcher, 0).unwrap();
             batcher.handle_proposed(LogIndex(index), Term(2));
         }
         let mut lost = Vec::new();
@@ -276,7 +288,7 @@ mod tests {
     fn giving_up_returns_every_ticket_once() {
         let mut batcher = batcher();
         ask(&mut batcher, 0..2, 1);
-        batcher.poll_batch(0).unwrap();
+        take(&mut batcher, 0).unwrap();
         batcher.handle_proposed(LogIndex(2), Term(1));
         ask(&mut batcher, 2..5, 1);
         assert_eq!(batcher.fail_all().len(), 5);

@@ -2,7 +2,7 @@
 //!
 //! It turns letters of the front-ends into batches ([`batch`]) and read-index rounds
 //! ([`read_index`]). It sees neither raft nor the log: its owner proposes what
-//! [`batch::Batcher::poll_batch`] gives and tells it where in the log that landed.
+//! [`batch::Batcher::take_batch`] gives and tells it where in the log that landed.
 
 pub mod batch;
 pub mod read_index;
