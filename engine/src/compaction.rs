@@ -4,30 +4,143 @@
 //! ended one version at most, and that version is what has to go: its entry in `history` and its
 //! change in `revisions`. What was kept by earlier compactions is not looked at again.
 //!
+//! Before a sweep begins the store is hashed at its revision, as under the compaction before: etcd
+//! remembers that number of its last compactions, answers `HashKV` with it, and compares it between
+//! members.
+//!
 //! Invariants, after a finished sweep to C:
 //! - Of each key that lives at C the newest version at or below C is left, and all later ones.
 //! - A tombstone at C itself is left until the next compaction (watchers may begin at C), earlier
 //!   ones are gone.
 //! - A sweep stopped anywhere, and begun again, ends in the same state.
 
-use crate::answer::Rejection;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::answer::{ReadError, Rejection};
+use crate::hash::{HashRun, KeyValueHash};
 use crate::ids::{Change, Revision};
 use crate::layout::{self, ChangeKind};
+use crate::limits::COMPACTION_HASHES_MAX;
 use crate::page::PageFault;
+use crate::range::Progress;
 use crate::shard::Shard;
 use crate::store;
+use crate::system;
 use crate::tree::{self, Cursor};
+use crate::working::Working;
 
 /// Changes collected before the trees are changed under the cursor.
 const CHUNK_CHANGES_MAX: usize = 256;
 
-/// How far compaction has come.
+/// The store's compactions: those accepted, the one being swept, the hashes they left.
+pub(crate) struct Compaction {
+    sweep: Sweep,
+    /// Accepted and not yet begun, oldest first.
+    waiting: VecDeque<Revision>,
+    /// The hash that is taken before a sweep begins: what etcd remembers of a compaction.
+    hashing: Option<HashRun>,
+    hashes: Arc<[KeyValueHash]>,
+}
+
+impl Compaction {
+    pub(crate) fn new(sweep: Sweep) -> Self {
+        Self { sweep, waiting: VecDeque::new(), hashing: None, hashes: Arc::new([]) }
+    }
+
+    /// Where history begins.
+    pub(crate) fn target(&self) -> Revision {
+        self.sweep.target
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.sweep.finished == self.sweep.target
+    }
+
+    /// The hashes of the latest compactions.
+    pub(crate) fn hashes(&self) -> &Arc<[KeyValueHash]> {
+        &self.hashes
+    }
+
+    /// Accepts a compaction, or says why not.
+    pub(crate) fn accept(
+        &mut self,
+        revision: Revision,
+        working: &mut Working,
+    ) -> Result<Result<(), Rejection>, PageFault> {
+        if let Err(rejection) = self.sweep.accept(revision, working.revision) {
+            return Ok(Err(rejection));
+        }
+        working.compacted = revision;
+        self.waiting.push_back(revision);
+        // No more hashes are remembered; a compaction that is skipped is swept with the next one.
+        if self.waiting.len() > COMPACTION_HASHES_MAX {
+            self.waiting.pop_front();
+            self.hashing = None;
+        }
+        system::put_sweep(&mut working.shards[0], &self.sweep)?;
+        Ok(Ok(()))
+    }
+
+    /// Hashes or sweeps about `budget` changes, one at least. Says whether the trees were changed.
+    pub(crate) fn step(&mut self, working: &mut Working, budget: usize) -> Result<bool, ReadError> {
+        if self.is_finished() {
+            return Ok(false);
+        }
+        if self.sweep.is_idle() {
+            let next = match self.waiting.front().copied() {
+                Some(next) => {
+                    if self.hash(next, working, budget)? == Progress::More {
+                        return Ok(false);
+                    }
+                    self.waiting.pop_front();
+                    next
+                }
+                // Accepted before a restart: swept as one, and without a hash, so that a process
+                // that is restarted often gets on.
+                None => self.sweep.target,
+            };
+            self.sweep.begin(next);
+        } else {
+            self.sweep.step(&mut working.shards, budget)?;
+        }
+        system::put_sweep(&mut working.shards[0], &self.sweep)?;
+        Ok(true)
+    }
+
+    fn hash(
+        &mut self,
+        revision: Revision,
+        working: &Working,
+        budget: usize,
+    ) -> Result<Progress, ReadError> {
+        let mut run = match self.hashing.take() {
+            Some(run) => run,
+            None => HashRun::begin(revision, self.sweep.finished, working)?,
+        };
+        if run.step(working, budget)? == Progress::More {
+            self.hashing = Some(run);
+            return Ok(Progress::More);
+        }
+        self.remember(run.result(revision));
+        Ok(Progress::Done)
+    }
+
+    fn remember(&mut self, hash: KeyValueHash) {
+        let first = (self.hashes.len() + 1).saturating_sub(COMPACTION_HASHES_MAX);
+        self.hashes = self.hashes[first..].iter().copied().chain([hash]).collect();
+    }
+}
+
+/// How far the sweep has come; the part of compaction that outlives the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sweep {
     /// Where history begins.
     pub(crate) target: Revision,
     /// The last compaction that was swept completely.
-    pub(crate) finished: Revision,
+    finished: Revision,
+    /// The compaction being swept; `finished` if there is none.
+    goal: Revision,
     /// The shard being swept.
     shard: u64,
     /// The next change of it to visit.
@@ -39,46 +152,57 @@ impl Sweep {
         Self {
             target: Revision::NEVER_COMPACTED,
             finished: Revision::NEVER_COMPACTED,
+            goal: Revision::NEVER_COMPACTED,
             shard: 0,
             next: Change::default(),
         }
     }
 
-    /// Accepts a compaction, or says why not.
-    pub(crate) fn accept(&mut self, revision: Revision, newest: Revision) -> Result<(), Rejection> {
+    fn accept(&mut self, revision: Revision, newest: Revision) -> Result<(), Rejection> {
         if revision <= self.target {
             return Err(Rejection::Compacted);
         }
         if revision > newest {
             return Err(Rejection::FutureRevision);
         }
-        // A sweep that was under way begins again: it would have kept tombstones at its own target.
-        let next = Change::first_of(self.finished.max(Revision(0)));
-        *self = Self { target: revision, finished: self.finished, shard: 0, next };
+        self.target = revision;
         Ok(())
     }
 
-    pub(crate) fn is_finished(&self) -> bool {
-        self.finished == self.target
+    fn is_idle(&self) -> bool {
+        self.finished == self.goal
     }
 
-    /// Visits about `budget` changes, one at least.
-    pub(crate) fn step(&mut self, shards: &mut [Shard], budget: usize) -> Result<(), PageFault> {
+    fn begin(&mut self, goal: Revision) {
+        assert!(self.is_idle(), "{goal} begun inside {}", self.goal);
+        assert!(goal > self.finished && goal <= self.target, "{goal} up to {}", self.target);
+        self.goal = goal;
+        self.shard = 0;
+        self.next = self.start();
+    }
+
+    /// The changes at the last compaction's own revision are visited again: its tombstones were
+    /// left until now.
+    fn start(&self) -> Change {
+        Change::first_of(self.finished.max(Revision(0)))
+    }
+
+    fn step(&mut self, shards: &mut [Shard], budget: usize) -> Result<(), PageFault> {
         let mut left = budget.max(1);
-        while !self.is_finished() && left > 0 {
+        while !self.is_idle() && left > 0 {
             let index = usize::try_from(self.shard).unwrap_or(usize::MAX);
             let Some(shard) = shards.get_mut(index) else {
-                self.finished = self.target;
+                self.finished = self.goal;
                 return Ok(());
             };
-            let chunk = Chunk::collect(shard, self.next, self.target, left)?;
+            let chunk = Chunk::collect(shard, self.next, self.goal, left)?;
             left = left.saturating_sub(chunk.changes.len().max(1));
-            chunk.sweep(shard, self.target)?;
+            chunk.sweep(shard, self.goal)?;
             match chunk.next {
                 Some(next) => self.next = next,
                 None => {
                     self.shard += 1;
-                    self.next = Change::first_of(self.finished.max(Revision(0)));
+                    self.next = self.start();
                 }
             }
         }
@@ -86,21 +210,24 @@ impl Sweep {
     }
 
     pub(crate) fn to_bytes(self) -> Vec<u8> {
-        let numbers = [self.target.0, self.finished.0, self.shard.cast_signed()];
-        let mut bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_be_bytes()).collect();
+        let revisions = [self.target.0, self.finished.0, self.goal.0];
+        let mut bytes: Vec<u8> = revisions.iter().flat_map(|number| number.to_be_bytes()).collect();
+        bytes.extend_from_slice(&self.shard.to_be_bytes());
         bytes.extend_from_slice(&self.next.to_bytes());
         bytes
     }
 
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let number = |at: usize| Some(i64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
-        let (target, finished, shard) = (number(0)?, number(8)?, number(16)?);
-        let sound = -1 <= finished && finished <= target && shard >= 0;
+        let word = |at: usize| Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+        let number = |at: usize| word(at).map(u64::cast_signed);
+        let (target, finished, goal) = (number(0)?, number(8)?, number(16)?);
+        let sound = -1 <= finished && finished <= goal && goal <= target;
         sound.then_some(Self {
             target: Revision(target),
             finished: Revision(finished),
-            shard: shard.cast_unsigned(),
-            next: Change::from_bytes(bytes.get(24..)?)?,
+            goal: Revision(goal),
+            shard: word(24)?,
+            next: Change::from_bytes(bytes.get(32..)?)?,
         })
     }
 }
@@ -196,6 +323,7 @@ mod tests {
         let mut sweep = Sweep::never();
         assert_eq!(Sweep::from_bytes(&sweep.to_bytes()), Some(sweep));
         sweep.accept(Revision(7), Revision(9)).unwrap();
+        sweep.begin(Revision(6));
         sweep.shard = 3;
         sweep.next = Change { main: Revision(5), sub: 2 };
         let bytes = sweep.to_bytes();

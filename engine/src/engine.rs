@@ -19,9 +19,9 @@ mod segment;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::answer::Answer;
+use crate::answer::{Answer, ReadError};
 use crate::command::Batch;
-use crate::compaction::Sweep;
+use crate::compaction::{Compaction, Sweep};
 use crate::events::EventBatch;
 use crate::ids::{ClusterId, LogIndex, MemberId, Revision, Term};
 use crate::limits::READ_SLOTS_MAX;
@@ -98,6 +98,17 @@ impl std::error::Error for Failure {
     }
 }
 
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Fault(fault) => Self::Fault(fault),
+            ReadError::Rejection(rejection) => {
+                unreachable!("the store's own reads are never refused: {rejection:?}")
+            }
+        }
+    }
+}
+
 impl From<PageFailure> for Failure {
     fn from(failure: PageFailure) -> Self {
         Self::Page(failure)
@@ -120,7 +131,7 @@ impl From<DiskError> for Failure {
 pub struct Engine {
     identity: Identity,
     working: Working,
-    sweep: Sweep,
+    compaction: Compaction,
     applied: LogIndex,
     term: Term,
     /// The epoch in which the trees are changed; the one before is the newest published.
@@ -177,7 +188,8 @@ impl Engine {
         let readers: Arc<[PageReader]> =
             working.shards.iter().map(|shard| shard.file.reader()).collect();
         let (applied, term) = (durable.applied, durable.term);
-        let view = view_of(&working, &readers, published, (applied, term), false);
+        let compaction = Compaction::new(sweep);
+        let view = view_of(&working, &compaction, &readers, published, (applied, term), false);
         let publisher = Publisher::new(Box::new(view), published, READ_SLOTS_MAX);
         for shard in &working.shards {
             assert_eq!(shard.file.working_epoch(), published.next());
@@ -185,7 +197,7 @@ impl Engine {
         Ok(Self {
             identity,
             working,
-            sweep,
+            compaction,
             applied,
             term,
             epoch: published.next(),
@@ -221,7 +233,7 @@ impl Engine {
     /// The compacted revision; -1 if the store was never compacted.
     #[must_use]
     pub fn compacted(&self) -> Revision {
-        self.sweep.target
+        self.compaction.target()
     }
 
     /// Asks whether a batch of this size may be admitted. Batches that were admitted and not yet
@@ -305,7 +317,8 @@ impl Engine {
             return;
         }
         let (epoch, applied) = (self.epoch, (self.applied, self.term));
-        let view = view_of(&self.working, &self.readers, epoch, applied, self.local_reads);
+        let (working, compaction) = (&self.working, &self.compaction);
+        let view = view_of(working, compaction, &self.readers, epoch, applied, self.local_reads);
         self.publisher.publish(Box::new(view), epoch);
         self.epoch = epoch.next();
         let protected = self.publisher.protected();
@@ -336,25 +349,20 @@ impl Engine {
     pub fn background_step(&mut self, budget: usize) -> Result<bool, Failure> {
         assert!(self.run.is_none(), "sweeping inside entry {}", self.applied);
         assert!(!self.is_poisoned, "the trees may hold half a command");
-        if self.sweep.is_finished() {
-            return Ok(false);
-        }
         let budget = budget.clamp(1, apply::SLICE_CHANGES_MAX);
-        if self.working.reserve(budget, 0).is_ok() {
+        if !self.compaction.is_finished() && self.working.reserve(budget, 0).is_ok() {
             self.is_poisoned = true;
-            self.sweep.step(&mut self.working.shards, budget)?;
-            system::put_sweep(&mut self.working.shards[0], &self.sweep)?;
+            self.changed |= self.compaction.step(&mut self.working, budget)?;
             self.is_poisoned = false;
-            self.changed = true;
             self.publish();
         }
-        Ok(!self.sweep.is_finished())
+        Ok(!self.compaction.is_finished())
     }
 
     /// Whether the sweep of the last accepted compaction is finished (`physical` waits for it).
     #[must_use]
     pub fn compaction_is_finished(&self) -> bool {
-        self.sweep.is_finished()
+        self.compaction.is_finished()
     }
 
     /// A read half for another core.
@@ -386,7 +394,7 @@ impl Engine {
         assert!(!self.is_poisoned, "the trees may hold half a command");
         let Some(mut run) = self.run.take() else { return Ok(Progress::Done) };
         self.is_poisoned = true;
-        let progress = run.step(&mut self.working, &mut self.sweep, budget.max(1), answers)?;
+        let progress = run.step(&mut self.working, &mut self.compaction, budget.max(1), answers)?;
         self.is_poisoned = false;
         if progress == Progress::More {
             self.run = Some(run);
@@ -397,6 +405,7 @@ impl Engine {
 
 fn view_of(
     working: &Working,
+    compaction: &Compaction,
     readers: &Arc<[PageReader]>,
     epoch: Epoch,
     (applied, term): (LogIndex, Term),
@@ -413,5 +422,6 @@ fn view_of(
         in_use_bytes: working.shards.iter().map(|shard| shard.file.in_use_bytes()).sum(),
         roots: working.shards.iter().map(|shard| shard.roots).collect(),
         readers: Arc::clone(readers),
+        compaction_hashes: Arc::clone(compaction.hashes()),
     }
 }

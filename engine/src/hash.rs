@@ -12,7 +12,7 @@
 use crate::answer::{ReadError, Rejection};
 use crate::ids::{Change, Revision};
 use crate::layout::ChangeKind;
-use crate::page::Pages;
+use crate::page::{PageFault, Pages};
 use crate::range::{Progress, Record};
 use crate::store::{self, Changes, Front, ShardRoots, Store};
 use crate::view::View;
@@ -39,13 +39,13 @@ pub struct KeyValueHash {
 pub struct KeyValueHashScan {
     /// What was asked for.
     asked: Revision,
-    run: Option<Run>,
+    run: Option<HashRun>,
     result: Option<KeyValueHash>,
 }
 
 /// A hash over a fixed part of the history.
 #[derive(Debug)]
-struct Run {
+pub(crate) struct HashRun {
     revision: Revision,
     compacted: Revision,
     /// Whether no key lives at the revision: then etcd leaves nothing out.
@@ -70,21 +70,32 @@ impl KeyValueHashScan {
         if self.result.is_some() {
             return Ok(Progress::Done);
         }
+        // etcd looks for the revision as it was asked for, before any other rule.
+        if let Some(hash) = view.compaction_hashes.iter().find(|hash| hash.revision == self.asked) {
+            self.result = Some(KeyValueHash { current: view.revision, ..*hash });
+            return Ok(Progress::Done);
+        }
         let mut run = match self.run.take() {
             Some(run) if run.compacted == view.compacted => run,
-            _ => Run::begin(self.asked, view)?,
+            _ => Self::begin(self.asked, view)?,
         };
         if run.step(view, budget)? == Progress::More {
             self.run = Some(run);
             return Ok(Progress::More);
         }
-        self.result = Some(KeyValueHash {
-            hash: run.hash,
-            revision: run.revision,
-            compacted: run.compacted,
-            current: view.revision,
-        });
+        self.result = Some(run.result(view.revision));
         Ok(Progress::Done)
+    }
+
+    fn begin(asked: Revision, view: &View) -> Result<HashRun, ReadError> {
+        if asked.0 > 0 && asked < view.compacted {
+            return Err(Rejection::Compacted.into());
+        }
+        if asked > view.revision {
+            return Err(Rejection::FutureRevision.into());
+        }
+        let revision = if asked.0 == 0 { view.revision } else { asked };
+        Ok(HashRun::begin(revision, view.compacted, view)?)
     }
 
     /// The finished hash.
@@ -94,20 +105,17 @@ impl KeyValueHashScan {
     }
 }
 
-impl Run {
-    fn begin(asked: Revision, view: &View) -> Result<Self, ReadError> {
-        if asked.0 > 0 && asked < view.compacted {
-            return Err(Rejection::Compacted.into());
-        }
-        if asked > view.revision {
-            return Err(Rejection::FutureRevision.into());
-        }
-        let revision = if asked.0 == 0 { view.revision } else { asked };
+impl HashRun {
+    pub(crate) fn begin<S: Store>(
+        revision: Revision,
+        compacted: Revision,
+        store: &S,
+    ) -> Result<Self, PageFault> {
         let all = Bounds { start: &[], end: None };
-        let keeps_all = Walk::new(view, all, revision, Direction::Ascending)?.key().is_none();
+        let keeps_all = Walk::new(store, all, revision, Direction::Ascending)?.key().is_none();
         Ok(Self {
             revision,
-            compacted: view.compacted,
+            compacted,
             keeps_all,
             next: Change::default(),
             hash: crc32c::crc32c(BUCKET),
@@ -116,9 +124,13 @@ impl Run {
         })
     }
 
-    fn step(&mut self, view: &View, budget: usize) -> Result<Progress, ReadError> {
+    pub(crate) fn step<S: Store>(
+        &mut self,
+        store: &S,
+        budget: usize,
+    ) -> Result<Progress, ReadError> {
         let mut left = budget.max(1);
-        let mut changes = Changes::new(view, self.next)?;
+        let mut changes = Changes::new(store, self.next)?;
         while let Some(front) = changes.front() {
             if front.change.main > self.revision {
                 break;
@@ -128,11 +140,20 @@ impl Run {
                 return Ok(Progress::More);
             }
             left -= 1;
-            let (pages, roots) = view.shard(front.shard);
+            let (pages, roots) = store.shard(front.shard);
             self.add(pages, roots, &front)?;
             changes.advance(&front)?;
         }
         Ok(Progress::Done)
+    }
+
+    pub(crate) fn result(&self, current: Revision) -> KeyValueHash {
+        KeyValueHash {
+            hash: self.hash,
+            revision: self.revision,
+            compacted: self.compacted,
+            current,
+        }
     }
 
     fn add<P: Pages>(

@@ -9,6 +9,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::answer::ReadError;
+use crate::hash::KeyValueHash;
 use crate::ids::{LogIndex, MemberId, Revision, Term};
 use crate::page::pin::{PinSlot, Pinned, PinnedSlot, Pins};
 use crate::page::{Epoch, PageReader};
@@ -36,6 +37,7 @@ pub struct View {
     pub in_use_bytes: u64,
     pub(crate) roots: Vec<ShardRoots>,
     pub(crate) readers: Arc<[PageReader]>,
+    pub(crate) compaction_hashes: Arc<[KeyValueHash]>,
 }
 
 impl View {

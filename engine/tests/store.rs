@@ -11,6 +11,9 @@ mod driver;
 #[path = "store/edges.rs"]
 mod edges;
 #[cfg(test)]
+#[path = "store/hash.rs"]
+mod hash;
+#[cfg(test)]
 #[path = "store/model.rs"]
 mod model;
 #[cfg(test)]

@@ -8,7 +8,7 @@
 
 use crate::answer::{Answer, Outcome, ReadError, Rejection};
 use crate::command::{Batch, Command, CommandKind, DeleteRangeRef, MemberPublishRef, PutRef};
-use crate::compaction::Sweep;
+use crate::compaction::Compaction;
 use crate::delete::DeleteRun;
 use crate::engine::Failure;
 use crate::ids::{MemberId, Revision};
@@ -49,7 +49,7 @@ impl BatchRun {
     pub(super) fn step(
         &mut self,
         working: &mut Working,
-        sweep: &mut Sweep,
+        compaction: &mut Compaction,
         budget: usize,
         answers: &mut Vec<Answer>,
     ) -> Result<Progress, Failure> {
@@ -79,9 +79,9 @@ impl BatchRun {
             }
             let before = self.next;
             if working.shards.len() == 1 {
-                self.apply_in_order(&batch, end, working, sweep, answers)?;
+                self.apply_in_order(&batch, end, working, compaction, answers)?;
             } else {
-                self.apply_by_segment(&batch, end, working, sweep, answers)?;
+                self.apply_by_segment(&batch, end, working, compaction, answers)?;
             }
             budget = budget.saturating_sub(self.next - before);
         }
@@ -110,13 +110,13 @@ impl BatchRun {
         batch: &Batch,
         end: usize,
         working: &mut Working,
-        sweep: &mut Sweep,
+        compaction: &mut Compaction,
         answers: &mut Vec<Answer>,
     ) -> Result<(), Failure> {
         while self.next < end && self.command.is_none() {
             let command = batch.command(self.next);
             self.next += 1;
-            self.command = begin(command, working, sweep, answers)?;
+            self.command = begin(command, working, compaction, answers)?;
         }
         Ok(())
     }
@@ -128,7 +128,7 @@ impl BatchRun {
         batch: &Batch,
         end: usize,
         working: &mut Working,
-        sweep: &mut Sweep,
+        compaction: &mut Compaction,
         answers: &mut Vec<Answer>,
     ) -> Result<(), Failure> {
         while self.next < end && self.command.is_none() {
@@ -141,7 +141,7 @@ impl BatchRun {
             }
             let command = batch.command(self.next);
             self.next += 1;
-            self.command = begin(command, working, sweep, answers)?;
+            self.command = begin(command, working, compaction, answers)?;
         }
         Ok(())
     }
@@ -169,7 +169,7 @@ pub(super) fn refusal_of(
 fn begin(
     command: Command<'_>,
     working: &mut Working,
-    sweep: &mut Sweep,
+    compaction: &mut Compaction,
     answers: &mut Vec<Answer>,
 ) -> Result<Option<CommandRun>, Failure> {
     let outcome = match command {
@@ -190,12 +190,8 @@ fn begin(
         Command::Txn(table) => return Ok(Some(CommandRun::Txn(TxnRun::new(table)))),
         Command::Compact(compact) => {
             let revision = Revision(compact.revision.to_native());
-            match sweep.accept(revision, working.revision) {
-                Ok(()) => {
-                    working.compacted = revision;
-                    system::put_sweep(&mut working.shards[0], sweep)?;
-                    Outcome::Compacted
-                }
+            match compaction.accept(revision, working)? {
+                Ok(()) => Outcome::Compacted,
                 Err(rejection) => Outcome::Rejected(rejection),
             }
         }

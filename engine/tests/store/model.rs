@@ -28,14 +28,23 @@ pub struct Model {
     /// The state at each revision.
     states: BTreeMap<i64, Map>,
     pub events: Vec<ModelEvent>,
+    /// Every compaction that was accepted.
+    pub compactions: Vec<i64>,
     changes: i64,
 }
 
 impl Model {
     pub fn new() -> Self {
         let states = BTreeMap::from([(1, Map::new()), (0, Map::new())]);
-        let events = Vec::new();
-        Self { revision: 1, compacted: -1, now: Map::new(), states, events, changes: 0 }
+        Self {
+            revision: 1,
+            compacted: -1,
+            now: Map::new(),
+            states,
+            events: Vec::new(),
+            compactions: Vec::new(),
+            changes: 0,
+        }
     }
 
     /// The state a read at a revision sees, without the half-done command.
@@ -125,6 +134,7 @@ impl Model {
             return Outcome::Rejected(Rejection::FutureRevision);
         }
         self.compacted = revision;
+        self.compactions.push(revision);
         Outcome::Compacted
     }
 
@@ -296,9 +306,9 @@ impl Model {
     }
 
     /// etcd's `HashKV`, from its definition over the list of everything.
-    pub fn hash(&self, revision: i64) -> u32 {
+    pub fn hash(&self, revision: i64, compacted: i64) -> u32 {
         let keep = self.newest_until(revision);
-        let swept_to = self.newest_until(self.compacted);
+        let swept_to = self.newest_until(compacted);
         let mut hash = crc32c::crc32c(b"key");
         for (index, event) in self.events.iter().enumerate() {
             let main = event.change.main.0;
@@ -306,7 +316,7 @@ impl Model {
                 break;
             }
             let is_put = event.kind == EventKind::Put;
-            if main <= self.compacted {
+            if main <= compacted {
                 let kept = if keep.is_empty() { &swept_to } else { &keep };
                 if !is_put || !kept.contains(&index) {
                     continue;
