@@ -522,3 +522,6 @@ impl std::error::Error for CommandError {}
 
 /// What the encoder answers with; it writes to memory and has nothing to fail at.
 type EncodeError = rancor::Panic;
+
+#[cfg(test)]
+mod tests;

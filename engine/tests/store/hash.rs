@@ -12,8 +12,7 @@ fn delete(key: &str) -> DeleteRangeRef<'_> {
     DeleteRangeRef { key: key.as_bytes(), ..DeleteRangeRef::default() }
 }
 
-/// The hash and the compacted revision it was taken under.
-fn hash(driver: &mut Driver, revision: i64) -> Result<(u32, i64), Rejection> {
+fn hash(driver: &mut Driver, revision: i64) -> Hash {
     let mut scan = KeyValueHashScan::new(Revision(revision));
     loop {
         let view = driver.handle.pin();
@@ -37,13 +36,16 @@ fn compact(driver: &mut Driver, revision: i64) {
     driver.sweep();
 }
 
-fn check(driver: &mut Driver, expected: &[(i64, Result<(u32, i64), Rejection>)]) {
+fn check(driver: &mut Driver, expected: &[(i64, Hash)]) {
     for &(revision, expected) in expected {
         assert_eq!(hash(driver, revision), expected, "revision {revision}");
     }
 }
 
-const COMPACTED: Result<(u32, i64), Rejection> = Err(Rejection::Compacted);
+/// The hash and the compacted revision it was taken under, or the refusal.
+type Hash = Result<(u32, i64), Rejection>;
+
+const COMPACTED: Hash = Err(Rejection::Compacted);
 
 #[test]
 fn hashes_are_those_of_etcd() {
