@@ -5,8 +5,8 @@
 //! roots of all shards, syncs it, and only then calls [`Checkpoint::finish`].
 //!
 //! Invariants:
-//! - No write touches a page that the durable checkpoint reaches: until the new meta block is durable
-//!   the old one is whole.
+//! - No write touches a page that the durable checkpoint reaches: until the new meta block is
+//!   durable the old one is whole.
 //! - The pages being written do not change: they were born at or before the checkpoint's epoch, and
 //!   the allocator protects that epoch until the checkpoint after this one.
 //! - Private copies are dropped only when the file holds the same pages durably.
@@ -68,8 +68,8 @@ enum Stage {
 }
 
 impl Checkpoint {
-    /// Fixes a checkpoint of the latest published view, whose epoch is `epoch`; the working epoch may
-    /// already hold changes.
+    /// Fixes a checkpoint of the latest published view, whose epoch is `epoch`; the working epoch
+    /// may already hold changes.
     ///
     /// # Errors
     /// The free map finds no place. The file wants to grow first.
@@ -191,7 +191,8 @@ impl Checkpoint {
         self.epoch
     }
 
-    /// What the meta block has to say of this shard; `roots` are those of the view of [`Self::epoch`].
+    /// What the meta block has to say of this shard; `roots` are those of the view of
+    /// [`Self::epoch`].
     #[must_use]
     pub fn state(&self, roots: Vec<Root>) -> ShardCheckpoint {
         assert!(self.is_synced(), "a meta block must not name what is not durable");
@@ -212,14 +213,16 @@ impl Checkpoint {
             pages.alloc.release(Run { page: old.page, pages: old.pages() });
         }
         let mut dropped = self.writing;
+        // The file may have grown since the checkpoint began.
+        dropped.grow(pages.alloc.pages());
         for page in cold {
             dropped.insert(page.0);
         }
         let mut from = 0;
         while let Some(start) = dropped.next_present(from) {
             let end = dropped.next_absent(start).unwrap_or(dropped.len());
-            // SAFETY: pages that were written are durable in the file and unchanged since; free pages
-            // are reached by nobody.
+            // SAFETY: pages that were written are durable in the file and unchanged since; free
+            // pages are reached by nobody.
             unsafe { pages.map.drop_private(PageId(start), end - start) }.map_err(|cause| {
                 PageFailure::System { file: self.file, operation: "drop private pages", cause }
             })?;

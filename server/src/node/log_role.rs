@@ -226,7 +226,7 @@ impl LogRole {
             Ok(descriptor) => descriptor,
             Err(error) => return self.core.handle_log_completion(id, Err(error)),
         };
-        self.disk.forget_before(segment);
+        self.disk.forget_long_before(segment);
         reactor.write(descriptor, offset, buffer, !self.settings.sync.never, id.0);
         Ok(())
     }

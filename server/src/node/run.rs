@@ -66,7 +66,19 @@ pub fn run(config: Config) -> ExitCode {
 
 type Error = Box<dyn std::error::Error>;
 
+/// A panic is a bug of ours, and a core that has met one must not go on acknowledging: the process
+/// ends with it, whatever thread it was on.
+fn end_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        log_event!(Panic, "ringd has met a bug in itself", "error" => panic as &dyn Display);
+        report(panic);
+        std::process::abort();
+    }));
+}
+
 fn run_checked(config: &Arc<Config>) -> Result<libc::c_int, Error> {
+    end_on_panic();
     check_descriptors()?;
     let mut notices = Vec::new();
     let prepared = bootstrap::prepare(config, &mut notices);

@@ -18,6 +18,9 @@ use wal::{Completion, DiskError, DiskErrorKind, DiskOp, ListedFile, SegmentSeque
 /// Zeros are written in pieces of this size.
 const ZERO_PIECE_BYTES: usize = 1 << 20;
 
+/// A record takes at most half a segment, and four writes are in flight at most.
+const SEGMENTS_IN_FLIGHT_MAX: u64 = 4;
+
 /// The directory of the log's segments and those that are open.
 #[derive(Debug)]
 pub struct LogDisk {
@@ -47,9 +50,11 @@ impl LogDisk {
         Ok(self.file(segment)?.as_raw_fd())
     }
 
-    /// Closes segments other than `current`; a log that moves on does not return to them.
-    pub fn forget_before(&mut self, current: SegmentSequence) {
-        self.open.retain(|&segment, _| segment >= current);
+    /// Closes segments that no write can still be on its way to: the few writes in flight span at
+    /// most [`SEGMENTS_IN_FLIGHT_MAX`] of them. Closing one too early would hand its descriptor's
+    /// number to another file while the kernel has yet to look it up.
+    pub fn forget_long_before(&mut self, current: SegmentSequence) {
+        self.open.retain(|&segment, _| segment.0 + SEGMENTS_IN_FLIGHT_MAX >= current.0);
     }
 
     /// Performs an operation, waiting for its end.

@@ -300,3 +300,21 @@ fn events_of_one_batch_share_a_response() {
         .collect();
     assert_eq!(told, [(0, &b"a"[..]), (0, b"b"), (1, b"c")]);
 }
+
+#[test]
+fn progress_is_not_told_when_the_events_before_it_could_not_be_sent() {
+    let mut bench = Bench::new();
+    let notified = pb::WatchCreateRequest { progress_notify: true, ..watch("a", "\0") };
+    bench.create(pb::WatchCreateRequest { start_revision: 1, ..notified });
+    let view = bench.world.store.reader.pin();
+    bench.hub.step(&view, 100).unwrap();
+    drop(view);
+    // Three events wait, and behind them the watcher's progress; but the stream has no room.
+    bench.hub.handle_tick(bench.hub.poll_deadline().unwrap());
+    bench.hub.handle_pending(STREAM, usize::MAX);
+    assert_eq!(bench.drain(), []);
+    bench.hub.handle_pending(STREAM, 0);
+    let responses = bench.step();
+    assert_eq!(responses.len(), 1);
+    assert_eq!(responses[0].events.len(), 3);
+}
