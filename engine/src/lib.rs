@@ -1,8 +1,8 @@
 //! The replicated state machine: shards, trees, revisions.
 //!
 //! [`Engine`] is the writer half and has one owner; [`ReadHandle`]s are the read half, one for each
-//! core. Commands come in as validated batches ([`command`]), answers go out as values ([`answer`]),
-//! reads run over pinned views ([`view`], [`range`], [`hash`]), watchers are told by [`events`].
+//! core. Commands come in as validated batches ([`command`]), answers go out as values
+//! ([`answer`]), reads run over pinned views ([`view`], [`range`], [`hash`]), watchers are told by [`events`].
 //! Nothing here knows the wire, the log, a clock or a socket.
 
 pub mod answer;

@@ -30,8 +30,8 @@ use expect::{EXPECTATIONS, Verdict};
 
 /// For how long the floor of the disk is measured, each time.
 const FLOOR_DURATION: Duration = Duration::from_secs(1);
-/// A sample during which others used more of a core than this is marked as disturbed. It leaves room
-/// for the kernel's workers, which complete the server's writes on nobody's account.
+/// A sample during which others used more of a core than this is marked as disturbed. It leaves
+/// room for the kernel's workers, which complete the server's writes on nobody's account.
 const OTHERS_BUSY_PERCENT_MAX: f64 = 30.0;
 
 /// What to compare.

@@ -291,7 +291,8 @@ impl CoreLoop for Core {
                 }
                 // Answers that are ready leave before the sockets close.
                 if let Err(error) = self.reactor.wait(Duration::ZERO) {
-                    log_event!(Warn, "answers were lost at the stop", "error" => &error as &dyn Display);
+                    let message = "answers were lost at the stop";
+                    log_event!(Warn, message, "error" => &error as &dyn Display);
                 }
                 self.switch.deregister();
                 false

@@ -377,7 +377,7 @@ impl LogCore {
             };
             match self.engine.reserve_for(size_bytes) {
                 Ok(()) => {}
-                // The files grow on the disk helper; the commands wait for that, and more join them.
+                // The files grow on the disk helper; the commands wait, and more join them.
                 Err(NoSpace { may_grow: true, .. }) if self.engine.growth_failure().is_none() => {
                     return Ok(());
                 }

@@ -276,7 +276,8 @@ impl LogRole {
                 };
             }
             Stop::Checkpointing { until } if self.core.is_checkpointed() || now >= until => {
-                log_event!(Info, "stopped the log core", "checkpointed" => self.core.is_checkpointed());
+                let checkpointed = self.core.is_checkpointed();
+                log_event!(Info, "stopped the log core", "checkpointed" => checkpointed);
                 self.stop = Stop::Done;
             }
             Stop::No | Stop::Draining { .. } | Stop::Checkpointing { .. } | Stop::Done => {}

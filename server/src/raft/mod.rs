@@ -2,16 +2,16 @@
 //!
 //! [`Consensus`] is driven like every other stage: `handle_*` and the owner's commands in,
 //! [`Consensus::poll_work`] out until `None`. The ready loop is the asynchronous one: a work item's
-//! entries go to the log while reads, heartbeats and the next batch go on; when they are durable the
-//! owner says so with [`Consensus::handle_persisted`].
+//! entries go to the log while reads, heartbeats and the next batch go on; when they are durable
+//! the owner says so with [`Consensus::handle_persisted`].
 //!
 //! Rules on top of raft-rs, each for a trap in it:
 //! - Proposals are made only as leader and never forwarded by raft: a `MsgPropose` from a peer is
 //!   dropped, because a forwarded proposal may be appended twice.
 //! - On restart `commit` is raised to `applied`: the hard state's commit is written lazily, and
 //!   raft-rs refuses a log whose applied index lies beyond it.
-//! - Entries not yet applied stay in memory ([`storage`]): ReadIndex looks their terms up and cannot
-//!   wait for the disk.
+//! - Entries not yet applied stay in memory ([`storage`]): ReadIndex looks their terms up and
+//!   cannot wait for the disk.
 //! - A refused configuration change turns into an empty entry silently; so changes are checked
 //!   before they are proposed and are entries of their own.
 

@@ -5,7 +5,7 @@
 //! [`BufferRing::recycle`], after which the kernel may write to it again.
 //!
 //! Invariants:
-//! - A buffer is either the kernel's (listed in the ring) or ours (a live [`Received`]), never both.
+//! - A buffer is either the kernel's (listed in the ring) or ours (a live [`Received`]).
 //! - The memory outlives the io_uring it is registered with: the reactor drops the ring first.
 
 use std::io;

@@ -1,4 +1,4 @@
-//! Post between two cores: a bounded single-producer ring each way and the wake-up that goes with it.
+//! Post between two cores: a bounded single-producer ring each way, and the wake-up with it.
 //!
 //! A sender wakes the receiver only if that is parked: the receiver raises a flag, looks into its
 //! rings once more, and only then waits. Letters are boxed: a ring slot is a pointer, and
