@@ -1,8 +1,8 @@
 //! Kernels of the tree: one million keys with values of 256 bytes, in memory.
 //!
-//! `cargo kernels --bench tree`. The goals, on the machine of the design's figures: random get below
-//! 500 ns, random insert in batches of a thousand below 2.5 µs, append below 400 ns, scan above five
-//! million entries a second, count below 1 µs.
+//! `cargo kernels --bench tree`. The goals, on the machine of the design's figures: random get
+//! below 500 ns, random insert in batches of a thousand below 2.5 µs, append below 400 ns, scan
+//! above five million entries a second, count below 1 µs.
 
 use std::hint::black_box;
 use std::ops::Bound;

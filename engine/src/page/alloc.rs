@@ -132,8 +132,8 @@ impl Allocator {
         Some((self.mark(Run { page: PageId(page), pages: 1 }), private))
     }
 
-    /// Length of the run of free pages without a private copy that follows `page`, up to `max`; they
-    /// count as private from now on.
+    /// Length of the run of free pages without a private copy that follows `page`, up to `max`;
+    /// they count as private from now on.
     pub fn note_populated_after(&mut self, page: PageId, max: u32) -> u32 {
         let mut count = 0;
         let mut at = page.0 + 1;
@@ -247,8 +247,8 @@ impl Allocator {
         lists.flatten().map(|freed| freed.run.pages).sum()
     }
 
-    /// Starts a checkpoint of the latest published epoch `epoch`. Returns the pages to be written and
-    /// all pages that the checkpoint's trees can reach.
+    /// Starts a checkpoint of the latest published epoch `epoch`. Returns the pages to be written
+    /// and all pages that the checkpoint's trees can reach.
     pub fn begin_checkpoint(&mut self, epoch: Epoch) -> (Bitmap, Bitmap) {
         assert!(self.checkpoint.is_none(), "one checkpoint at a time");
         assert!(epoch < self.working && epoch >= self.durable, "checkpoint of epoch {epoch}");
@@ -292,8 +292,9 @@ impl Allocator {
         }
     }
 
-    /// Ends the checkpoint: its epoch is the durable one now, and the private copies of `written` are
-    /// gone, as are those of free pages beyond the `warm_pages_max` latest freed. Returns the latter.
+    /// Ends the checkpoint: its epoch is the durable one now, and the private copies of `written`
+    /// are gone, as are those of free pages beyond the `warm_pages_max` latest freed. Returns the
+    /// latter.
     pub fn finish_checkpoint(&mut self, written: &Bitmap, warm_pages_max: usize) -> Vec<PageId> {
         self.durable = self.checkpoint.take().expect("a checkpoint is in progress");
         let mut page = 0;

@@ -1,9 +1,9 @@
 //! The door to the disk: the engine hands out [`DiskOp`] values and is told how each one ended.
 //!
 //! Invariants:
-//! - An operation is performed once, and answered once with its token. Operations that are out at the
-//!   same time may be performed in any order: whatever needs an order is handed out only after the
-//!   completion of what must come first.
+//! - An operation is performed once, and answered once with its token. Operations that are out at
+//!   the same time may be performed in any order: whatever needs an order is handed out only after
+//!   the completion of what must come first.
 //! - A failed write or sync is final: the kernel may already have dropped the dirty pages, so a
 //!   later sync that succeeds proves nothing. The owner stops the process.
 

@@ -1,13 +1,14 @@
 //! One shard's pages: the writer's half and the readers' half.
 //!
-//! [`PageFile`] is the single writer. It works in one epoch at a time; [`PageFile::advance`] ends it,
-//! and what was written in it never changes again. [`PageReader`] is what views carry to other cores.
+//! [`PageFile`] is the single writer. It works in one epoch at a time; [`PageFile::advance`] ends
+//! it, and what was written in it never changes again. [`PageReader`] is what views carry to other
+//! cores.
 //!
 //! Invariants:
 //! - Only pages born in the working epoch are written, by [`PageFile`] alone.
 //! - A page given out has no protected view that reaches it (see `alloc`).
-//! - A reader follows pointers of a root that it holds pinned, and of no other: the caller's duty. A
-//!   stale pointer meets a younger birth and is refused, but may meet it while the page changes.
+//! - A reader follows pointers of a root that it holds pinned, and of no other: the caller's duty.
+//!   A stale pointer meets a younger birth and is refused, but may meet it while the page changes.
 
 use std::sync::Arc;
 
@@ -43,7 +44,8 @@ impl PageConfig {
     /// A configuration for a file that may grow to `size_bytes_max`.
     #[must_use]
     pub const fn new(file: FileId, size_bytes_max: u64) -> Self {
-        // 16 MiB: half a second of the heaviest load measured, and little to waste on a small store.
+        // 16 MiB: half a second of the heaviest load measured, and little to waste on a small
+        // store.
         Self {
             file,
             reserve_size_bytes: size_bytes_max,
@@ -160,7 +162,8 @@ impl PageFile {
         let pages = map.pages().max(1);
         let alloc = Allocator::new(Bitmap::with_len(pages), pages, Epoch(0));
         let mut file = Self::assemble(map, alloc, config, None);
-        // The header page is written with the first checkpoint; until then there is no page to touch.
+        // The header page is written with the first checkpoint; until then there is no page to
+        // touch.
         if file.map.pages() == 0 && !file.map.is_file() {
             file.map.grow(1);
         }
@@ -168,10 +171,12 @@ impl PageFile {
         Ok(file)
     }
 
-    /// Opens the file at a durable checkpoint. Nothing is read but the file's header and its free map.
+    /// Opens the file at a durable checkpoint. Nothing is read but the file's header and its free
+    /// map.
     ///
     /// # Errors
-    /// The file cannot be mapped, is not the one the checkpoint describes, or its free map is damaged.
+    /// The file cannot be mapped, is not the one the checkpoint describes, or its free map is
+    /// damaged.
     pub fn open(
         source: MapSource,
         state: &ShardCheckpoint,
@@ -312,8 +317,8 @@ impl PageFile {
     /// An operation of [`Self::poll_disk_op`] has ended.
     ///
     /// # Errors
-    /// The disk refused. The file stays as long as it was; whether to ask again is the owner's choice:
-    /// the next reservation that needs it does.
+    /// The disk refused. The file stays as long as it was; whether to ask again is the owner's
+    /// choice: the next reservation that needs it does.
     pub fn handle_disk_completion(&mut self, completion: Completion) -> Result<(), DiskError> {
         assert_eq!(self.growth_out.take(), Some(completion.token), "an answer nobody waits for");
         let grown = self.growing_to.take().expect("a growth was asked for");
@@ -361,7 +366,8 @@ impl PageFile {
         Ok(ptr)
     }
 
-    /// The page to change instead of `ptr`: itself when it was born in the working epoch, else a copy.
+    /// The page to change instead of `ptr`: itself when it was born in the working epoch, else a
+    /// copy.
     pub(crate) fn writable(&mut self, ptr: PagePtr) -> Result<PagePtr, PageFault> {
         if ptr.birth == self.alloc.working() {
             return Ok(ptr);

@@ -1,8 +1,8 @@
 //! Page 0 of a shard's file: says what the file is.
 //!
 //! Invariants:
-//! - It is written by the checkpoints of a new file until one is durable, and never again: its birth
-//!   is zero and its bytes are the same for every shard of a number.
+//! - It is written by the checkpoints of a new file until one is durable, and never again: its
+//!   birth is zero and its bytes are the same for every shard of a number.
 
 use super::bytes::{PAGE_HEADER_SIZE_BYTES, PageBytes, PageKind};
 use super::disk::FileId;

@@ -1,16 +1,17 @@
 //! The numbers of the page layer: epochs, pages, pointers to pages and to extents.
 //!
 //! Invariants:
-//! - A pointer carries the birth of what it points at. A page that was recycled has a younger birth,
-//!   so a stale pointer (from an old meta block, or from our own mistake) is noticed at the read.
+//! - A pointer carries the birth of what it points at. A page that was recycled has a younger
+//!   birth, so a stale pointer (from an old meta block, or from our own mistake) is noticed at the
+//!   read.
 //! - Page 0 is the file's header: no tree ever points at it.
 
 use std::fmt;
 
-/// Size of a page. Chosen by the kernels in `benches/benches/tree.rs`: with 256-byte values a larger
-/// page copies more bytes at the first touch of an epoch and writes more bytes to a checkpoint than
-/// it saves in height, and the kernel's own page is the unit of the fault that every first touch of
-/// a private mapping pays.
+/// Size of a page. Chosen by the kernels in `benches/benches/tree.rs`: with 256-byte values a
+/// larger page copies more bytes at the first touch of an epoch and writes more bytes to a
+/// checkpoint than it saves in height, and the kernel's own page is the unit of the fault that
+/// every first touch of a private mapping pays.
 pub const PAGE_SIZE_BYTES: usize = 4096;
 
 /// Number of a published state of the store; all shards share the counter.
@@ -145,7 +146,8 @@ impl ExtentRef {
         bytes
     }
 
-    /// Reads what [`Self::encode`] wrote. Any bytes make a reference; following it is what verifies.
+    /// Reads what [`Self::encode`] wrote. Any bytes make a reference; following it is what
+    /// verifies.
     #[must_use]
     pub fn decode(bytes: &[u8; Self::ENCODED_SIZE_BYTES]) -> Self {
         let word = |at: usize| {
@@ -165,7 +167,8 @@ impl ExtentRef {
 pub const PAGE_SIZE_U32: u32 = PAGE_SIZE_BYTES as u32;
 
 const _: () = assert!(PAGE_SIZE_BYTES.is_power_of_two() && PAGE_SIZE_BYTES >= 4096);
-// Offsets inside a page, one past its end included, must fit the 16 bits of a slot with one to spare.
+// Offsets inside a page, one past its end included, must fit the 16 bits of a slot with one to
+// spare.
 const _: () = assert!(PAGE_SIZE_BYTES <= 16384);
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! Changing inner pages.
 //!
-//! Most insertions fit a page as it is. One that shortens the page's prefix, or that needs the garbage
-//! between cells, rebuilds the page from its [`Row`]; so do splits and merges, which are rare.
+//! Most insertions fit a page as it is. One that shortens the page's prefix, or that needs the
+//! garbage between cells, rebuilds the page from its [`Row`]; so do splits and merges, which are
+//! rare.
 //!
 //! Invariants:
-//! - The prefix of a page is shared by the separators of all children but the first, which has none.
+//! - The prefix of a page is shared by the separators of all children but the first, which has
+//!   none.
 //! - A separator that the page's prefix and eight bytes hold has no cell.
 
 use super::bytes::PageKind;
@@ -96,8 +98,8 @@ pub fn row_size(row: &[(Separator, Child)]) -> usize {
     row.len() * INNER_SLOT_SIZE + prefix_len + cells.sum::<usize>()
 }
 
-/// Where to divide a row that does not fit one page; as near to the middle as both parts fit. `None`
-/// when nowhere: never for a page that fitted before one child was added.
+/// Where to divide a row that does not fit one page; as near to the middle as both parts fit.
+/// `None` when nowhere: never for a page that fitted before one child was added.
 #[must_use]
 pub fn row_middle(row: &[(Separator, Child)]) -> Option<usize> {
     let fits = |at: &usize| {

@@ -1,8 +1,8 @@
 //! One shard file in memory: mapped once, privately, over a range far larger than the file.
 //!
-//! The kernel never writes a page of a private map back by itself: every byte that reaches the file is
-//! a `DiskOp`. The range is reserved in address space only, so the file grows without a remap, and
-//! addresses that readers hold stay good.
+//! The kernel never writes a page of a private map back by itself: every byte that reaches the file
+//! is a `DiskOp`. The range is reserved in address space only, so the file grows without a remap,
+//! and addresses that readers hold stay good.
 //!
 //! Invariants:
 //! - Only pages below `pages` are touched: what lies behind is not backed by the file yet.
@@ -27,7 +27,8 @@ use super::node::Node;
 pub enum MapSource {
     /// The shard's file; it is mapped privately and never written through the map.
     File(File),
-    /// The bytes of a file that someone else simulates. Disk operations are handed out as for a file.
+    /// The bytes of a file that someone else simulates. Disk operations are handed out as for a
+    /// file.
     Memory(Vec<u8>),
 }
 
@@ -70,8 +71,9 @@ impl Map {
                 let size_bytes = handle.metadata().map_err(failure("read the size"))?.len();
                 let mut options = memmap2::MmapOptions::new();
                 options.len(size).no_reserve_swap();
-                // SAFETY: the file is the shard's own, locked with the data directory; whoever changes
-                // or shortens it meanwhile breaks more than this process. Nothing is read here.
+                // SAFETY: the file is the shard's own, locked with the data directory; whoever
+                // changes or shortens it meanwhile breaks more than this process. Nothing is read
+                // here.
                 let map = unsafe { options.map_copy(&handle) }.map_err(failure("map"))?;
                 let map = memmap2::MmapRaw::from(map);
                 let base = NonNull::new(map.as_mut_ptr()).expect("a map is never at null");
@@ -124,8 +126,9 @@ impl Map {
         }
     }
 
-    /// Starts loading the part of a page where a search begins. Its cache lines would else be missed one
-    /// after the other, each for the address of the next; of a large tree that is most of a lookup.
+    /// Starts loading the part of a page where a search begins. Its cache lines would else be
+    /// missed one after the other, each for the address of the next; of a large tree that is most
+    /// of a lookup.
     #[inline]
     fn prefetch(&self, page: PageId) {
         #[cfg(all(target_arch = "x86_64", not(miri)))]
@@ -150,8 +153,8 @@ impl Map {
         {
             return fault(FaultKind::OutsideFile);
         }
-        // SAFETY: the run lies inside the part of the range that is backed, and is not written while
-        // a tree that names it can be read (module header).
+        // SAFETY: the run lies inside the part of the range that is backed, and is not written
+        // while a tree that names it can be read (module header).
         let bytes = unsafe {
             std::slice::from_raw_parts(self.address(extent.page), extent.size_bytes as usize)
         };

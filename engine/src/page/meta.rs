@@ -1,7 +1,7 @@
 //! The meta blocks: two alternating blocks, each naming a whole checkpoint of all shards.
 //!
-//! A checkpoint writes the block that the durable one does not stand in. A crash while it is written
-//! tears that block only; [`choose`] then finds the other.
+//! A checkpoint writes the block that the durable one does not stand in. A crash while it is
+//! written tears that block only; [`choose`] then finds the other.
 //!
 //! Invariants:
 //! - A block counts only with a matching checksum over all of it, and only as a whole.
@@ -47,8 +47,8 @@ pub enum Chosen {
     /// Neither block was ever written: the store is new.
     Blank,
     /// The first block does not count and the second was never written: the power went during the
-    /// store's first checkpoint, or its only one has rotted. The owner may begin anew only if its log
-    /// still has everything since the beginning.
+    /// store's first checkpoint, or its only one has rotted. The owner may begin anew only if its
+    /// log still has everything since the beginning.
     Torn(MetaFault),
     /// The durable checkpoint.
     Durable {
@@ -258,8 +258,8 @@ fn root_of(root: &RootBody, epoch: Epoch, pages: u32) -> Option<Root> {
     possible.then_some(Root { page, birth, tree, height: root.height, count: root.count })
 }
 
-/// Finds the durable checkpoint in the bytes of the meta file, and which of the two slots the next one
-/// is to be written to.
+/// Finds the durable checkpoint in the bytes of the meta file, and which of the two slots the next
+/// one is to be written to.
 ///
 /// # Errors
 /// A checkpoint was durable once, but no block counts.
@@ -274,7 +274,8 @@ pub fn choose(file: &[u8]) -> Result<(Chosen, u8), MetaLost> {
         (Ok(first), Err(fault)) => durable(first, written(fault), 1),
         (Err(fault), Ok(second)) => durable(second, written(fault), 0),
         (Err(MetaFault::Blank), Err(MetaFault::Blank)) => Ok((Chosen::Blank, 0)),
-        // The second block is blank until the second checkpoint, which a durable first one precedes.
+        // The second block is blank until the second checkpoint, which a durable first one
+        // precedes.
         (Err(first), Err(MetaFault::Blank)) => Ok((Chosen::Torn(first), 0)),
         (Err(first), Err(second)) => Err(MetaLost { faults: [first, second] }),
     }

@@ -6,7 +6,8 @@
 //!
 //! Invariants:
 //! - A page that a published view can reach is never written (`alloc`, `file`).
-//! - What a disk says is checked at its first touch and answered with a [`PageFault`], never a panic.
+//! - What a disk says is checked at its first touch and answered with a [`PageFault`], never a
+//!   panic.
 //! - Every byte that reaches a file is a [`disk::DiskOp`].
 
 mod alloc;

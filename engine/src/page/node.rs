@@ -1,12 +1,13 @@
 //! The codec of tree pages: slots that grow upwards, cells that grow downwards.
 //!
 //! Slots stand in key order, each field of theirs in an array of its own: the heads, which are the
-//! eight bytes of each key that follow the prefix which all keys of the page share, lie side by side,
-//! so that a search reads a few cache lines of them and then one cell.
+//! eight bytes of each key that follow the prefix which all keys of the page share, lie side by
+//! side, so that a search reads a few cache lines of them and then one cell.
 //!
-//! A leaf's cell is an entry, with its whole key, so that a reader borrows the key from the page. An
-//! inner page's key is only compared: prefix and head are all there is of it, and a cell holds the
-//! rest where there is any more. That doubles the children of a page. `inner` changes inner pages.
+//! A leaf's cell is an entry, with its whole key, so that a reader borrows the key from the page.
+//! An inner page's key is only compared: prefix and head are all there is of it, and a cell holds
+//! the rest where there is any more. That doubles the children of a page. `inner` changes inner
+//! pages.
 //!
 //! Invariants (checked once for every page that comes from a disk, kept by every change):
 //! - Every cell lies behind the slots and inside the page, every part of a cell inside the cell;
@@ -169,7 +170,8 @@ pub struct Child {
     pub count: u64,
 }
 
-/// The key of a child as it stands in an inner page, in two parts. No key below the child is smaller.
+/// The key of a child as it stands in an inner page, in two parts. No key below the child is
+/// smaller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeparatorRef<'a> {
     /// The prefix of the page.
@@ -276,8 +278,8 @@ impl<'a> Node<'a> {
         u64::from_be_bytes(*self.bytes.array_at(self.field_at(HEAD, index)))
     }
 
-    /// The first of the compared slots whose head is not smaller than `head`, and the first whose head
-    /// is greater.
+    /// The first of the compared slots whose head is not smaller than `head`, and the first whose
+    /// head is greater.
     #[inline]
     #[must_use]
     pub fn equal_heads(self, head: u64) -> (usize, usize) {
@@ -524,8 +526,8 @@ impl<'a> Node<'a> {
     }
 }
 
-/// Whether keys can be in this order, as far as their parts in the page tell: the extents of long keys
-/// (`true`) are not worth reading here.
+/// Whether keys can be in this order, as far as their parts in the page tell: the extents of long
+/// keys (`true`) are not worth reading here.
 fn may_precede((low, _): (&[u8], bool), (high, high_long): (&[u8], bool)) -> bool {
     let shared = low.len().min(high.len());
     match low[..shared].cmp(&high[..shared]) {
@@ -757,8 +759,8 @@ impl<'a> NodeMut<'a> {
         }
     }
 
-    /// Overwrites head and body of an entry whose new cell has the size of the old one, which is what
-    /// updates of a key mostly do. Returns whether that was so.
+    /// Overwrites head and body of an entry whose new cell has the size of the old one, which is
+    /// what updates of a key mostly do. Returns whether that was so.
     pub fn overwrite_leaf(&mut self, index: usize, head: &[u8], body: StoredBody<'_>) -> bool {
         let old = self.as_node().leaf_cell(index);
         let (StoredBody::Inline(old_body), StoredBody::Inline(body)) = (old.body, body) else {

@@ -1,10 +1,10 @@
 //! Pins: readers on any core hold a published view, the writer knows which views are held.
 //!
-//! One writer publishes; each reader owns a slot. To pin, a reader stores the current view's address
-//! in its slot, fences, and looks whether the view is still current; the writer swaps the current
-//! view, fences, and looks at all slots. Of the two fences one comes first: either the writer sees
-//! the slot, or the reader sees that the view is no longer current and tries again. Neither ever
-//! waits for the other.
+//! One writer publishes; each reader owns a slot. To pin, a reader stores the current view's
+//! address in its slot, fences, and looks whether the view is still current; the writer swaps the
+//! current view, fences, and looks at all slots. Of the two fences one comes first: either the
+//! writer sees the slot, or the reader sees that the view is no longer current and tries again.
+//! Neither ever waits for the other.
 //!
 //! Invariants:
 //! - A view whose address stands in a slot of a successful pin is neither freed nor missing from
@@ -74,9 +74,9 @@ struct Slot<V> {
     taken: AtomicBool,
 }
 
-// SAFETY: the pointers are to boxed views that are shared by reference between cores (`V: Sync`) and
-// freed on whichever core goes last (`V: Send`); `orphans` is written by the publisher's drop and
-// read by the drop of the last `Arc`, which that drop happens before.
+// SAFETY: the pointers are to boxed views that are shared by reference between cores (`V: Sync`)
+// and freed on whichever core goes last (`V: Send`); `orphans` is written by the publisher's drop
+// and read by the drop of the last `Arc`, which that drop happens before.
 unsafe impl<V: Send + Sync> Send for Shared<V> {}
 // SAFETY: as above.
 unsafe impl<V: Send + Sync> Sync for Shared<V> {}
@@ -116,8 +116,8 @@ impl<V> Publisher<V> {
         self.collect();
     }
 
-    /// Epochs of all views that are held or current, oldest first. A view that is not among them will
-    /// not be read again.
+    /// Epochs of all views that are held or current, oldest first. A view that is not among them
+    /// will not be read again.
     pub fn protected(&mut self) -> Vec<Epoch> {
         self.collect();
         self.held.iter().map(|(epoch, _)| *epoch).collect()
@@ -127,13 +127,15 @@ impl<V> Publisher<V> {
     #[must_use]
     pub fn current(&self) -> &V {
         let (_, view) = self.held.last().expect("there is always a current view");
-        // SAFETY: the current view is never freed before a later `publish`, which needs `&mut self`.
+        // SAFETY: the current view is never freed before a later `publish`, which needs `&mut
+        // self`.
         unsafe { &**view }
     }
 
     /// Frees retired views that no slot names.
     fn collect(&mut self) {
-        // Orders the store of `current` before the loads of the slots; pairs with the fence in `acquire`.
+        // Orders the store of `current` before the loads of the slots; pairs with the fence in
+        // `acquire`.
         fence(Ordering::SeqCst);
         let current = self.held.len() - 1;
         let mut index = 0;
@@ -146,8 +148,8 @@ impl<V> Publisher<V> {
             if is_current || slots.iter().any(held) {
                 return true;
             }
-            // SAFETY: the pointer came from `Box::into_raw`, leaves the list with this, and after the
-            // fence no slot names it: a reader that stores it later sees another current view.
+            // SAFETY: the pointer came from `Box::into_raw`, leaves the list with this, and after
+            // the fence no slot names it: a reader that stores it later sees another current view.
             drop(unsafe { Box::from_raw(*view) });
             false
         });
@@ -212,8 +214,9 @@ impl<V> PinSlot<V> {
         let slot = self.own();
         let mut view = self.shared.current.load(Ordering::Acquire);
         loop {
-            // Release: a writer that reads this store, rather than the null before it, must still have
-            // the slot's earlier view read to its end before it frees that view. Found by loom.
+            // Release: a writer that reads this store, rather than the null before it, must still
+            // have the slot's earlier view read to its end before it frees that view. Found by
+            // loom.
             slot.view.store(view, Ordering::Release);
             fence(Ordering::SeqCst);
             let current = self.shared.current.load(Ordering::Acquire);
@@ -340,8 +343,8 @@ mod tests {
 mod loom_tests {
     use super::*;
 
-    /// A view whose parts the writer destroys when it frees it: a reader that still looked would race
-    /// with that in loom's eyes.
+    /// A view whose parts the writer destroys when it frees it: a reader that still looked would
+    /// race with that in loom's eyes.
     struct Watched(loom::cell::UnsafeCell<u64>);
 
     impl Drop for Watched {

@@ -1,8 +1,8 @@
 //! A cursor: stands between two entries of a tree and walks both ways.
 //!
 //! Invariants:
-//! - The steps above the leaf name the child that leads to the leaf; the leaf's index is that of the
-//!   entry behind the cursor's gap.
+//! - The steps above the leaf name the child that leads to the leaf; the leaf's index is that of
+//!   the entry behind the cursor's gap.
 //! - At either end the cursor stays where it is, so that it can turn round.
 
 use crate::page::node::Node;

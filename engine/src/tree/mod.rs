@@ -1,16 +1,17 @@
 //! The copy-on-write B+tree: byte keys in order, each with a small head and a body of any size.
 //!
 //! A tree is a [`Root`], a value that views keep. Reading needs only [`Pages`], so that a reader on
-//! another core follows a published root while the writer changes its own copy. Inner pages keep the
-//! number of entries below each child: [`count`] costs two walks from the root, however wide the range.
+//! another core follows a published root while the writer changes its own copy. Inner pages keep
+//! the number of entries below each child: [`count`] costs two walks from the root, however wide
+//! the range.
 //!
 //! Invariants:
-//! - Entries stand in the order of their keys' bytes; the separator of a child is greater than every
-//!   key before it and not greater than any key behind it.
+//! - Entries stand in the order of their keys' bytes; the separator of a child is greater than
+//!   every key before it and not greater than any key behind it.
 //! - A change copies every page of the path that was born in an earlier epoch, so a root that was
 //!   published reads the same for as long as its epoch is protected.
-//! - An extent has one owner: an entry's body, a key, or a separator. It is freed with its owner, or
-//!   handed on ([`take`], [`supersede`]).
+//! - An extent has one owner: an entry's body, a key, or a separator. It is freed with its owner,
+//!   or handed on ([`take`], [`supersede`]).
 //! - After a fault in the middle of a change the working tree is not to be published; the published
 //!   ones, which never change, stay readable.
 
@@ -47,8 +48,8 @@ pub struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    /// The body in one piece. Reads and verifies the extent of a large one, which a walk that looks at
-    /// heads only must not pay for.
+    /// The body in one piece. Reads and verifies the extent of a large one, which a walk that looks
+    /// at heads only must not pay for.
     ///
     /// # Errors
     /// The extent is damaged.

@@ -2,10 +2,11 @@
 //! its cells.
 //!
 //! Invariants:
-//! - A page below a quarter of its capacity is merged with a neighbour if both then fit one page with
-//!   an eighth to spare (so that the next insertion does not split it again), and else takes cells
-//!   from it.
-//! - A removal allocates no extent: where sharing would need a long separator, the page stays as it is.
+//! - A page below a quarter of its capacity is merged with a neighbour if both then fit one page
+//!   with an eighth to spare (so that the next insertion does not split it again), and else takes
+//!   cells from it.
+//! - A removal allocates no extent: where sharing would need a long separator, the page stays as it
+//!   is.
 
 use crate::page::inner::{Row, Separator, row_middle, row_of, row_size};
 use crate::page::node::{KEY_INLINE_SIZE_BYTES_MAX, NODE_CAPACITY_BYTES, Node, StoredKey};

@@ -44,8 +44,9 @@ pub(super) fn search(
     Ok((low, false))
 }
 
-/// The entry of `key` in a leaf. Unlike [`search`] it need not know where the key would stand, and so
-/// looks only at entries whose heads are equal: of a leaf that is not in the cache it loads one cell.
+/// The entry of `key` in a leaf. Unlike [`search`] it need not know where the key would stand, and
+/// so looks only at entries whose heads are equal: of a leaf that is not in the cache it loads one
+/// cell.
 #[inline]
 pub(super) fn find(
     pages: &impl Pages,

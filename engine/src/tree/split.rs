@@ -1,8 +1,8 @@
 //! Insertion into a page, with a split where it overflows.
 //!
 //! Invariants:
-//! - An entry added behind the last of a full page gets a page of its own: keys that arrive in order
-//!   leave full pages behind. Elsewhere a page is divided where the halves are most alike.
+//! - An entry added behind the last of a full page gets a page of its own: keys that arrive in
+//!   order leave full pages behind. Elsewhere a page is divided where the halves are most alike.
 //! - The separator that goes up is the shortest that tells the two pages apart.
 
 use crate::page::inner::{Row, Separator, row_middle, row_of, row_size};

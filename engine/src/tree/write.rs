@@ -109,8 +109,8 @@ pub fn pages_needed(pages: &PageFile, root: &Root, changes: Changes) -> PagesNee
     }
 }
 
-/// Inserts an entry or replaces the one its key has. A replaced entry's extent is freed, unless it is
-/// the one inserted.
+/// Inserts an entry or replaces the one its key has. A replaced entry's extent is freed, unless it
+/// is the one inserted.
 ///
 /// # Errors
 /// A page on the way is damaged, or the batch was not reserved for.
@@ -154,8 +154,8 @@ pub fn remove(pages: &mut PageFile, root: &mut Root, key: &[u8]) -> Result<bool,
     Ok(true)
 }
 
-/// Removes a key's entry; its extent is not freed: it has another owner now. `false` when there is no
-/// entry.
+/// Removes a key's entry; its extent is not freed: it has another owner now. `false` when there is
+/// no entry.
 ///
 /// # Errors
 /// A page on the way is damaged, or the batch was not reserved for.

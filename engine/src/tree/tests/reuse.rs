@@ -258,6 +258,37 @@ fn a_mapped_file_says_the_same_before_during_and_after_checkpoints() {
     assert!(get(&pages, state.roots[0], first).unwrap().is_some());
 }
 
+/// The map of dropped pages was once as long as the file at the checkpoint's begin, and a free page
+/// of the part that grew meanwhile fell out of it.
+#[test]
+fn the_file_may_grow_while_a_checkpoint_goes_on() {
+    let mut random = Random::new(23);
+    let mut pages = memory_file(64 << 20);
+    let mut root = Root::empty(TREE);
+    pages.reserve(PagesNeeded { pages: 800, extent_pages: 64 }).unwrap();
+    churn(&mut pages, &mut root, &mut random, 60);
+    let epoch = publish(&mut pages, &[]);
+    let mut checkpoint = Checkpoint::begin(&mut pages, epoch).unwrap();
+    while let Some(op) = checkpoint.poll_disk_op(&pages) {
+        let completion = Completion { token: op.token, buffer: Vec::new(), result: Ok(()) };
+        checkpoint.handle_disk_completion(completion).unwrap();
+    }
+    let size_bytes = pages.size_bytes();
+    // Extents up to the new end, free again in the same epoch: more pages than stay warm.
+    pages.reserve(PagesNeeded { pages: 100, extent_pages: 6_000 }).unwrap();
+    for key in [b"1", b"2", b"3"] {
+        insert(&mut pages, &mut root, key, b"", Body::Bytes(&vec![1; 7 << 20])).unwrap();
+    }
+    for key in [b"1", b"2", b"3"] {
+        assert!(remove(&mut pages, &mut root, key).unwrap());
+    }
+    assert!(pages.size_bytes() > size_bytes);
+    let before = hash_reached(&pages, root);
+    checkpoint.finish(&mut pages).unwrap();
+    assert_eq!(hash_reached(&pages, root), before);
+    pages.assert_consistent();
+}
+
 /// Dropping private copies shows the file's pages, which differ from them by their checksums only.
 fn hash_without_checksums(pages: &PageFile, root: Root) -> usize {
     let mut cursor = Cursor::new(pages, root);
