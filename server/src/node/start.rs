@@ -154,7 +154,18 @@ fn open_store(config: &StartConfig) -> Result<(Engine, EngineDisk), Failure> {
 /// # Errors
 /// The disk's.
 pub fn checkpoint(engine: &mut Engine, disk: &EngineDisk) -> Result<(), Failure> {
-    engine.begin_checkpoint();
+    // The checkpoint's own pages may want the file to grow first, and those of a new store always
+    // do. Going on without would seal a directory that has no checkpoint, which no start accepts.
+    while !engine.begin_checkpoint() {
+        let Some(growth) = engine.poll_disk_op() else {
+            return Err(Failure::Mismatch("the store has no room for a checkpoint".into()));
+        };
+        engine.handle_disk_completion(disk.perform(growth))?;
+        perform_all(engine, disk)?;
+        if let Some(cause) = engine.growth_failure() {
+            return Err(Failure::Mismatch(format!("the store cannot grow: {cause}")));
+        }
+    }
     perform_all(engine, disk)
 }
 
