@@ -8,10 +8,10 @@
 
 use std::fmt;
 
-/// Size of a page. Chosen by the kernels in `benches/benches/tree.rs`: with 256-byte values a
-/// larger page copies more bytes at the first touch of an epoch and writes more bytes to a
-/// checkpoint than it saves in height, and the kernel's own page is the unit of the fault that
-/// every first touch of a private mapping pays.
+/// Size of a page. Measured with 1M keys and 256-byte values: at 8 KiB a random update takes 2.4 to
+/// 2.6 µs where it takes 1.9 at 4 KiB, because the first touch of an epoch copies twice the bytes;
+/// lookups, scans and the height are the same. The kernel's own page is also the unit of the fault
+/// that every first touch of a private mapping pays.
 pub const PAGE_SIZE_BYTES: usize = 4096;
 
 /// Number of a published state of the store; all shards share the counter.
