@@ -1,8 +1,9 @@
 //! The replicated state machine: shards, trees, revisions.
 //!
-//! [`Engine`] is the writer half and has one owner; [`ReadHandle`]s are the read half, one for each
-//! core. Commands come in as validated batches ([`command`]), answers go out as values
-//! ([`answer`]), reads run over pinned views ([`view`], [`range`], [`hash`]), watchers are told by [`events`].
+//! [`Engine`] is the writer half and has one owner; [`ReadHandle`]s are the read half, one for
+//! each core. Commands come in as validated batches ([`command`]), answers go out as values
+//! ([`answer`]), reads run over pinned views ([`view`], [`range`], [`hash`]), watchers are told by
+//! [`events`].
 //! Nothing here knows the wire, the log, a clock or a socket.
 
 pub mod answer;
@@ -16,6 +17,7 @@ pub mod ids;
 mod layout;
 pub mod limits;
 pub mod page;
+pub mod quota;
 pub mod range;
 mod shard;
 mod store;

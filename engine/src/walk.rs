@@ -45,6 +45,14 @@ impl<'a> Bounds<'a> {
     pub(crate) fn hold(&self, key: &[u8]) -> bool {
         key >= self.start && self.end.is_none_or(|end| key < end)
     }
+
+    /// The same for a key that a cursor came upon on its way from one end: only the other counts.
+    fn hold_on_the_way(&self, key: &[u8], direction: Direction) -> bool {
+        match direction {
+            Direction::Ascending => self.end.is_none_or(|end| key < end),
+            Direction::Descending => key >= self.start,
+        }
+    }
 }
 
 /// The merged walk over all shards.
@@ -208,7 +216,7 @@ impl<'s, P: Pages> HeadWalk<'s, P> {
 
     fn advance(&mut self) -> Result<(), PageFault> {
         let front = step(&mut self.cursor, self.direction)?;
-        self.front = front.filter(|(key, _)| self.bounds.hold(key));
+        self.front = front.filter(|(key, _)| self.bounds.hold_on_the_way(key, self.direction));
         Ok(())
     }
 }
@@ -338,7 +346,8 @@ impl<'s, P: Pages> PastWalk<'s, P> {
 
     fn step_current(&mut self) -> Result<(), PageFault> {
         let front = step(&mut self.current, self.direction)?;
-        self.current_front = front.filter(|(key, _)| self.bounds.hold(key));
+        let bounds = &self.bounds;
+        self.current_front = front.filter(|(key, _)| bounds.hold_on_the_way(key, self.direction));
         Ok(())
     }
 

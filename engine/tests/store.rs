@@ -17,6 +17,9 @@ mod hash;
 #[path = "store/model.rs"]
 mod model;
 #[cfg(test)]
+#[path = "store/on_disk.rs"]
+mod on_disk;
+#[cfg(test)]
 #[path = "store/random.rs"]
 mod random;
 #[cfg(test)]

@@ -1,0 +1,123 @@
+//! The same engine over real files: growth, checkpoints and a restart through the file system.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::driver::{Frames, IDENTITY};
+use engine::command::PutRef;
+use engine::page::disk::{Completion, DiskOpKind, FileId};
+use engine::{Engine, EngineConfig, EngineFiles, LogIndex, Progress, RangeQuery, RangeScan, Term};
+
+/// A directory that goes with the test.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("ringd-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn file(directory: &Path, name: &str) -> File {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    options.open(directory.join(name)).unwrap()
+}
+
+fn files(directory: &Path) -> EngineFiles {
+    EngineFiles::Disk {
+        meta: file(directory, "meta"),
+        shards: vec![file(directory, "0"), file(directory, "1")],
+        directory: directory.to_owned(),
+    }
+}
+
+fn pump(engine: &mut Engine, directory: &Path) {
+    while let Some(op) = engine.poll_disk_op() {
+        let file = match op.file {
+            FileId::Meta => file(directory, "meta"),
+            FileId::Shard(shard) => file(directory, &shard.to_string()),
+        };
+        let mut buffer = Vec::new();
+        match op.kind {
+            DiskOpKind::Write { offset, bytes } => {
+                file.write_all_at(&bytes, offset).unwrap();
+                buffer = bytes;
+            }
+            DiskOpKind::Sync => file.sync_data().unwrap(),
+            DiskOpKind::Allocate { size_bytes } => file.set_len(size_bytes).unwrap(),
+        }
+        let completion = Completion { token: op.token, buffer, result: Ok(()) };
+        engine.handle_disk_completion(completion).unwrap();
+    }
+}
+
+fn value_of(round: u32) -> Vec<u8> {
+    vec![round.to_le_bytes()[0]; if round.is_multiple_of(5) { 100_000 } else { 200 }]
+}
+
+fn apply(engine: &mut Engine, directory: &Path, round: u32) {
+    let value = value_of(round);
+    let mut frames = Frames::new();
+    for key in 0..200 {
+        let key = format!("key/{:04}", (key * 7 + round) % 1000);
+        frames = frames.put(&PutRef { key: key.as_bytes(), value: &value, ..PutRef::default() });
+    }
+    let batch = frames.into_batch();
+    let (applied, _) = engine.applied();
+    engine.begin_batch(LogIndex(applied.0 + 1), Term(1), &batch);
+    let mut answers = Vec::new();
+    while engine.apply_step(100, &mut answers).unwrap() == Progress::More {
+        // A step that waits for a file to grow leaves the growth here.
+        pump(engine, directory);
+    }
+    engine.publish();
+    pump(engine, directory);
+}
+
+fn everything(engine: &Engine) -> Vec<engine::OwnedRecord> {
+    let query = RangeQuery { key: b"\0", range_end: b"\0", ..RangeQuery::default() };
+    let mut records = Vec::new();
+    let mut handle = engine.read_handle();
+    let mut scan = RangeScan::new(&query);
+    let progress = scan.step(&handle.pin(), usize::MAX, &mut records).unwrap();
+    assert_eq!(progress, Progress::Done);
+    records
+}
+
+#[test]
+fn a_store_on_files_grows_and_comes_back() {
+    let directory = Directory::new("engine-on-disk");
+    let path = directory.0.as_path();
+    let config = EngineConfig { shards: 2, shard_size_bytes_max: 1 << 30 };
+    let mut engine = Engine::create(files(path), config, IDENTITY).unwrap();
+    pump(&mut engine, path);
+    for round in 0..20 {
+        apply(&mut engine, path, round);
+    }
+    assert!(engine.begin_checkpoint());
+    pump(&mut engine, path);
+    assert_eq!(engine.durable(), engine.applied());
+    let expected = everything(&engine);
+    assert_eq!(expected.len(), 1000);
+
+    let reopened = Engine::open(files(path), config).unwrap();
+    assert_eq!(reopened.identity(), IDENTITY);
+    assert_eq!(reopened.applied(), engine.applied());
+    assert_eq!(reopened.revision(), engine.revision());
+    assert_eq!(everything(&reopened), expected);
+
+    let other = EngineConfig { shards: 3, ..config };
+    let refusal = Engine::open(files(path), other).err().expect("two files for three shards");
+    assert!(refusal.to_string().contains("2 files for 3 shards"), "{refusal}");
+    let refusal = Engine::create(files(path), config, IDENTITY).err().expect("a store is there");
+    assert_eq!(refusal.to_string(), "there is a store already");
+}
