@@ -289,16 +289,70 @@ pub(super) const fn record_len(record: &Record<'_>) -> usize {
 }
 
 /// Appends a record as a nested `KeyValue`.
+///
+/// The numbers are gathered on the stack first: appended one byte at a time they cost more than
+/// the copy of a value of some hundred bytes.
 pub(super) fn put_record(out: &mut Vec<u8>, field: u64, record: &Record<'_>) {
     let len = record_len(record);
-    out.reserve(len + 11);
-    put_len(out, field, len);
-    put_bytes(out, 1, record.key);
-    put_int64(out, 2, record.create_revision.0);
-    put_int64(out, 3, record.mod_revision.0);
-    put_int64(out, 4, record.version);
-    put_bytes(out, 5, record.value);
+    out.reserve(len + 2 * VARINT_SIZE_BYTES_MAX);
+    let mut head = Gathered::new();
+    head.varint(field << 3 | WIRE_BYTES);
+    head.varint(len as u64);
+    head.open_bytes(1, record.key.len());
+    out.extend_from_slice(head.bytes());
+    out.extend_from_slice(record.key);
+    let mut numbers = Gathered::new();
+    numbers.int64(2, record.create_revision.0);
+    numbers.int64(3, record.mod_revision.0);
+    numbers.int64(4, record.version);
+    numbers.open_bytes(5, record.value.len());
+    out.extend_from_slice(numbers.bytes());
+    out.extend_from_slice(record.value);
     put_int64(out, 6, record.lease.0);
+}
+
+/// The longest number.
+const VARINT_SIZE_BYTES_MAX: usize = 10;
+
+/// A few numbers on their way into an answer: four fields at most, each a tag of one byte and a
+/// number.
+struct Gathered {
+    bytes: [u8; 4 * (1 + VARINT_SIZE_BYTES_MAX)],
+    len: usize,
+}
+
+impl Gathered {
+    const fn new() -> Self {
+        Self { bytes: [0; 4 * (1 + VARINT_SIZE_BYTES_MAX)], len: 0 }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    fn varint(&mut self, mut number: u64) {
+        while number >= 0x80 {
+            self.bytes[self.len] = low_byte(number) | 0x80;
+            self.len += 1;
+            number >>= 7;
+        }
+        self.bytes[self.len] = low_byte(number);
+        self.len += 1;
+    }
+
+    fn int64(&mut self, field: u64, number: i64) {
+        if number != 0 {
+            self.varint(field << 3 | WIRE_VARINT);
+            self.varint(number.cast_unsigned());
+        }
+    }
+
+    fn open_bytes(&mut self, field: u64, len: usize) {
+        if len > 0 {
+            self.varint(field << 3 | WIRE_BYTES);
+            self.varint(len as u64);
+        }
+    }
 }
 
 #[cfg(test)]
