@@ -193,14 +193,6 @@ pub(super) fn put_bool(out: &mut Vec<u8>, field: u64, set: bool) {
     put_uint64(out, field, u64::from(set));
 }
 
-/// Appends bytes or a string unless there are none.
-pub(super) fn put_bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
-    if !bytes.is_empty() {
-        put_len(out, field, bytes.len());
-        out.extend_from_slice(bytes);
-    }
-}
-
 /// Opens a field of `len` bytes.
 pub(super) fn put_len(out: &mut Vec<u8>, field: u64, len: usize) {
     put_varint(out, field << 3 | WIRE_BYTES);
