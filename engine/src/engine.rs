@@ -169,7 +169,7 @@ impl Engine {
     /// they are first touched.
     ///
     /// # Errors
-    /// A file cannot be mapped, no checkpoint counts, or the checkpoint is of another configuration.
+    /// A file cannot be mapped, no checkpoint counts, or it is of another configuration.
     pub fn open(files: EngineFiles, config: EngineConfig) -> Result<Self, Failure> {
         let opened = files::open(files, config)?;
         let first = &opened.shards[0];

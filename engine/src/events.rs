@@ -287,7 +287,7 @@ impl EventBuilder {
 
     /// What was collected for nobody is dropped; what was not collected is a gap.
     pub(crate) fn set_wanted(&mut self, wanted: bool, prev_wanted: bool, revision: Revision) {
-        if wanted && !self.wanted {
+        if wanted != self.wanted {
             self.batch = EventBatch::empty(revision);
         }
         self.wanted = wanted;

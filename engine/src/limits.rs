@@ -1,7 +1,7 @@
 //! The bounds of the replicated state, and how each number was found.
 
-/// A quarter of the cores of a 64-core machine; the checkpoint's meta block has to name the trees of
-/// all shards in 4 KiB.
+/// A quarter of the cores of a 64-core machine; the checkpoint's meta block has to name the trees
+/// of all shards in 4 KiB.
 pub const SHARDS_MAX: u16 = 16;
 
 /// A frame longer than this cannot come from a request: requests are bounded far below it. It

@@ -122,7 +122,7 @@ impl TxnRun {
         self.execute(table, target, budget)
     }
 
-    /// Looks for the first refusal, in the order of execution, on the state before the first change.
+    /// Looks for the first refusal, in the order of execution, on the state before any change.
     fn check<T: TxnTarget>(
         &self,
         table: TxnTable<'_>,

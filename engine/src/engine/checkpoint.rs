@@ -15,7 +15,8 @@ use std::collections::BTreeMap;
 use crate::ids::{LogIndex, Revision, Term};
 use crate::page::disk::{Completion, DiskError, DiskOp, DiskOpKind, FileId, OpToken};
 use crate::page::meta::{META_BLOCK_SIZE_BYTES, Meta};
-use crate::page::{Checkpoint, Epoch, Root};
+use crate::page::{Checkpoint, Epoch, PAGE_SIZE_BYTES, PagesNeeded, Root};
+use crate::shard::Shard;
 
 use super::files::{OwnerMeta, roots_in_order};
 use super::{Engine, Failure};
@@ -95,9 +96,14 @@ impl Engine {
             parts: Vec::new(),
             meta: MetaStage::Waiting,
         };
+        // Room in every file first: a checkpoint is begun in all shards or in none.
+        let has_room = |shard: &mut Shard| shard.file.reserve(room_for_free_map(shard)).is_ok();
+        if !self.working.shards.iter_mut().all(has_room) {
+            return false;
+        }
         for shard in &mut self.working.shards {
-            let Ok(part) = Checkpoint::begin(&mut shard.file, run.epoch) else { return false };
-            run.parts.push(part);
+            let part = Checkpoint::begin(&mut shard.file, run.epoch);
+            run.parts.push(part.expect("there was room a moment ago"));
         }
         self.checkpoints.run = Some(run);
         true
@@ -200,6 +206,14 @@ impl Engine {
         };
         Ok(())
     }
+}
+
+/// A bit for each page, in whole pages; one more in case the file grows while room is made.
+fn room_for_free_map(shard: &Shard) -> PagesNeeded {
+    let pages = shard.file.size_bytes().div_ceil(PAGE_SIZE_BYTES as u64);
+    let map_pages = pages.div_ceil(8 * PAGE_SIZE_BYTES as u64) + 1;
+    let extent_pages = u32::try_from(map_pages).unwrap_or(u32::MAX);
+    PagesNeeded { pages: 0, extent_pages }
 }
 
 impl CheckpointRun {
