@@ -124,10 +124,10 @@ impl RecordSink for Sizes {
 
 fn batch_commit(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("batch_commit");
-    for puts in [1, 64, 1000] {
+    for puts in [1_usize, 64, 1000] {
         let mut bench = Bench::new();
-        group.throughput(Throughput::Elements(puts));
-        let batches: Vec<Batch> = (0..64).map(|_| bench.random_puts(puts as usize)).collect();
+        group.throughput(Throughput::Elements(puts as u64));
+        let batches: Vec<Batch> = (0..64).map(|_| bench.random_puts(puts)).collect();
         let mut next = 0;
         group.bench_function(format!("{puts}_puts"), |bencher| {
             bencher.iter(|| {
