@@ -36,8 +36,7 @@ impl Bench {
         let config = EngineConfig { shards: 1, shard_size_bytes_max: 8 << 30 };
         let engine = Engine::create(EngineFiles::new_in_memory(), config, identity);
         let engine = engine.expect("memory can be mapped");
-        let mut bench =
-            Self { engine, writer: FrameWriter::new(), answers: Vec::new(), random: 0 };
+        let mut bench = Self { engine, writer: FrameWriter::new(), answers: Vec::new(), random: 0 };
         for start in (0..KEYS).step_by(1000) {
             let batch = bench.puts(start..start + 1000);
             bench.apply(&batch);
