@@ -4,6 +4,12 @@
 //! is a `DiskOp`. The range is reserved in address space only, so the file grows without a remap,
 //! and addresses that readers hold stay good.
 //!
+//! What the file grows by is mapped as *anonymous* memory at first: nothing of it was ever written,
+//! and the first touch of a private file page costs twice (the kernel reads or zeroes a page of its
+//! cache, then copies it). When a checkpoint has put a run of such pages into the file, the run is
+//! mapped from the file like all others. Short runs stay anonymous, so that the number of mappings
+//! stays bounded; they hold what the file holds and cost memory only.
+//!
 //! Invariants:
 //! - Only pages below `pages` are touched: what lies behind is not backed by the file yet.
 //! - A page whose bit in `verified` is set was built by this process or passed every check.
@@ -14,6 +20,7 @@
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::fs::File;
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -32,6 +39,10 @@ pub enum MapSource {
     Memory(Vec<u8>),
 }
 
+/// Shorter runs of anonymous pages are not handed over to the file: each one may split a mapping in
+/// three, and a process has 65,530 of them.
+const ANONYMOUS_RUN_PAGES_MIN: u32 = 64;
+
 const CACHE_LINE_SIZE_BYTES: usize = 64;
 
 /// The header and the heads of about fifty slots.
@@ -43,13 +54,15 @@ pub(super) struct Map {
     reserved_pages: u32,
     pages: AtomicU32,
     verified: Box<[AtomicU64]>,
+    /// Pages that are anonymous although the file is there. Only the writer looks.
+    anonymous: Box<[AtomicU64]>,
     backing: Backing,
 }
 
 enum Backing {
     Mapped {
         map: memmap2::MmapRaw,
-        is_file: bool,
+        file: Option<File>,
     },
     #[cfg(miri)]
     Heap(std::alloc::Layout),
@@ -66,6 +79,7 @@ impl Map {
         let failure = |operation| move |cause| PageFailure::System { file, operation, cause };
         let size = reserved_pages as usize * PAGE_SIZE_BYTES;
         let verified = zeroed_words(reserved_pages.div_ceil(64) as usize);
+        let anonymous_pages = zeroed_words(reserved_pages.div_ceil(64) as usize);
         let (backing, base, size_bytes) = match source {
             MapSource::File(handle) => {
                 let size_bytes = handle.metadata().map_err(failure("read the size"))?.len();
@@ -77,7 +91,7 @@ impl Map {
                 let map = unsafe { options.map_copy(&handle) }.map_err(failure("map"))?;
                 let map = memmap2::MmapRaw::from(map);
                 let base = NonNull::new(map.as_mut_ptr()).expect("a map is never at null");
-                (Backing::Mapped { map, is_file: true }, base, size_bytes)
+                (Backing::Mapped { map, file: Some(handle) }, base, size_bytes)
             }
             MapSource::Memory(bytes) => {
                 let (backing, base) = anonymous(size).map_err(failure("reserve memory"))?;
@@ -89,7 +103,8 @@ impl Map {
         };
         let pages = u32::try_from(size_bytes / PAGE_SIZE_BYTES as u64).unwrap_or(u32::MAX);
         let pages = AtomicU32::new(pages.min(reserved_pages));
-        Ok(Self { file, base, reserved_pages, pages, verified, backing })
+        let anonymous = anonymous_pages;
+        Ok(Self { file, base, reserved_pages, pages, verified, anonymous, backing })
     }
 
     pub fn pages(&self) -> u32 {
@@ -99,7 +114,7 @@ impl Map {
     /// Whether the pages come from a file, so that their private copies can be dropped.
     pub fn is_file(&self) -> bool {
         match &self.backing {
-            Backing::Mapped { is_file, .. } => *is_file,
+            Backing::Mapped { file, .. } => file.is_some(),
             #[cfg(miri)]
             Backing::Heap(_) => false,
         }
@@ -107,7 +122,13 @@ impl Map {
 
     /// The file has grown: more of the range may be touched.
     pub fn grow(&self, pages: u32) {
-        assert!(pages <= self.reserved_pages && pages >= self.pages());
+        let before = self.pages();
+        assert!(pages <= self.reserved_pages && pages >= before);
+        if self.is_file() && pages > before && self.map_anonymous(PageId(before), pages - before) {
+            for page in before..pages {
+                self.anonymous[page as usize / 64].fetch_or(1 << (page % 64), Ordering::Relaxed);
+            }
+        }
         self.pages.store(pages, Ordering::Release);
     }
 
@@ -225,7 +246,7 @@ impl Map {
 
     /// Makes private copies of a run at once, which is cheaper than one fault for each page.
     pub fn populate(&self, page: PageId, pages: u32) {
-        let Backing::Mapped { map, is_file: true } = &self.backing else { return };
+        let Backing::Mapped { map, file: Some(_) } = &self.backing else { return };
         let offset = page.at() * PAGE_SIZE_BYTES;
         let size = pages as usize * PAGE_SIZE_BYTES;
         // An old kernel without this advice faults the pages in one by one.
@@ -237,18 +258,83 @@ impl Map {
     /// # Safety
     /// The file holds what a reader of these pages must see, or nobody can reach them.
     pub unsafe fn drop_private(&self, page: PageId, pages: u32) -> io::Result<()> {
-        match &self.backing {
-            Backing::Mapped { map, is_file: true } => {
-                let offset = page.at() * PAGE_SIZE_BYTES;
-                let size = pages as usize * PAGE_SIZE_BYTES;
+        // Without a file behind it the memory is the only copy.
+        let Backing::Mapped { map, file: Some(file) } = &self.backing else { return Ok(()) };
+        let end = page.0 + pages;
+        let mut from = page.0;
+        while from < end {
+            let is_anonymous = self.is_anonymous(from);
+            let mut to = from + 1;
+            while to < end && self.is_anonymous(to) == is_anonymous {
+                to += 1;
+            }
+            let (run, length) = (PageId(from), to - from);
+            if !is_anonymous {
+                let offset = run.at() * PAGE_SIZE_BYTES;
+                let size = length as usize * PAGE_SIZE_BYTES;
+                let advice = memmap2::UncheckedAdvice::DontNeed;
                 // SAFETY: upheld by the caller.
-                unsafe {
-                    map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, size)
+                unsafe { map.unchecked_advise_range(advice, offset, size) }?;
+            } else if length >= ANONYMOUS_RUN_PAGES_MIN && self.map_file(file, run, length) {
+                for page in from..to {
+                    let word = &self.anonymous[page as usize / 64];
+                    word.fetch_and(!(1 << (page % 64)), Ordering::Relaxed);
                 }
             }
-            // Without a file behind it the memory is the only copy.
-            _ => Ok(()),
+            from = to;
         }
+        Ok(())
+    }
+
+    fn is_anonymous(&self, page: u32) -> bool {
+        self.anonymous[page as usize / 64].load(Ordering::Relaxed) & (1 << (page % 64)) != 0
+    }
+
+    /// Puts fresh anonymous memory over pages that nobody has touched yet. `false`: they stay as
+    /// they were, which is slower and just as right.
+    fn map_anonymous(&self, page: PageId, pages: u32) -> bool {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        self.map_over(page, pages, flags, -1, 0)
+    }
+
+    /// Puts the file over anonymous pages whose content it holds. A reader sees the one or the
+    /// other, never neither: the kernel replaces a fixed mapping in one step.
+    fn map_file(&self, file: &File, page: PageId, pages: u32) -> bool {
+        let offset = libc::off_t::try_from(page.at() * PAGE_SIZE_BYTES).expect("a file's offset");
+        let flags = libc::MAP_PRIVATE | libc::MAP_NORESERVE;
+        self.map_over(page, pages, flags, file.as_raw_fd(), offset)
+    }
+
+    #[cfg(not(miri))]
+    fn map_over(
+        &self,
+        page: PageId,
+        pages: u32,
+        flags: libc::c_int,
+        descriptor: RawFd,
+        offset: libc::off_t,
+    ) -> bool {
+        let size = pages as usize * PAGE_SIZE_BYTES;
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = flags | libc::MAP_FIXED;
+        let address = self.address(page);
+        // SAFETY: the run lies inside our own reserved range, whose mapping lives as long as
+        // `backing`; what a reader must see is the same before and after (see the callers).
+        let mapped =
+            unsafe { libc::mmap(address.cast(), size, protection, flags, descriptor, offset) };
+        mapped != libc::MAP_FAILED
+    }
+
+    #[cfg(miri)]
+    fn map_over(
+        &self,
+        _page: PageId,
+        _pages: u32,
+        _flags: libc::c_int,
+        _descriptor: RawFd,
+        _offset: libc::off_t,
+    ) -> bool {
+        false
     }
 }
 
@@ -257,7 +343,7 @@ fn anonymous(size: usize) -> io::Result<(Backing, NonNull<u8>)> {
     let map = memmap2::MmapOptions::new().len(size).no_reserve_swap().map_anon()?;
     let map = memmap2::MmapRaw::from(map);
     let base = NonNull::new(map.as_mut_ptr()).expect("a map is never at null");
-    Ok((Backing::Mapped { map, is_file: false }, base))
+    Ok((Backing::Mapped { map, file: None }, base))
 }
 
 #[cfg(miri)]
