@@ -176,7 +176,7 @@ impl Core {
             }
             Event::Written { token, result, buffer } => {
                 if let Some(log) = &mut self.log {
-                    log.handle_written(token, result, buffer)?;
+                    log.handle_written(token, result, buffer, self.now)?;
                 }
             }
             // What was left for us is looked for in every turn.

@@ -1,5 +1,7 @@
 //! Why a member stops: the world refused something it cannot go on without.
 
+use std::path::PathBuf;
+
 use engine::CommandError;
 use engine::ids::LogIndex;
 
@@ -19,6 +21,13 @@ pub enum Failure {
     Record(RecordError),
     /// The engine's files are damaged, or refused a write.
     Engine(engine::Failure),
+    /// The store cannot be opened.
+    Store {
+        /// Where it lies.
+        directory: PathBuf,
+        /// What is wrong with it.
+        cause: engine::Failure,
+    },
     /// A committed entry that this version does not understand. It must not be skipped: this
     /// member's state would differ from its peers'.
     InvalidEntry {
@@ -55,6 +64,9 @@ impl std::fmt::Display for Failure {
             Self::Recovery(error) => write!(formatter, "log: {error}"),
             Self::Record(error) => write!(formatter, "log: {error}"),
             Self::Engine(failure) => write!(formatter, "store: {failure}"),
+            Self::Store { directory, cause } => {
+                write!(formatter, "store in {}: {cause}", directory.display())
+            }
             Self::InvalidEntry { index, cause } => {
                 write!(formatter, "log entry {index} cannot be applied: {cause}")
             }

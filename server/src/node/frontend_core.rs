@@ -49,7 +49,7 @@ const SNIFF_BYTES_MAX: usize = 64;
 
 /// What a client that speaks HTTP/1.x is told until the gateway is there.
 const HTTP1_ANSWER: &[u8] = b"HTTP/1.1 501 Not Implemented\r\nContent-Type: text/plain; \
-charset=utf-8\r\nContent-Length: 59\r\nConnection: close\r\n\r\n\
+charset=utf-8\r\nContent-Length: 60\r\nConnection: close\r\n\r\n\
 ringd speaks gRPC on this port; HTTP/1.x is not served yet.\n";
 
 /// What is to be done to a socket.
@@ -168,6 +168,9 @@ impl FrontendCore {
 
     /// A client connected.
     pub fn handle_accepted(&mut self, socket: SocketId) {
+        // The first call may come before the first letter and the first tick: without this its
+        // header has no term, and who requires a leader is told that there is none.
+        self.desk.refresh_node();
         let place = socket.index();
         if place >= self.clients.len() {
             self.clients.resize_with(place + 1, || None);

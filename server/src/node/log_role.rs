@@ -18,7 +18,8 @@ use crate::mail::{Ask, FrontendId, Reply};
 use crate::runtime::disk_helper::{DiskHelper, Done, Job};
 use crate::runtime::log_disk::{LogDisk, disk_error};
 use crate::runtime::post::{Inbox, Outbox};
-use crate::runtime::reactor::Reactor;
+use crate::runtime::reactor::{Durability, Reactor};
+use crate::runtime::sync_method::SyncMethod;
 use crate::{log_event, log_lines};
 
 /// How long a clean stop may take for its last checkpoint. The log has everything anyway; a
@@ -66,6 +67,9 @@ pub struct LogRole {
     tick_next: Duration,
     delayed: VecDeque<(Duration, wal::OpId, wal::DiskOp)>,
     writes_begun: u64,
+    method: SyncMethod,
+    /// Writes through that are under way, and since when.
+    through: Vec<(u64, Duration)>,
     stop: Stop,
     announced: bool,
 }
@@ -90,6 +94,8 @@ impl LogRole {
             settings,
             delayed: VecDeque::new(),
             writes_begun: 0,
+            method: SyncMethod::default(),
+            through: Vec::new(),
             stop: Stop::No,
             announced: false,
         }
@@ -115,7 +121,12 @@ impl LogRole {
         token: u64,
         result: std::io::Result<usize>,
         buffer: wal::AlignedBuffer,
+        now: Duration,
     ) -> Result<(), Failure> {
+        if let Some(place) = self.through.iter().position(|write| write.0 == token) {
+            let (_, since) = self.through.swap_remove(place);
+            self.method.handle_write_through(now.saturating_sub(since), now);
+        }
         let result = result
             .map(|size_bytes| wal::Completion::Written { buffer, size_bytes })
             .map_err(|error| disk_error(&error));
@@ -195,14 +206,14 @@ impl LogRole {
             if !matches!(op, wal::DiskOp::Write { .. }) {
                 self.helper.submit(Job::Log(id, op));
             } else if self.settings.sync.delay.is_zero() {
-                self.begin_write(id, op, reactor)?;
+                self.begin_write(id, op, now, reactor)?;
                 begun = true;
             } else {
                 self.delayed.push_back((now + self.settings.sync.delay, id, op));
             }
         }
         while let Some((_, id, op)) = self.delayed.pop_front_if(|first| first.0 <= now) {
-            self.begin_write(id, op, reactor)?;
+            self.begin_write(id, op, now, reactor)?;
             begun = true;
         }
         Ok(begun)
@@ -212,6 +223,7 @@ impl LogRole {
         &mut self,
         id: wal::OpId,
         op: wal::DiskOp,
+        now: Duration,
         reactor: &mut Reactor,
     ) -> Result<(), Failure> {
         let wal::DiskOp::Write { segment, offset, buffer } = op else {
@@ -220,14 +232,19 @@ impl LogRole {
         self.writes_begun += 1;
         if self.settings.sync.fail_after.is_some_and(|after| self.writes_begun > after) {
             let error = std::io::Error::from_raw_os_error(libc::EIO);
-            return self.handle_written(id.0, Err(error), buffer);
+            return self.handle_written(id.0, Err(error), buffer, now);
         }
         let descriptor = match self.disk.descriptor(segment) {
             Ok(descriptor) => descriptor,
             Err(error) => return self.core.handle_log_completion(id, Err(error)),
         };
         self.disk.forget_long_before(segment);
-        reactor.write(descriptor, offset, buffer, !self.settings.sync.never, id.0);
+        let durability =
+            if self.settings.sync.never { Durability::None } else { self.method.choose(now) };
+        if durability == Durability::WriteThrough {
+            self.through.push((id.0, now));
+        }
+        reactor.write(descriptor, offset, buffer, durability, id.0);
         Ok(())
     }
 

@@ -168,7 +168,7 @@ fn open_stages(config: &Config, data_dir: &mut DataDir, boot_nonce: u64) -> Resu
         log_dir: data_dir.wal_path().to_owned(),
         identity,
         is_new: data_dir.is_new(),
-        direct: false,
+        direct: true,
         shards: 1,
         election_ticks: usize::try_from(config.election_ticks())?,
         request_timeout: request_timeout(config),

@@ -132,7 +132,10 @@ fn open_store(config: &StartConfig) -> Result<(Engine, EngineDisk), Failure> {
     let engine_config =
         EngineConfig { shards: config.shards, shard_size_bytes_max: SHARD_SIZE_BYTES_MAX };
     if !is_empty {
-        return Ok((Engine::open(files, engine_config)?, engine_disk));
+        let engine = Engine::open(files, engine_config);
+        let directory = config.store_dir.clone();
+        let engine = engine.map_err(|cause| Failure::Store { directory, cause })?;
+        return Ok((engine, engine_disk));
     }
     if !config.is_new {
         return Err(Failure::Mismatch(format!(

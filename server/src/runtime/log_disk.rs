@@ -108,13 +108,18 @@ impl LogDisk {
 
     fn file(&mut self, segment: SegmentSequence) -> Result<&File, DiskError> {
         if !self.open.contains_key(&segment) {
+            let path = self.path(segment);
+            let mut options = OpenOptions::new();
+            options.read(true).write(true);
             let flags = if self.direct { libc::O_DIRECT } else { 0 };
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .custom_flags(flags)
-                .open(self.path(segment))
-                .map_err(|error| disk_error(&error))?;
+            let file = match options.custom_flags(flags).open(&path) {
+                // A file system without direct access; its own cache has to do.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                    options.custom_flags(0).open(&path)
+                }
+                other => other,
+            };
+            let file = file.map_err(|error| disk_error(&error))?;
             self.open.insert(segment, file);
         }
         Ok(&self.open[&segment])

@@ -14,4 +14,5 @@ pub mod reactor;
 pub mod signals;
 pub mod slab;
 pub mod sockets;
+pub mod sync_method;
 pub mod wake;

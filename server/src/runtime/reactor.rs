@@ -91,6 +91,17 @@ pub enum Event {
     Woken,
 }
 
+/// When a write counts as done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// When the kernel has it.
+    None,
+    /// When it is on the medium, in one operation (RWF_DSYNC).
+    WriteThrough,
+    /// When it is on the medium, by a data sync linked to it.
+    WriteThenSync,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Kind {
@@ -99,6 +110,7 @@ enum Kind {
     Send = 3,
     Shutdown = 4,
     Write = 5,
+    Sync = 10,
     Wake = 6,
     WakeSent = 7,
     Cancel = 8,
@@ -113,6 +125,7 @@ impl Kind {
             3 => Self::Send,
             4 => Self::Shutdown,
             5 => Self::Write,
+            10 => Self::Sync,
             6 => Self::Wake,
             7 => Self::WakeSent,
             8 => Self::Cancel,
@@ -152,6 +165,8 @@ struct SendInFlight {
 struct WriteInFlight {
     token: u64,
     buffer: AlignedBuffer,
+    /// What the write said, when a sync follows it.
+    written: Option<i32>,
 }
 
 /// One core's ring and all that is in flight on it.
@@ -291,28 +306,35 @@ impl Reactor {
         }
     }
 
-    /// Writes `buffer` to `file` at `offset`; with `durable` it completes only once it is on the
-    /// medium (RWF_DSYNC).
+    /// Writes `buffer` to `file` at `offset`; it completes when it is as durable as asked.
     pub fn write(
         &mut self,
         file: RawFd,
         offset: u64,
         buffer: AlignedBuffer,
-        durable: bool,
+        durability: Durability,
         token: u64,
     ) {
         let bytes = buffer.as_slice();
         let address = bytes.as_ptr();
         let len = u32::try_from(bytes.len()).expect("a log write is far below 4 GiB");
         // The blocks stay where they are when the buffer moves into the slab.
-        let index = self.writes.insert(WriteInFlight { token, buffer });
-        let flags = if durable { libc::RWF_DSYNC } else { 0 };
+        let index = self.writes.insert(WriteInFlight { token, buffer, written: None });
+        let through = durability == Durability::WriteThrough;
         let entry = opcode::Write::new(types::Fd(file), address, len)
             .offset(offset)
-            .rw_flags(flags)
+            .rw_flags(if through { libc::RWF_DSYNC } else { 0 })
             .build()
             .user_data(Kind::Write.tag(index));
-        self.push(entry);
+        if durability != Durability::WriteThenSync {
+            self.push(entry);
+            return;
+        }
+        // A failed or short write breaks the link: the sync is then cancelled.
+        let sync = opcode::Fsync::new(types::Fd(file)).flags(types::FsyncFlags::DATASYNC).build();
+        let sync = sync.user_data(Kind::Sync.tag(index));
+        self.push_linked([entry.flags(squeue::Flags::IO_LINK), sync]);
+        self.writes.get_mut(index).expect("inserted above").written = Some(0);
     }
 
     /// Queues a wake-up of the core whose ring is `ring`.
@@ -418,6 +440,7 @@ impl Reactor {
             Kind::Send => self.handle_send(index, completion.result()),
             Kind::Shutdown => self.operation_ended(index),
             Kind::Write => self.handle_write(index, completion.result()),
+            Kind::Sync => self.handle_sync(index, completion.result()),
             Kind::Wake => self.events.push_back(Event::Woken),
             Kind::Eventfd => {
                 super::wake::drain(self.eventfd.as_raw_fd());
@@ -511,10 +534,26 @@ impl Reactor {
     }
 
     fn handle_write(&mut self, index: u32, result: i32) {
+        let write = self.writes.get_mut(index).expect("a write is kept until its last completion");
+        if let Some(written) = &mut write.written {
+            *written = result;
+            return;
+        }
+        self.end_write(index, result);
+    }
+
+    fn handle_sync(&mut self, index: u32, result: i32) {
+        let write = self.writes.get_mut(index).expect("a write is kept until its last completion");
+        let written = write.written.expect("a sync follows a write");
+        let cancelled = result == -libc::ECANCELED;
+        self.end_write(index, if result < 0 && !cancelled { result } else { written });
+    }
+
+    fn end_write(&mut self, index: u32, result: i32) {
         let write = self.writes.remove(index);
         let result = usize::try_from(result)
             .map_err(|_| io::Error::from_raw_os_error(result.wrapping_neg()));
-        let WriteInFlight { token, buffer } = write;
+        let WriteInFlight { token, buffer, .. } = write;
         self.events.push_back(Event::Written { token, result, buffer });
     }
 
@@ -590,10 +629,19 @@ impl Reactor {
     }
 
     fn push(&mut self, entry: squeue::Entry) {
+        self.push_all(std::slice::from_ref(&entry));
+    }
+
+    /// Linked entries must reach the kernel in one submission, so all find room or none.
+    fn push_linked(&mut self, entries: [squeue::Entry; 2]) {
+        self.push_all(&entries);
+    }
+
+    fn push_all(&mut self, entries: &[squeue::Entry]) {
         loop {
             // SAFETY: every buffer an entry points to is owned by `sends`, `writes` or `buffers`
             // until its completion; descriptors stay open as long as operations are counted.
-            let pushed = unsafe { self.ring.submission().push(&entry) };
+            let pushed = unsafe { self.ring.submission().push_multiple(entries) };
             if pushed.is_ok() {
                 return;
             }
@@ -817,9 +865,37 @@ mod tests {
 
     #[test]
     fn a_durable_write_reports_what_the_kernel_said() {
+        for durability in [Durability::None, Durability::WriteThrough, Durability::WriteThenSync] {
+            a_write_is_refused(durability);
+        }
+    }
+
+    #[test]
+    fn a_write_then_sync_ends_once_and_whole() {
+        let mut reactor = Reactor::new().unwrap();
+        let path = std::env::temp_dir().join(format!("ringd-reactor-{}", std::process::id()));
+        let file = std::fs::File::create(&path).unwrap();
+        for (token, durability) in
+            [(1, Durability::WriteThenSync), (2, Durability::WriteThrough), (3, Durability::None)]
+        {
+            let buffer = AlignedBuffer::new(8192);
+            reactor.write(file.as_raw_fd(), (token - 1) * 8192, buffer, durability, token);
+            let ended = until(&mut reactor, |event| match event {
+                Event::Written { token, result, .. } => Some((token, result.unwrap())),
+                _ => None,
+            });
+            assert_eq!(ended, (token, 8192));
+        }
+        assert_eq!(reactor.writes_in_flight(), 0);
+        assert_eq!(file.metadata().unwrap().len(), 3 * 8192);
+        std::fs::remove_file(path).unwrap();
+    }
+
+    fn a_write_is_refused(durability: Durability) {
         let mut reactor = Reactor::new().unwrap();
         let file = std::fs::File::open("/dev/full").unwrap();
-        reactor.write(file.as_raw_fd(), 0, AlignedBuffer::new(4096), true, 7);
+        let buffer = AlignedBuffer::new(4096);
+        reactor.write(file.as_raw_fd(), 0, buffer, durability, 7);
         let (token, result, buffer) = until(&mut reactor, |event| match event {
             Event::Written { token, result, buffer } => Some((token, result, buffer)),
             _ => None,
