@@ -615,6 +615,7 @@ impl Desk {
     }
 }
 
+#[derive(Clone, Copy)]
 struct Request {
     socket: SocketId,
     stream: StreamKey,

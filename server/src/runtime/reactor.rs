@@ -333,7 +333,7 @@ impl Reactor {
         // A failed or short write breaks the link: the sync is then cancelled.
         let sync = opcode::Fsync::new(types::Fd(file)).flags(types::FsyncFlags::DATASYNC).build();
         let sync = sync.user_data(Kind::Sync.tag(index));
-        self.push_linked([entry.flags(squeue::Flags::IO_LINK), sync]);
+        self.push_all(&[entry.flags(squeue::Flags::IO_LINK), sync]);
         self.writes.get_mut(index).expect("inserted above").written = Some(0);
     }
 
@@ -433,7 +433,7 @@ impl Reactor {
 
     fn handle(&mut self, completion: &cqueue::Entry) {
         let user_data = completion.user_data();
-        let index = (user_data & u64::from(u32::MAX)) as u32;
+        let index = u32::try_from(user_data & u64::from(u32::MAX)).expect("masked to 32 bits");
         match Kind::of(user_data) {
             Kind::Accept => self.handle_accept(index, completion),
             Kind::Receive => self.handle_receive(index, completion),
@@ -628,15 +628,12 @@ impl Reactor {
         self.push(entry.user_data(Kind::Send.tag(index)));
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "entries are built where they are pushed")]
     fn push(&mut self, entry: squeue::Entry) {
         self.push_all(std::slice::from_ref(&entry));
     }
 
-    /// Linked entries must reach the kernel in one submission, so all find room or none.
-    fn push_linked(&mut self, entries: [squeue::Entry; 2]) {
-        self.push_all(&entries);
-    }
-
+    /// Linked entries must reach the kernel in one submission: all find room, or none.
     fn push_all(&mut self, entries: &[squeue::Entry]) {
         loop {
             // SAFETY: every buffer an entry points to is owned by `sends`, `writes` or `buffers`
@@ -660,8 +657,8 @@ impl Drop for Reactor {
     fn drop(&mut self) {
         // The kernel may still read or write what these own. Leaking at the end of a process is
         // harmless, freeing is not.
-        std::mem::forget(std::mem::replace(&mut self.sends, Slab::new()));
-        std::mem::forget(std::mem::replace(&mut self.writes, Slab::new()));
+        std::mem::forget(std::mem::take(&mut self.sends));
+        std::mem::forget(std::mem::take(&mut self.writes));
     }
 }
 

@@ -3,8 +3,8 @@
 //! Measured (bench/results, `disk-*.md`): a direct write-through (RWF_DSYNC) costs less than half
 //! of any other method as long as the processor that serves the disk's interrupt has time. When
 //! that one is kept busy, by whomever, each such write waits for the kernel's next tick: 4 ms
-//! instead of 0.15. A write with a data sync linked to it costs twice the processor time and does not
-//! care. So: write through, watch how long it takes, and change over while it takes too long.
+//! instead of 0.15. A write with a data sync linked to it costs twice the processor time and does
+//! not care. So: write through, watch how long it takes, and change over while that is too long.
 //!
 //! Invariants:
 //! - Both methods are durable when they complete; the choice only moves cost and latency.
