@@ -51,7 +51,8 @@ func clusterStatus(t *T) {
 	Equal(t, "learner", before.IsLearner, false)
 	Equal(t, "errors", len(before.Errors), 0)
 	Equal(t, "quota", before.DbSizeQuota, 2<<30)
-	t.Check(before.RaftTerm > 0 && before.RaftTerm == before.Header.RaftTerm, "term %d", before.RaftTerm)
+	term := before.RaftTerm
+	t.Check(term > 0 && term == before.Header.RaftTerm, "term %d", term)
 	t.Check(before.DbSize > 0 && before.DbSizeInUse > 0 && before.DbSizeInUse <= before.DbSize,
 		"sizes %d of %d", before.DbSizeInUse, before.DbSize)
 	t.Put(t.Key("k"), "v")

@@ -130,7 +130,8 @@ func putAnyBytes(t *T) {
 		}
 		t.EqualBytes("value", response.Kvs[0].Value, fmt.Sprint(i)+name)
 	}
-	Equal(t, "count below the prefix", t.Get(t.Key(""), clientv3.WithPrefix()).Count, int64(len(names)))
+	all := t.Get(t.Key(""), clientv3.WithPrefix())
+	Equal(t, "count below the prefix", all.Count, int64(len(names)))
 }
 
 func deleteForms(t *T) {
@@ -238,6 +239,7 @@ func readYourWrites(t *T) {
 		response, err := other.Get(t.Ctx, t.Key("k"))
 		t.NoError(err, "get")
 		t.EqualBytes("value", response.Kvs[0].Value, value)
-		t.Check(response.Header.Revision >= revision, "revision %d after %d", response.Header.Revision, revision)
+		read := response.Header.Revision
+		t.Check(read >= revision, "revision %d after %d", read, revision)
 	}
 }

@@ -96,7 +96,8 @@ func txnCompareMissing(t *T) {
 	}
 	t.Put(missing, "v")
 	t.Delete(missing)
-	Equal(t, "version of a deleted key", t.holds(clientv3.Compare(clientv3.Version(missing), "=", 0)), true)
+	deleted := clientv3.Compare(clientv3.Version(missing), "=", 0)
+	Equal(t, "version of a deleted key", t.holds(deleted), true)
 }
 
 func txnCompareRanges(t *T) {
@@ -226,13 +227,15 @@ func txnNested(t *T) {
 	Equal(t, "outer succeeded", outer.Succeeded, true)
 	Equal(t, "inner succeeded", inner.Succeeded, false)
 	t.EqualBytes("read in the inner", inner.Responses[1].GetResponseRange().Kvs[0].Value, "2")
-	t.Check(outer.Header != nil && outer.Header.Revision == 0, "header of a nested txn: %v", outer.Header)
+	header := outer.Header
+	t.Check(header != nil && header.Revision == 0, "header of a nested txn: %v", header)
 	Equal(t, "keys read at the end", response.Responses[2].GetResponseRange().Count, 4)
 }
 
 func txnDuplicates(t *T) {
 	put := func(name string) clientv3.Op { return clientv3.OpPut(t.Key(name), "") }
 	nested := func(ops ...clientv3.Op) clientv3.Op { return clientv3.OpTxn(nil, ops, nil) }
+	get := clientv3.OpGet(t.Key("a"))
 	del := func(from, end string) clientv3.Op {
 		return clientv3.OpDelete(t.Key(from), clientv3.WithRange(t.Key(end)))
 	}
@@ -253,11 +256,11 @@ func txnDuplicates(t *T) {
 	}
 	for name, txn := range map[string]clientv3.Txn{
 		"both branches":  t.Client.Txn(t.Ctx).Then(put("a")).Else(put("a")),
-		"deletes":        t.Client.Txn(t.Ctx).Then(del("a", "c"), del("b", "d"), clientv3.OpDelete(t.Key("b"))),
+		"deletes":        t.Client.Txn(t.Ctx).Then(del("a", "c"), del("b", "d"), del("b", "b\x00")),
 		"end is outside": t.Client.Txn(t.Ctx).Then(del("a", "c"), put("c")),
 		"both nested branches": t.Client.Txn(t.Ctx).Then(clientv3.OpTxn(nil,
 			[]clientv3.Op{put("a")}, []clientv3.Op{put("a")})),
-		"reads": t.Client.Txn(t.Ctx).Then(clientv3.OpGet(t.Key("a")), put("a"), clientv3.OpGet(t.Key("a"))),
+		"reads": t.Client.Txn(t.Ctx).Then(get, put("a"), get),
 	} {
 		_, err := txn.Commit()
 		t.Check(err == nil, "%s: %v", name, err)
@@ -301,7 +304,9 @@ func txnInvalid(t *T) {
 	kv := pb.NewKVClient(t.Client.ActiveConnection())
 	put := &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{}}}
 	get := &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{}}}
-	del := &pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: &pb.DeleteRangeRequest{}}}
+	del := &pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{
+		RequestDeleteRange: &pb.DeleteRangeRequest{},
+	}}
 	const noKey = "etcdserver: key is not provided"
 	for name, row := range map[string]struct {
 		request *pb.TxnRequest
@@ -327,14 +332,18 @@ func nestedOp(op *pb.RequestOp) *pb.RequestOp {
 
 func txnAtomic(t *T) {
 	before := t.Put(t.Key("k"), "v")
+	future := clientv3.OpGet(t.Key("k"), clientv3.WithRev(before+100))
+	put := func(option clientv3.OpOption) clientv3.Op {
+		return clientv3.OpPut(t.Key("x"), "", option)
+	}
 	for name, row := range map[string]struct {
 		last clientv3.Op
 		want error
 	}{
-		"future revision":   {clientv3.OpGet(t.Key("k"), clientv3.WithRev(before+100)), rpctypes.ErrFutureRev},
-		"value of no key":   {clientv3.OpPut(t.Key("x"), "", clientv3.WithIgnoreValue()), rpctypes.ErrKeyNotFound},
-		"lease of no key":   {clientv3.OpPut(t.Key("x"), "", clientv3.WithIgnoreLease()), rpctypes.ErrKeyNotFound},
-		"lease that is not": {clientv3.OpPut(t.Key("x"), "", clientv3.WithLease(77)), rpctypes.ErrLeaseNotFound},
+		"future revision":   {future, rpctypes.ErrFutureRev},
+		"value of no key":   {put(clientv3.WithIgnoreValue()), rpctypes.ErrKeyNotFound},
+		"lease of no key":   {put(clientv3.WithIgnoreLease()), rpctypes.ErrKeyNotFound},
+		"lease that is not": {put(clientv3.WithLease(77)), rpctypes.ErrLeaseNotFound},
 	} {
 		_, err := t.Client.Txn(t.Ctx).Then(clientv3.OpPut(t.Key("first"), ""), row.last).Commit()
 		t.WantError(name, err, row.want)
@@ -347,7 +356,7 @@ func txnAtomic(t *T) {
 	}
 	// A failing operation of the branch that is not taken harms nothing.
 	_, err := t.Client.Txn(t.Ctx).Then(clientv3.OpPut(t.Key("k"), "w")).
-		Else(clientv3.OpGet(t.Key("k"), clientv3.WithRev(before+100))).Commit()
+		Else(future).Commit()
 	t.Check(err == nil, "failure in the other branch: %v", err)
 }
 

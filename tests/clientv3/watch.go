@@ -36,7 +36,9 @@ func (t *T) Watch(key string, options ...clientv3.OpOption) clientv3.WatchChan {
 }
 
 // WatchWith is Watch on another client. It waits for the creation, so that the server has begun.
-func (t *T) WatchWith(client *clientv3.Client, key string, options ...clientv3.OpOption) clientv3.WatchChan {
+func (t *T) WatchWith(
+	client *clientv3.Client, key string, options ...clientv3.OpOption,
+) clientv3.WatchChan {
 	channel := client.Watch(t.Ctx, key, append(options, clientv3.WithCreatedNotify())...)
 	response := t.Next(channel)
 	if !response.Created || response.Canceled {
@@ -193,14 +195,17 @@ func watchPrevious(t *T) {
 	}
 	live := t.Told("live", channel, "+k=2 -k +k=3 +k=4")
 	Equal(t, "values before", previous(live), "1 2 none 3")
-	t.Check(live[1].PrevKv != nil && live[1].PrevKv.ModRevision == first && live[1].PrevKv.Version == 2,
-		"value before the delete: %v", live[1].PrevKv)
+	deleted := live[1].PrevKv
+	t.Check(deleted != nil && deleted.ModRevision == first && deleted.Version == 2,
+		"value before the delete: %v", deleted)
 	past := t.Watch(t.Key("k"), clientv3.WithPrevKV(), clientv3.WithRev(first))
-	Equal(t, "values before, in the past", previous(t.Told("past", past, "+k=2 -k +k=3 +k=4")), "1 2 none 3")
+	told := t.Told("past", past, "+k=2 -k +k=3 +k=4")
+	Equal(t, "values before, in the past", previous(told), "1 2 none 3")
 
 	t.compact(first)
 	cut := t.Watch(t.Key("k"), clientv3.WithPrevKV(), clientv3.WithRev(first))
-	Equal(t, "values before, compacted", previous(t.Told("compacted", cut, "+k=2 -k +k=3 +k=4")), "none 2 none 3")
+	told = t.Told("compacted", cut, "+k=2 -k +k=3 +k=4")
+	Equal(t, "values before, compacted", previous(told), "none 2 none 3")
 }
 
 func watchFilters(t *T) {
