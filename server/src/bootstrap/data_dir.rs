@@ -20,6 +20,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use engine::{ClusterId, Identity, MemberId};
 
@@ -34,6 +35,10 @@ const MARKER: &str = "ringd.format";
 const MARKER_DRAFT: &str = "ringd.format.draft";
 const CREATING: &str = "ringd.creating";
 const LOCK: &str = "ringd.lock";
+/// How long a lock may be held by a process that is going away.
+const LOCKED_MAX: Duration = Duration::from_secs(3);
+/// How often a lock that is held is tried again.
+const LOCKED_RETRY_EVERY: Duration = Duration::from_millis(10);
 const WAL: &str = "wal";
 
 const DIR_MODE: u32 = 0o700;
@@ -300,10 +305,19 @@ fn take_lock(directory: &Path) -> Result<File, Failure> {
         .mode(FILE_MODE)
         .open(&path)
         .map_err(io_failure("create", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Failure::Locked { path: directory.to_owned() }),
-        Err(TryLockError::Error(error)) => Err(io_failure("lock", &path)(error)),
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            // A process that was killed gives its memory back before its locks.
+            Err(TryLockError::WouldBlock) if begun.elapsed() < LOCKED_MAX => {
+                std::thread::sleep(LOCKED_RETRY_EVERY);
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(Failure::Locked { path: directory.to_owned() });
+            }
+            Err(TryLockError::Error(error)) => return Err(io_failure("lock", &path)(error)),
+        }
     }
 }
 

@@ -24,13 +24,18 @@ const LOG_BYTES_PER_SECOND: u64 = 800 * 1024 * 1024;
 pub struct Cost {
     /// Commands applied.
     pub commands: usize,
+    /// Log entries they came in.
+    pub entries: usize,
     /// The log's durable end.
     pub log_end: u64,
 }
 
 /// Sums up what a replay would cost and says when that is too much.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct CheckpointPolicy {
+    /// `--snapshot-count`: a checkpoint is due at the latest after so many entries.
+    entries_max: u64,
+    entries: u64,
     commands: u64,
     log_start: u64,
     log_end: u64,
@@ -40,14 +45,30 @@ pub struct CheckpointPolicy {
 
 #[derive(Debug)]
 struct Begun {
+    entries: u64,
     commands: u64,
 }
 
 impl CheckpointPolicy {
+    /// Nothing is behind the checkpoint yet.
+    #[must_use]
+    pub fn new(entries_max: u64) -> Self {
+        Self {
+            entries_max,
+            entries: 0,
+            commands: 0,
+            log_start: 0,
+            log_end: 0,
+            begun: None,
+            written_at: Duration::ZERO,
+        }
+    }
+
     /// Commands were applied.
     pub fn handle_applied(&mut self, now: Duration, cost: Cost) {
         if cost.commands > 0 {
             self.commands += cost.commands as u64;
+            self.entries += cost.entries as u64;
             self.written_at = now;
         }
         self.log_end = cost.log_end;
@@ -55,12 +76,13 @@ impl CheckpointPolicy {
 
     /// A checkpoint of the current view has begun.
     pub fn handle_begun(&mut self, _now: Duration) {
-        self.begun = Some(Begun { commands: self.commands });
+        self.begun = Some(Begun { entries: self.entries, commands: self.commands });
     }
 
     /// The checkpoint is durable; the log after `log_end` is what a start would replay.
     pub fn handle_finished(&mut self, log_end: u64) {
         if let Some(begun) = self.begun.take() {
+            self.entries -= begun.entries;
             self.commands -= begun.commands;
             self.log_start = log_end;
         }
@@ -73,7 +95,9 @@ impl CheckpointPolicy {
             return false;
         }
         let idle = now.saturating_sub(self.written_at) >= IDLE_AFTER && self.commands > 0;
-        idle || dirty_size_bytes >= DIRTY_SIZE_BYTES_MAX || self.replay_estimate() >= REPLAY_MAX
+        idle || self.entries >= self.entries_max
+            || dirty_size_bytes >= DIRTY_SIZE_BYTES_MAX
+            || self.replay_estimate() >= REPLAY_MAX
     }
 
     /// How long a start would replay.
@@ -93,19 +117,19 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn applied(policy: &mut CheckpointPolicy, now: Duration, commands: usize, log_end: u64) {
-        policy.handle_applied(now, Cost { commands, log_end });
+        policy.handle_applied(now, Cost { commands, entries: 1, log_end });
     }
 
     #[test]
     fn nothing_is_due_on_a_clean_store() {
-        let mut policy = CheckpointPolicy::default();
+        let mut policy = CheckpointPolicy::new(10_000);
         applied(&mut policy, SECOND, 10_000_000, 1 << 40);
         assert!(!policy.is_due(SECOND * 100, 0));
     }
 
     #[test]
     fn a_long_replay_is_due_and_counts_from_the_checkpoint_on() {
-        let mut policy = CheckpointPolicy::default();
+        let mut policy = CheckpointPolicy::new(10_000);
         applied(&mut policy, SECOND, 1000, 4096);
         assert!(!policy.is_due(SECOND, 1));
         applied(&mut policy, SECOND, 200_000, 1 << 20);
@@ -119,8 +143,18 @@ mod tests {
     }
 
     #[test]
+    fn the_configured_number_of_entries_is_the_latest() {
+        let mut policy = CheckpointPolicy::new(3);
+        applied(&mut policy, SECOND, 1, 4096);
+        applied(&mut policy, SECOND, 1, 4096);
+        assert!(!policy.is_due(SECOND, 1));
+        applied(&mut policy, SECOND, 1, 4096);
+        assert!(policy.is_due(SECOND, 1));
+    }
+
+    #[test]
     fn quiet_makes_a_checkpoint_due_once() {
-        let mut policy = CheckpointPolicy::default();
+        let mut policy = CheckpointPolicy::new(10_000);
         applied(&mut policy, SECOND, 1, 4096);
         assert!(!policy.is_due(SECOND + IDLE_AFTER / 2, 1));
         assert!(policy.is_due(SECOND + IDLE_AFTER, 1));

@@ -54,6 +54,8 @@ pub struct Stages {
     pub boot_nonce: u64,
     /// After which a read without a confirmed round is given up.
     pub request_timeout: Duration,
+    /// A checkpoint is due at the latest after so many entries.
+    pub snapshot_count: u64,
     /// Where the entries recovered from the log begin, oldest first.
     pub retained: VecDeque<(LogIndex, Lsn)>,
 }
@@ -123,8 +125,8 @@ impl LogCore {
         status: Arc<Status>,
         interest: Arc<WatchInterest>,
     ) -> Self {
-        let Stages { consensus, wal, engine, member, boot_nonce, request_timeout, retained } =
-            stages;
+        let Stages { consensus, wal, engine, member, boot_nonce, request_timeout, .. } = stages;
+        let Stages { snapshot_count, retained, .. } = stages;
         Self {
             published: engine.revision(),
             consensus,
@@ -132,7 +134,7 @@ impl LogCore {
             engine,
             batcher: Batcher::new(member, boot_nonce),
             reads: ReadIndex::new(member, boot_nonce, request_timeout),
-            checkpoint: CheckpointPolicy::default(),
+            checkpoint: CheckpointPolicy::new(snapshot_count),
             status,
             interest,
             replies: (0..frontends).map(|_| Reply::default()).collect(),
@@ -269,7 +271,7 @@ impl LogCore {
     /// The engine met a corrupt page, or an entry it does not understand.
     pub fn apply(&mut self, now: Duration) -> Result<(), Failure> {
         let mut budget = APPLY_KEYS_MAX;
-        let mut commands = 0;
+        let (mut commands, mut entries) = (0, 0);
         while budget > 0 {
             if self.applying.is_none() && !self.begin_next()? {
                 break;
@@ -282,10 +284,12 @@ impl LogCore {
             }
             budget = budget.saturating_sub(count.max(1));
             commands += count;
+            entries += 1;
             self.applying = None;
             self.finish(index, term);
         }
-        self.checkpoint.handle_applied(now, Cost { commands, log_end: self.wal.durable().0 });
+        let log_end = self.wal.durable().0;
+        self.checkpoint.handle_applied(now, Cost { commands, entries, log_end });
         if !self.has_work() {
             self.engine.background_step(BACKGROUND_KEYS_MAX)?;
         }

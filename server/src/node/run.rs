@@ -172,6 +172,7 @@ fn open_stages(config: &Config, data_dir: &mut DataDir, boot_nonce: u64) -> Resu
         shards: 1,
         election_ticks: usize::try_from(config.election_ticks())?,
         request_timeout: request_timeout(config),
+        snapshot_count: config.snapshot_count,
         boot_nonce,
     })?;
     if data_dir.is_new() {

@@ -53,6 +53,8 @@ pub struct StartConfig {
     pub election_ticks: usize,
     /// After which a read without a confirmed round is given up.
     pub request_timeout: Duration,
+    /// A checkpoint is due at the latest after so many entries.
+    pub snapshot_count: u64,
     /// Different at each start.
     pub boot_nonce: u64,
 }
@@ -110,6 +112,7 @@ pub fn start(config: &StartConfig) -> Result<Started, Failure> {
         member: identity.member,
         boot_nonce: config.boot_nonce,
         request_timeout: config.request_timeout,
+        snapshot_count: config.snapshot_count,
         retained,
     };
     Ok(Started { stages, log_disk, engine_disk, replayed })
