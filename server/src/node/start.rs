@@ -85,6 +85,15 @@ pub fn start(config: &StartConfig) -> Result<Started, Failure> {
         replay.handle_record(&mut engine, &engine_disk, &record)
     })?;
     let Replay { hard_state, pending, retained, applied, .. } = replay;
+    let log_end = retained.back().map_or(BOOTSTRAP.0, |last| last.0);
+    if log_end < checkpointed {
+        // What the store has applied was durable in the log first.
+        return Err(Failure::Mismatch(format!(
+            "the log in {} ends with entry {log_end}, but the store has applied entry \
+             {checkpointed}: the log has lost its end",
+            config.log_dir.display()
+        )));
+    }
     engine.publish();
     let hard_state = match hard_state {
         Some(state) => state,
