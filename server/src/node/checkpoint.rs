@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 /// A replay that would take longer than this makes a checkpoint due.
-pub const REPLAY_MAX: Duration = Duration::from_millis(400);
+pub const REPLAY_MAX: Duration = Duration::from_millis(300);
 /// Dirty pages are private memory until they are checkpointed.
 pub const DIRTY_SIZE_BYTES_MAX: u64 = 192 * 1024 * 1024;
 /// Without writes for this long, a checkpoint costs nobody anything and makes the next start quick.

@@ -530,10 +530,13 @@ impl LogCore {
 
     fn release_log(&mut self) {
         let (checkpointed, _) = self.engine.durable();
-        let keep_from = self.wal.durable().0.saturating_sub(CATCH_UP_SIZE_BYTES_MAX);
+        // A sole voter has nobody who could lag.
+        let catch_up = if self.consensus.is_sole_voter() { 0 } else { CATCH_UP_SIZE_BYTES_MAX };
+        let keep_from = self.wal.durable().0.saturating_sub(catch_up);
         let mut release = None;
         while let Some(&(index, start)) = self.retained.front() {
-            if index > checkpointed || start.0 >= keep_from {
+            // The last entry stays: a start sees by it that the log reaches as far as the store.
+            if index > checkpointed || start.0 >= keep_from || self.retained.len() == 1 {
                 release = Some(start);
                 break;
             }

@@ -90,7 +90,8 @@ impl LogRole {
             disk,
             helper,
             lines,
-            tick_next: settings.tick,
+            // The first turn does not sleep: an election may be under way.
+            tick_next: Duration::ZERO,
             settings,
             delayed: VecDeque::new(),
             writes_begun: 0,

@@ -798,7 +798,7 @@ mod tests {
     fn a_client_that_does_not_read_neither_loses_nor_mixes_bytes() {
         let Pair { mut reactor, mut client, socket } = pair();
         let size = 32 << 20;
-        let bytes: Vec<u8> = (0..size).map(|place: u32| (place / 251) as u8).collect();
+        let bytes: Vec<u8> = (0..size).map(|place: u32| (place / 251).to_le_bytes()[0]).collect();
         reactor.send(socket, bytes.clone());
         reactor.wait(Duration::ZERO).unwrap();
         let reader = std::thread::spawn(move || {
@@ -825,7 +825,7 @@ mod tests {
     fn more_bytes_than_buffers_arrive_in_order() {
         let Pair { mut reactor, mut client, .. } = pair();
         let size = 3 * usize::from(super::super::buffers::BUFFER_COUNT) * 32 * 1024;
-        let bytes: Vec<u8> = (0..size).map(|place| (place / 253 % 256) as u8).collect();
+        let bytes: Vec<u8> = (0..size).map(|place| (place / 253).to_le_bytes()[0]).collect();
         let sent = bytes.clone();
         let writer = std::thread::spawn(move || {
             client.write_all(&sent).unwrap();
