@@ -40,8 +40,12 @@ pub enum MapSource {
 }
 
 /// Shorter runs of anonymous pages are not handed over to the file: each one may split a mapping in
-/// three, and a process has 65,530 of them.
-const ANONYMOUS_RUN_PAGES_MIN: u32 = 64;
+/// three.
+const ANONYMOUS_RUN_PAGES_MIN: u32 = 16;
+
+/// After so many hand-overs growth is mapped from the file at once: a process has 65,530 mappings,
+/// and each hand-over adds two at the most.
+const HAND_OVERS_MAX: u32 = 15_000;
 
 const CACHE_LINE_SIZE_BYTES: usize = 64;
 
@@ -56,6 +60,7 @@ pub(super) struct Map {
     verified: Box<[AtomicU64]>,
     /// Pages that are anonymous although the file is there. Only the writer looks.
     anonymous: Box<[AtomicU64]>,
+    hand_overs: AtomicU32,
     backing: Backing,
 }
 
@@ -104,7 +109,8 @@ impl Map {
         let pages = u32::try_from(size_bytes / PAGE_SIZE_BYTES as u64).unwrap_or(u32::MAX);
         let pages = AtomicU32::new(pages.min(reserved_pages));
         let anonymous = anonymous_pages;
-        Ok(Self { file, base, reserved_pages, pages, verified, anonymous, backing })
+        let hand_overs = AtomicU32::new(0);
+        Ok(Self { file, base, reserved_pages, pages, verified, anonymous, hand_overs, backing })
     }
 
     pub fn pages(&self) -> u32 {
@@ -293,6 +299,9 @@ impl Map {
     /// Puts fresh anonymous memory over pages that nobody has touched yet. `false`: they stay as
     /// they were, which is slower and just as right.
     fn map_anonymous(&self, page: PageId, pages: u32) -> bool {
+        if self.hand_overs.load(Ordering::Relaxed) >= HAND_OVERS_MAX {
+            return false;
+        }
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         self.map_over(page, pages, flags, -1, 0)
     }
@@ -300,6 +309,9 @@ impl Map {
     /// Puts the file over anonymous pages whose content it holds. A reader sees the one or the
     /// other, never neither: the kernel replaces a fixed mapping in one step.
     fn map_file(&self, file: &File, page: PageId, pages: u32) -> bool {
+        if self.hand_overs.fetch_add(1, Ordering::Relaxed) >= HAND_OVERS_MAX {
+            return false;
+        }
         let offset = libc::off_t::try_from(page.at() * PAGE_SIZE_BYTES).expect("a file's offset");
         let flags = libc::MAP_PRIVATE | libc::MAP_NORESERVE;
         self.map_over(page, pages, flags, file.as_raw_fd(), offset)
@@ -322,7 +334,9 @@ impl Map {
         // `backing`; what a reader must see is the same before and after (see the callers).
         let mapped =
             unsafe { libc::mmap(address.cast(), size, protection, flags, descriptor, offset) };
-        mapped != libc::MAP_FAILED
+        // After a failure the range may be gone; whoever reads on would meet a hole in memory.
+        assert!(mapped != libc::MAP_FAILED, "the kernel gives no mapping for page {page}");
+        true
     }
 
     #[cfg(miri)]

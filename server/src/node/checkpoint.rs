@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 /// A replay that would take longer than this makes a checkpoint due.
-pub const REPLAY_MAX: Duration = Duration::from_millis(300);
+pub const REPLAY_MAX: Duration = Duration::from_millis(600);
 /// Dirty pages are private memory until they are checkpointed.
 pub const DIRTY_SIZE_BYTES_MAX: u64 = 192 * 1024 * 1024;
 /// Without writes for this long, a checkpoint costs nobody anything and makes the next start quick.
@@ -47,18 +47,19 @@ pub struct CheckpointPolicy {
 struct Begun {
     entries: u64,
     commands: u64,
+    log_end: u64,
 }
 
 impl CheckpointPolicy {
-    /// Nothing is behind the checkpoint yet.
+    /// Nothing is behind the checkpoint yet; the log ends at `log_end`.
     #[must_use]
-    pub fn new(entries_max: u64) -> Self {
+    pub fn new(entries_max: u64, log_end: u64) -> Self {
         Self {
             entries_max,
             entries: 0,
             commands: 0,
-            log_start: 0,
-            log_end: 0,
+            log_start: log_end,
+            log_end,
             begun: None,
             written_at: Duration::ZERO,
         }
@@ -76,15 +77,16 @@ impl CheckpointPolicy {
 
     /// A checkpoint of the current view has begun.
     pub fn handle_begun(&mut self, _now: Duration) {
-        self.begun = Some(Begun { entries: self.entries, commands: self.commands });
+        self.begun =
+            Some(Begun { entries: self.entries, commands: self.commands, log_end: self.log_end });
     }
 
-    /// The checkpoint is durable; the log after `log_end` is what a start would replay.
-    pub fn handle_finished(&mut self, log_end: u64) {
+    /// The checkpoint is durable; what was applied since it began is what a start would replay.
+    pub fn handle_finished(&mut self) {
         if let Some(begun) = self.begun.take() {
             self.entries -= begun.entries;
             self.commands -= begun.commands;
-            self.log_start = log_end;
+            self.log_start = begun.log_end;
         }
     }
 
@@ -122,29 +124,29 @@ mod tests {
 
     #[test]
     fn nothing_is_due_on_a_clean_store() {
-        let mut policy = CheckpointPolicy::new(10_000);
+        let mut policy = CheckpointPolicy::new(10_000, 0);
         applied(&mut policy, SECOND, 10_000_000, 1 << 40);
         assert!(!policy.is_due(SECOND * 100, 0));
     }
 
     #[test]
     fn a_long_replay_is_due_and_counts_from_the_checkpoint_on() {
-        let mut policy = CheckpointPolicy::new(10_000);
+        let mut policy = CheckpointPolicy::new(10_000, 0);
         applied(&mut policy, SECOND, 1000, 4096);
         assert!(!policy.is_due(SECOND, 1));
-        applied(&mut policy, SECOND, 200_000, 1 << 20);
+        applied(&mut policy, SECOND, 400_000, 1 << 20);
         assert!(policy.is_due(SECOND, 1));
         policy.handle_begun(SECOND);
         assert!(!policy.is_due(SECOND, 1), "one checkpoint at a time");
         applied(&mut policy, SECOND, 500, 2 << 20);
-        policy.handle_finished(2 << 20);
+        policy.handle_finished();
         assert!(!policy.is_due(SECOND, 1));
         assert!(policy.replay_estimate() >= COMMAND_COST_GUESS * 500);
     }
 
     #[test]
     fn the_configured_number_of_entries_is_the_latest() {
-        let mut policy = CheckpointPolicy::new(3);
+        let mut policy = CheckpointPolicy::new(3, 0);
         applied(&mut policy, SECOND, 1, 4096);
         applied(&mut policy, SECOND, 1, 4096);
         assert!(!policy.is_due(SECOND, 1));
@@ -154,12 +156,12 @@ mod tests {
 
     #[test]
     fn quiet_makes_a_checkpoint_due_once() {
-        let mut policy = CheckpointPolicy::new(10_000);
+        let mut policy = CheckpointPolicy::new(10_000, 0);
         applied(&mut policy, SECOND, 1, 4096);
         assert!(!policy.is_due(SECOND + IDLE_AFTER / 2, 1));
         assert!(policy.is_due(SECOND + IDLE_AFTER, 1));
         policy.handle_begun(SECOND + IDLE_AFTER);
-        policy.handle_finished(4096);
+        policy.handle_finished();
         assert!(!policy.is_due(SECOND * 60, 1));
     }
 }

@@ -39,6 +39,9 @@ pub struct FrontendRole {
     pub peer_listeners: Vec<TcpListener>,
     /// The client addresses, for the log.
     pub announce: Vec<String>,
+    /// Connections this core takes; more are sent away, so that the log and the store never lack a
+    /// descriptor.
+    pub connections_max: usize,
     /// Where accepted connections go in turn; an accepting front-end counts itself as `None`.
     pub hand_off: Vec<Option<Outbox<OwnedFd>>>,
     /// Connections that the accepting front-end hands over.
@@ -202,6 +205,9 @@ impl Core {
         }
         if let Some(handed) = &mut frontend.handed {
             while let Some(descriptor) = handed.pop() {
+                if self.reactor.socket_count() >= frontend.connections_max {
+                    continue;
+                }
                 let socket = self.reactor.adopt(*descriptor);
                 frontend.core.handle_accepted(socket);
             }
@@ -212,6 +218,9 @@ impl Core {
     /// also the log core, so that a lone client meets no hop.
     fn place(&mut self, descriptor: OwnedFd) {
         let Some(frontend) = &mut self.frontend else { return };
+        if self.reactor.socket_count() >= frontend.connections_max {
+            return;
+        }
         let count = frontend.hand_off.len().max(1);
         let place = self.hand_off_next % count;
         self.hand_off_next += 1;

@@ -42,6 +42,8 @@ const CALLS_MAX: usize = 64 * 1024;
 /// Bytes of commands that a core has under way. With a batch's limit this also bounds what the
 /// sequencer holds; it is a dozen of the largest requests and far beyond what a disk takes at once.
 const COMMANDS_SIZE_BYTES_MAX: usize = 32 << 20;
+/// A single command; the log takes records of 32 MiB, whatever `--max-request-bytes` says.
+const COMMAND_SIZE_BYTES_MAX: usize = 30 << 20;
 /// Keys that the long reads of a core may touch in one turn.
 const READ_BUDGET_KEYS: usize = 1000;
 /// Bytes that may arrive before the protocol is known.
@@ -560,6 +562,10 @@ impl Desk {
         match action {
             Action::Answer => connection.answer(stream, &self.answer),
             Action::Refuse(refusal) => connection.finish(stream, &status(refusal)),
+            Action::Write if self.ask.frames.len() - frames_before > COMMAND_SIZE_BYTES_MAX => {
+                self.ask.frames.truncate(frames_before);
+                connection.finish(stream, &status(Refusal::RequestTooLarge));
+            }
             Action::Write => {
                 let size_bytes = self.ask.frames.len() - frames_before;
                 let call = Call { socket, stream, waiting: Waiting::Write };
@@ -596,7 +602,7 @@ impl Desk {
         if method != Method::Watch {
             return connection.finish(stream, &status(Refusal::Unimplemented(method)));
         }
-        self.watches.open(place, now);
+        self.watches.open(place, &self.node, now);
         // etcd's clients wait for the headers before they send their first request.
         connection.begin(stream);
     }

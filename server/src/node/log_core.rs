@@ -127,6 +127,7 @@ impl LogCore {
     ) -> Self {
         let Stages { consensus, wal, engine, member, boot_nonce, request_timeout, .. } = stages;
         let Stages { snapshot_count, retained, .. } = stages;
+        let checkpoint = CheckpointPolicy::new(snapshot_count, wal.durable().0);
         Self {
             published: engine.revision(),
             consensus,
@@ -134,7 +135,7 @@ impl LogCore {
             engine,
             batcher: Batcher::new(member, boot_nonce),
             reads: ReadIndex::new(member, boot_nonce, request_timeout),
-            checkpoint: CheckpointPolicy::new(snapshot_count),
+            checkpoint,
             status,
             interest,
             replies: (0..frontends).map(|_| Reply::default()).collect(),
@@ -543,9 +544,10 @@ impl LogCore {
             self.retained.pop_front();
         }
         if let Some(start) = release {
-            self.wal.release_before(start);
+            // The entry that comes first may still be on its way to the disk.
+            self.wal.release_before(start.min(self.wal.durable()));
         }
-        self.checkpoint.handle_finished(self.wal.durable().0);
+        self.checkpoint.handle_finished();
     }
 
     fn publish_status(&self) {

@@ -79,7 +79,7 @@ fn end_on_panic() {
 
 fn run_checked(config: &Arc<Config>) -> Result<libc::c_int, Error> {
     end_on_panic();
-    check_descriptors()?;
+    let connections_max = check_descriptors()?;
     let mut notices = Vec::new();
     let prepared = bootstrap::prepare(config, &mut notices);
     notices.iter().for_each(Notice::write);
@@ -103,6 +103,7 @@ fn run_checked(config: &Arc<Config>) -> Result<libc::c_int, Error> {
         started,
         client_listeners,
         peer_listeners,
+        connections_max,
         switch: Arc::clone(&switch),
     })?;
     let signal = signals::wait()?;
@@ -117,12 +118,12 @@ fn run_checked(config: &Arc<Config>) -> Result<libc::c_int, Error> {
     Ok(signal)
 }
 
-fn check_descriptors() -> Result<(), Error> {
+fn check_descriptors() -> Result<usize, Error> {
     let limit = sockets::descriptor_limit()?;
     if limit <= DESCRIPTORS_RESERVED {
         return Err("file descriptor limit of etcd process is too low; please set higher".into());
     }
-    Ok(())
+    Ok(usize::try_from(limit - DESCRIPTORS_RESERVED).unwrap_or(usize::MAX))
 }
 
 fn bind_all(urls: &[Url]) -> Result<Vec<TcpListener>, Error> {
@@ -199,6 +200,7 @@ struct Assembly<'a> {
     started: Started,
     client_listeners: Vec<TcpListener>,
     peer_listeners: Vec<TcpListener>,
+    connections_max: usize,
     switch: Arc<Switch>,
 }
 
@@ -224,6 +226,7 @@ struct FrontendSeed {
     listeners: Vec<TcpListener>,
     peer_listeners: Vec<TcpListener>,
     announce: Vec<String>,
+    connections_max: usize,
     hand_off: Vec<Option<Outbox<std::os::fd::OwnedFd>>>,
     handed: Option<Inbox<std::os::fd::OwnedFd>>,
 }
@@ -255,7 +258,8 @@ fn start_cores(assembly: Assembly<'_>) -> Result<Handles, Error> {
 }
 
 fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Vec<CoreParts> {
-    let Assembly { config, identity, started, client_listeners, peer_listeners, switch } = assembly;
+    let Assembly { config, identity, started, client_listeners, peer_listeners, .. } = assembly;
+    let (connections_max, switch) = (assembly.connections_max, assembly.switch);
     let origin = Instant::now();
     let frontend_count = plans.iter().filter(|plan| plan.frontend).count();
     let status = Arc::new(Status::default());
@@ -301,6 +305,7 @@ fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Vec<CoreParts> {
                 node: node_state(config, identity),
                 line: wiring.line,
                 announce: clients.iter().filter_map(address_of).collect(),
+                connections_max: connections_max / frontend_count,
                 listeners: clients,
                 peer_listeners: peers,
                 hand_off: wiring.hand_off,
@@ -415,6 +420,7 @@ fn build_frontend(seed: FrontendSeed) -> FrontendRole {
         listeners: seed.listeners,
         peer_listeners: seed.peer_listeners,
         announce: seed.announce,
+        connections_max: seed.connections_max,
         hand_off: seed.hand_off,
         handed: seed.handed,
     }

@@ -95,7 +95,9 @@ pub fn start(config: &StartConfig) -> Result<Started, Failure> {
         )));
     }
     engine.publish();
-    let hard_state = match hard_state {
+    // The head of every segment repeats the newest state, for a log whose records of it are gone.
+    let newest = wal.state().map(decode_state).transpose()?.or(hard_state);
+    let hard_state = match newest {
         Some(state) => state,
         None if applied <= BOOTSTRAP.0 => {
             let (index, term) = BOOTSTRAP;
@@ -307,6 +309,9 @@ fn apply(
     let mut answers = Vec::new();
     while engine.apply_step(APPLY_KEYS_MAX, &mut answers)? == Progress::More {
         perform_all(engine, disk)?;
+        if let Some(error) = engine.growth_failure() {
+            return Err(Failure::Mismatch(format!("cannot replay the log: {error}")));
+        }
     }
     engine.publish();
     Ok(())

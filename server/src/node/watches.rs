@@ -44,7 +44,8 @@ impl Watches {
     }
 
     /// A call of `Watch` begins.
-    pub fn open(&mut self, place: Place, now: Duration) {
+    pub fn open(&mut self, place: Place, node: &NodeState, now: Duration) {
+        self.hub.handle_node_state(node);
         let id = id_of(place);
         self.streams.insert(id, place);
         self.hub.handle_opened(id, now);

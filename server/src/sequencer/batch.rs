@@ -82,16 +82,30 @@ impl Batcher {
             assert!(frames.is_empty(), "command frames without slots to answer to");
             return;
         }
-        let fits = |batch: &Gathering| batch.bytes.len() + frames.len() <= BATCH_SIZE_BYTES_MAX;
-        if !self.waiting.back().is_some_and(fits) {
-            let mut bytes = Vec::with_capacity(BATCH_HEADER_SIZE_BYTES + frames.len());
-            bytes.resize(BATCH_HEADER_SIZE_BYTES, 0);
-            self.waiting.push_back(Gathering { bytes, tickets: Vec::new() });
+        let (mut frames, mut slots) = (frames, slots);
+        while !slots.is_empty() {
+            let room = self.room_for(frame_size(frames));
+            let (size, count) = frames_within(frames, room, slots.len());
+            let batch = self.waiting.back_mut().expect("room_for() opened one if need be");
+            batch.bytes.extend_from_slice(&frames[..size]);
+            batch.tickets.extend(slots[..count].iter().map(|&slot| Ticket { frontend, slot }));
+            self.waiting_size_bytes += size;
+            (frames, slots) = (&frames[size..], &slots[count..]);
         }
-        let batch = self.waiting.back_mut().expect("one was there or has just been opened");
-        batch.bytes.extend_from_slice(frames);
-        batch.tickets.extend(slots.iter().map(|&slot| Ticket { frontend, slot }));
-        self.waiting_size_bytes += frames.len();
+        assert!(frames.is_empty(), "more command frames than slots");
+    }
+
+    /// The room in the last batch for at least one frame of this size; a new batch if it has none.
+    fn room_for(&mut self, size_bytes: usize) -> usize {
+        let room = |batch: &Gathering| BATCH_SIZE_BYTES_MAX.saturating_sub(batch.bytes.len());
+        match self.waiting.back().map(room) {
+            Some(room) if room >= size_bytes => room,
+            _ => {
+                let bytes = vec![0; BATCH_HEADER_SIZE_BYTES];
+                self.waiting.push_back(Gathering { bytes, tickets: Vec::new() });
+                (BATCH_SIZE_BYTES_MAX - BATCH_HEADER_SIZE_BYTES).max(size_bytes)
+            }
+        }
     }
 
     /// The size of the next batch to propose, given how many are not yet synced.
@@ -186,6 +200,25 @@ impl Batcher {
     }
 }
 
+/// The size of the first frame: its length, as `engine::command` writes it, and what it counts.
+fn frame_size(frames: &[u8]) -> usize {
+    let length = frames.first_chunk().expect("a frame for every slot");
+    4 + u32::from_le_bytes(*length) as usize
+}
+
+/// How many bytes and frames of `frames` fit into `room`, at most `count_max`.
+fn frames_within(frames: &[u8], room: usize, count_max: usize) -> (usize, usize) {
+    let (mut size, mut count) = (0, 0);
+    while count < count_max {
+        let next = frame_size(&frames[size..]);
+        if size + next > room {
+            break;
+        }
+        (size, count) = (size + next, count + 1);
+    }
+    (size, count)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,8 +230,15 @@ mod tests {
     }
 
     fn ask(batcher: &mut Batcher, slots: std::ops::Range<u32>, size_bytes: usize) {
+        // All bytes go to the first frame; the others are empty.
         let slots: Vec<Slot> = slots.map(Slot).collect();
-        batcher.handle_commands(FRONTEND, &vec![1; size_bytes], &slots);
+        let mut frames = Vec::new();
+        for place in 0..slots.len() {
+            let body = if place == 0 { size_bytes - 4 * slots.len() } else { 0 };
+            frames.extend_from_slice(&u32::try_from(body).unwrap().to_le_bytes());
+            frames.resize(frames.len() + body, 1);
+        }
+        batcher.handle_commands(FRONTEND, &frames, &slots);
     }
 
     fn take(batcher: &mut Batcher, unsynced: usize) -> Option<Vec<u8>> {
@@ -245,9 +285,9 @@ mod tests {
     #[test]
     fn enough_bytes_go_to_a_busy_disk_up_to_the_depth() {
         let mut batcher = batcher();
-        ask(&mut batcher, 0..1, EAGER_SIZE_BYTES_MIN - 1);
+        ask(&mut batcher, 0..1, EAGER_SIZE_BYTES_MIN - 4);
         assert!(take(&mut batcher, 1).is_none());
-        ask(&mut batcher, 1..2, 1);
+        ask(&mut batcher, 1..2, 4);
         assert!(take(&mut batcher, BATCHES_UNSYNCED_MAX).is_none());
         assert!(take(&mut batcher, BATCHES_UNSYNCED_MAX - 1).is_some());
     }
@@ -256,9 +296,9 @@ mod tests {
     fn a_batch_ends_at_its_limit_and_a_larger_letter_stands_alone() {
         let mut batcher = batcher();
         ask(&mut batcher, 0..1, BATCH_SIZE_BYTES_MAX - BATCH_HEADER_SIZE_BYTES);
-        ask(&mut batcher, 1..2, 1);
+        ask(&mut batcher, 1..2, 4);
         ask(&mut batcher, 2..3, BATCH_SIZE_BYTES_MAX * 2);
-        ask(&mut batcher, 3..4, 1);
+        ask(&mut batcher, 3..4, 4);
         let mut sizes = Vec::new();
         for index in 1.. {
             let Some(bytes) = take(&mut batcher, 0) else { break };
@@ -266,14 +306,35 @@ mod tests {
             batcher.handle_proposed(LogIndex(index), Term(1));
         }
         let full = BATCH_SIZE_BYTES_MAX - BATCH_HEADER_SIZE_BYTES;
-        assert_eq!(sizes, [full, 1, BATCH_SIZE_BYTES_MAX * 2, 1]);
+        assert_eq!(sizes, [full, 4, BATCH_SIZE_BYTES_MAX * 2, 4]);
+    }
+
+    /// Found in review: a letter of many large puts became one batch, larger than the log takes.
+    #[test]
+    fn a_letter_larger_than_a_batch_is_cut_between_frames() {
+        let mut batcher = batcher();
+        let slots: Vec<Slot> = (0..30).map(Slot).collect();
+        let mut frames = Vec::new();
+        for _ in 0..30 {
+            frames.extend_from_slice(&(400_000u32).to_le_bytes());
+            frames.resize(frames.len() + 400_000, 1);
+        }
+        batcher.handle_commands(FRONTEND, &frames, &slots);
+        let mut count = 0;
+        for index in 1.. {
+            let Some(bytes) = take(&mut batcher, 0) else { break };
+            assert!(bytes.len() <= BATCH_SIZE_BYTES_MAX);
+            count += header(&bytes).frame_count;
+            batcher.handle_proposed(LogIndex(index), Term(1));
+        }
+        assert_eq!(count, 30);
     }
 
     #[test]
     fn a_proposal_that_another_leader_replaced_is_lost_not_answered() {
         let mut batcher = batcher();
         for index in 5..7 {
-            ask(&mut batcher, 0..1, 1);
+            ask(&mut batcher, 0..1, 4);
             take(&mut batcher, 0).unwrap();
             batcher.handle_proposed(LogIndex(index), Term(2));
         }
@@ -287,10 +348,10 @@ mod tests {
     #[test]
     fn giving_up_returns_every_ticket_once() {
         let mut batcher = batcher();
-        ask(&mut batcher, 0..2, 1);
+        ask(&mut batcher, 0..2, 8);
         take(&mut batcher, 0).unwrap();
         batcher.handle_proposed(LogIndex(2), Term(1));
-        ask(&mut batcher, 2..5, 1);
+        ask(&mut batcher, 2..5, 12);
         assert_eq!(batcher.fail_all().len(), 5);
         assert!(batcher.fail_all().is_empty());
     }
