@@ -303,7 +303,6 @@ impl CoreLoop for Core {
                     let message = "answers were lost at the stop";
                     log_event!(Warn, message, "error" => &error as &dyn Display);
                 }
-                self.switch.deregister();
                 false
             }
             Err(failure) => {

@@ -313,18 +313,6 @@ impl FrontendCore {
         !self.desk.reading.is_empty() || self.desk.watches.has_work()
     }
 
-    /// Clients that are connected.
-    #[must_use]
-    pub fn client_count(&self) -> usize {
-        self.clients.iter().flatten().count()
-    }
-
-    /// Whether every answer has left; a draining front-end may then end.
-    #[must_use]
-    pub fn is_quiet(&self) -> bool {
-        self.desk.calls.is_empty() && !self.clients.iter().flatten().any(|client| client.sending)
-    }
-
     fn greet(&mut self, socket: SocketId, seen: Vec<u8>, now: Duration) {
         let client = client_at(&mut self.clients, socket).expect("it has just sent something");
         match sniff(&seen) {

@@ -1,7 +1,7 @@
 //! The process-wide switch: serving, stopping, stopped. Set by few, read by all cores.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::runtime::wake::Waker;
 
@@ -11,26 +11,13 @@ pub struct Switch {
     serving: AtomicBool,
     stopping: AtomicBool,
     log_stopped: AtomicBool,
-    cores_running: AtomicUsize,
     wakers: Mutex<Vec<Waker>>,
 }
 
 impl Switch {
     /// A core begins; `waker` lets a stop reach it while it sleeps.
     pub fn register(&self, waker: Waker) {
-        self.cores_running.fetch_add(1, Ordering::AcqRel);
         self.wakers.lock().expect("no core panics while it registers").push(waker);
-    }
-
-    /// A core has ended.
-    pub fn deregister(&self) {
-        self.cores_running.fetch_sub(1, Ordering::AcqRel);
-    }
-
-    /// Cores that have not ended.
-    #[must_use]
-    pub fn cores_running(&self) -> usize {
-        self.cores_running.load(Ordering::Acquire)
     }
 
     /// This member answers client requests from now on.

@@ -6,7 +6,7 @@
 //!
 //! Invariants:
 //! - Commands keep the order in which their front-end sent them.
-//! - Every ticket leaves exactly once: with its entry, or through [`Batcher::fail_all`].
+//! - Every ticket leaves exactly once: with its entry, or through [`Batcher::fail_waiting`].
 //! - (member, nonce, sequence) names a command once and for all: nothing is ever proposed twice.
 
 use std::collections::VecDeque;
@@ -171,14 +171,6 @@ impl Batcher {
             lost.extend(front.tickets);
         }
         Vec::new()
-    }
-
-    /// Every ticket that waits, for a server that gives up on them.
-    pub fn fail_all(&mut self) -> Vec<Ticket> {
-        let waiting = self.waiting.drain(..).flat_map(|batch| batch.tickets);
-        let proposed = self.proposed.drain(..).flat_map(|batch| batch.tickets);
-        self.waiting_size_bytes = 0;
-        proposed.chain(waiting).collect()
     }
 
     /// Tickets of batches not yet proposed, for a member that does not lead.
@@ -346,13 +338,13 @@ mod tests {
     }
 
     #[test]
-    fn giving_up_returns_every_ticket_once() {
+    fn giving_up_returns_what_was_not_proposed_once() {
         let mut batcher = batcher();
         ask(&mut batcher, 0..2, 8);
         take(&mut batcher, 0).unwrap();
         batcher.handle_proposed(LogIndex(2), Term(1));
         ask(&mut batcher, 2..5, 12);
-        assert_eq!(batcher.fail_all().len(), 5);
-        assert!(batcher.fail_all().is_empty());
+        assert_eq!(batcher.fail_waiting().len(), 3);
+        assert!(batcher.fail_waiting().is_empty() && batcher.has_proposed());
     }
 }
