@@ -135,6 +135,9 @@ pub struct PageFile {
     next_token: u64,
     /// The free map of the durable checkpoint; it is free when the next checkpoint is durable.
     pub(super) free_map: Option<ExtentRef>,
+    /// Pages whose private copies the last checkpoint has made needless, and where dropping them
+    /// has come to.
+    copies: Option<(Bitmap, u32)>,
 }
 
 impl Pages for PageFile {
@@ -211,7 +214,16 @@ impl PageFile {
         free_map: Option<ExtentRef>,
     ) -> Self {
         let map = Arc::new(map);
-        Self { map, alloc, config, growing_to: None, growth_out: None, next_token: 0, free_map }
+        Self {
+            map,
+            alloc,
+            config,
+            growing_to: None,
+            growth_out: None,
+            next_token: 0,
+            free_map,
+            copies: None,
+        }
     }
 
     /// The readers' half, to be carried by views.
@@ -324,6 +336,45 @@ impl PageFile {
         let grown = self.growing_to.take().expect("a growth was asked for");
         completion.result?;
         self.note_grown(grown);
+        Ok(())
+    }
+
+    pub(super) fn give_up_copies(&mut self, copies: Bitmap) {
+        assert!(self.copies.is_none(), "the copies of the checkpoint before are still there");
+        self.copies = Some((copies, 0));
+    }
+
+    /// Whether private copies wait for [`Self::drop_copies`]; no checkpoint begins before.
+    #[must_use]
+    pub fn has_copies_to_drop(&self) -> bool {
+        self.copies.is_some()
+    }
+
+    /// Drops private copies of what the last checkpoint wrote, `runs_max` runs of neighbours at
+    /// most.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn drop_copies(&mut self, runs_max: usize) -> Result<(), PageFailure> {
+        let Some((copies, mut from)) = self.copies.take() else { return Ok(()) };
+        for _ in 0..runs_max {
+            let Some(start) = copies.next_present(from) else { return Ok(()) };
+            let mut end = start;
+            // What is dirty was free when the checkpoint ended and has been given out since.
+            while end < copies.len() && copies.contains(end) && !self.alloc.is_dirty(end) {
+                end += 1;
+            }
+            from = end.max(start + 1);
+            // SAFETY: pages that were written are durable in the file and stay as they are until
+            // the next checkpoint is durable, which begins after this; the others are reached by
+            // nobody.
+            let dropped = unsafe { self.map.drop_private(PageId(start), end - start) };
+            dropped.map_err(|cause| {
+                let (file, operation) = (self.config.file, "drop private pages");
+                PageFailure::System { file, operation, cause }
+            })?;
+        }
+        self.copies = Some((copies, from));
         Ok(())
     }
 
