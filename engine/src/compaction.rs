@@ -2,8 +2,8 @@
 //!
 //! The sweep visits the changes between the last finished compaction and the new one. Each of them
 //! ended one version at most, the one its chain leads to, and that version is what has to go: its
-//! change in `revisions`, and its value if that is in `values`. What was kept by earlier compactions
-//! is not looked at again.
+//! change in `revisions`, and its value if that is in `values`. What was kept by earlier
+//! compactions is not looked at again.
 //!
 //! Before a sweep begins the store is hashed at its revision, as under the compaction before: etcd
 //! remembers that number of its last compactions, answers `HashKV` with it, and compares it between
@@ -26,7 +26,7 @@ use crate::limits::COMPACTION_HASHES_MAX;
 use crate::page::PageFault;
 use crate::range::Progress;
 use crate::shard::Shard;
-use crate::store::{self, ShardChanges};
+use crate::store::{self, Front, ShardChanges};
 use crate::system;
 use crate::tree;
 use crate::working::Working;
@@ -249,8 +249,8 @@ impl Chunk {
         budget: usize,
     ) -> Result<Self, PageFault> {
         let mut chunk = Self { changes: Vec::new(), keys: Vec::new(), next: None };
-        let mut changes = ShardChanges::new(&shard.file, &shard.roots, from)?;
-        while let Some((logged, key, _)) = changes.next()? {
+        let mut changes = ShardChanges::of_shard(0, &shard.file, &shard.roots, from)?;
+        while let Some(Front { logged, key, .. }) = changes.next()? {
             if logged.version.change.main > target {
                 break;
             }

@@ -410,10 +410,9 @@ impl RangeScan {
         let until = self.counted_at;
         let mut from = from;
         for shard in shard..store.shard_count() {
-            let (pages, roots) = store.shard(shard);
-            let mut changes = ShardChanges::new(pages, roots, from)?;
-            while let Some((logged, key, _)) = changes.next()? {
-                let change = logged.version.change;
+            let mut changes = ShardChanges::new(store, shard, from)?;
+            while let Some(front) = changes.next()? {
+                let change = front.change();
                 if change.main > until {
                     break;
                 }
@@ -423,8 +422,8 @@ impl RangeScan {
                     return Ok(Progress::More);
                 }
                 *budget -= 1;
-                if self.bounds().hold(key) {
-                    count += match logged.kind {
+                if self.bounds().hold(front.key) {
+                    count += match front.logged.kind {
                         ChangeKind::Create => -1,
                         ChangeKind::Update => 0,
                         ChangeKind::Tombstone => 1,

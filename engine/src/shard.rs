@@ -68,8 +68,8 @@ impl Shard {
         needed
     }
 
-    /// The free pages that commands of this size take as a rule: key and value stand in two trees, a
-    /// predecessor in a third, pages are half full, and paths are copied.
+    /// The free pages that commands of this size take as a rule: key and value stand in two trees,
+    /// a predecessor in a third, pages are half full, and paths are copied.
     pub(crate) fn pages_usually_needed(size_bytes: usize) -> PagesNeeded {
         let pages = u32::try_from(size_bytes.div_ceil(PAGE_SIZE_BYTES)).unwrap_or(u32::MAX);
         PagesNeeded { pages: pages.saturating_mul(8), extent_pages: pages }

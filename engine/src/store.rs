@@ -271,6 +271,7 @@ pub(crate) fn decode_logged<P: Pages>(
 
 /// The changes of a shard, in order.
 pub(crate) struct ShardChanges<'s, P: Pages> {
+    shard: usize,
     pages: &'s P,
     roots: ShardRoots,
     cursor: Cursor<'s, P>,
@@ -278,20 +279,36 @@ pub(crate) struct ShardChanges<'s, P: Pages> {
 
 impl<'s, P: Pages> ShardChanges<'s, P> {
     /// Begins at the first change that is not before `from`.
-    pub(crate) fn new(pages: &'s P, roots: &ShardRoots, from: Change) -> Result<Self, PageFault> {
-        let mut cursor = Cursor::new(pages, roots.revisions);
-        cursor.seek(&from.to_bytes())?;
-        Ok(Self { pages, roots: *roots, cursor })
+    pub(crate) fn new<S: Store<Pages = P>>(
+        store: &'s S,
+        shard: usize,
+        from: Change,
+    ) -> Result<Self, PageFault> {
+        let (pages, roots) = store.shard(shard);
+        Self::of_shard(shard, pages, roots, from)
     }
 
-    /// The next change with its key and its entry.
-    pub(crate) fn next(&mut self) -> Result<Option<(Logged, &'s [u8], Entry<'s>)>, PageFault> {
+    /// The same for a shard on its own.
+    pub(crate) fn of_shard(
+        shard: usize,
+        pages: &'s P,
+        roots: &ShardRoots,
+        from: Change,
+    ) -> Result<Self, PageFault> {
+        let mut cursor = Cursor::new(pages, roots.revisions);
+        cursor.seek(&from.to_bytes())?;
+        Ok(Self { shard, pages, roots: *roots, cursor })
+    }
+
+    /// The next change.
+    pub(crate) fn next(&mut self) -> Result<Option<Front<'s>>, PageFault> {
         let Some((key, entry)) = self.cursor.next()? else { return Ok(None) };
         let change = Change::from_bytes(key)
             .ok_or_else(|| damaged(self.pages, self.roots.revisions, "key of a change"))?;
         let logged = decode_logged(self.pages, &self.roots, change, entry)?;
         let body = entry.body(self.pages)?;
-        Ok(Some((logged, &body[..logged.value_at.unwrap_or(body.len())], entry)))
+        let key = &body[..logged.value_at.unwrap_or(body.len())];
+        Ok(Some(Front { shard: self.shard, logged, key, entry }))
     }
 }
 
@@ -302,7 +319,7 @@ pub(crate) struct Changes<'s, S: Store> {
     fronts: Vec<Option<Front<'s>>>,
 }
 
-/// A change at the front.
+/// A change on a walk.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Front<'s> {
     pub(crate) shard: usize,
@@ -332,10 +349,8 @@ impl<'s, S: Store> Changes<'s, S> {
     pub(crate) fn new(store: &'s S, from: Change) -> Result<Self, PageFault> {
         let mut changes = Self { shards: Vec::new(), fronts: Vec::new() };
         for shard in 0..store.shard_count() {
-            let (pages, roots) = store.shard(shard);
-            changes.shards.push(ShardChanges::new(pages, roots, from)?);
-            let front = changes.pull(shard)?;
-            changes.fronts.push(front);
+            changes.shards.push(ShardChanges::new(store, shard, from)?);
+            changes.fronts.push(changes.shards[shard].next()?);
         }
         Ok(changes)
     }
@@ -347,13 +362,8 @@ impl<'s, S: Store> Changes<'s, S> {
 
     /// Passes the front.
     pub(crate) fn advance(&mut self, front: &Front<'s>) -> Result<(), PageFault> {
-        self.fronts[front.shard] = self.pull(front.shard)?;
+        self.fronts[front.shard] = self.shards[front.shard].next()?;
         Ok(())
-    }
-
-    fn pull(&mut self, shard: usize) -> Result<Option<Front<'s>>, PageFault> {
-        let next = self.shards[shard].next()?;
-        Ok(next.map(|(logged, key, entry)| Front { shard, logged, key, entry }))
     }
 }
 
