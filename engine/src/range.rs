@@ -28,6 +28,9 @@ use crate::view::View;
 use crate::walk::{Bounds, Direction, LeafWalk, Walk};
 use sort::SortedRecords;
 
+/// Entries that a walk takes from a leaf to be worth loading all of it.
+const WARM_ENTRIES_MIN: usize = 4;
+
 /// The order of a range's records.
 #[derive(Archive, Serialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[rkyv(derive(Clone, Copy))]
@@ -525,6 +528,13 @@ impl RangeScan {
         sink: &mut impl RecordSink,
     ) -> Result<Progress, ReadError> {
         while let Some(leaf) = walk.next_leaf()? {
+            // Worth it where the rest of the leaf is wanted; a few entries are had for less.
+            let limit = self.options.limit.map_or(i64::MAX, |limit| limit - self.emitted);
+            let wanted = usize::try_from(limit).unwrap_or(0).min(*budget);
+            if wanted >= leaf.len() && leaf.len() >= WARM_ENTRIES_MIN && self.options.needs_value()
+            {
+                leaf.warm();
+            }
             for index in 0..leaf.len() {
                 let (key, entry) = walk.entry(leaf, index)?;
                 if *budget == 0 || sink.is_full() {
