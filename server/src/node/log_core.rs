@@ -546,6 +546,9 @@ impl LogCore {
         if let Some(start) = release {
             // The entry that comes first may still be on its way to the disk.
             self.wal.release_before(start.min(self.wal.durable()));
+            // At once: an idle member has no next batch for the release to ride with, and would
+            // read segments at its next start that nobody needs.
+            self.wal.flush();
         }
         self.checkpoint.handle_finished();
     }
