@@ -204,7 +204,8 @@ pub(super) fn open(files: EngineFiles, config: EngineConfig) -> Result<Opened, F
 }
 
 fn durable_of(meta: &Meta, slot_next: u8) -> Durable {
-    Durable { applied: LogIndex(meta.applied_index), term: Term(meta.applied_term), slot_next }
+    let (applied, term) = (LogIndex(meta.applied_index), Term(meta.applied_term));
+    Durable { epoch: meta.epoch, applied, term, slot_next }
 }
 
 /// The roots in the order of their tags, as checkpoints name them.

@@ -319,7 +319,8 @@ fn apply(
 }
 
 fn reserve(engine: &mut Engine, disk: &EngineDisk, size_bytes: usize) -> Result<(), Failure> {
-    while let Err(no_space) = engine.reserve_for(size_bytes) {
+    // The entry is committed: it may take whatever there is.
+    while let Err(no_space) = engine.reserve_last_for(size_bytes) {
         if !no_space.may_grow || engine.growth_failure().is_some() {
             return Err(Failure::Mismatch(format!("cannot replay the log: {no_space}")));
         }
