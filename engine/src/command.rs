@@ -134,8 +134,8 @@ impl CommandKind {
     }
 }
 
-/// Whether a frame's command makes a full store smaller: a delete or a compaction. A transaction may
-/// store as well, so it does not count.
+/// Whether a frame's command makes a full store smaller: a delete or a compaction. A transaction
+/// may store as well, so it does not count.
 #[must_use]
 pub fn frees_space(frame: &[u8]) -> bool {
     let kind = frame.get(4).copied().and_then(CommandKind::from_byte);

@@ -71,8 +71,8 @@ impl Shard {
         PagesNeeded { pages: pages.saturating_mul(8), extent_pages: pages }
     }
 
-    /// The free pages without which no checkpoint is begun: a bit for each page, in whole pages; one
-    /// more in case the file grows while room is made.
+    /// The free pages without which no checkpoint is begun: a bit for each page, in whole pages;
+    /// one more in case the file grows while room is made.
     pub(crate) fn checkpoint_need(&self) -> PagesNeeded {
         let pages = self.file.size_bytes().div_ceil(PAGE_SIZE_BYTES as u64);
         let map_pages = pages.div_ceil(8 * PAGE_SIZE_BYTES as u64) + 1;

@@ -144,8 +144,8 @@ impl Engine {
         self.checkpoints.growth_failure.as_ref()
     }
 
-    /// Lets a growth that failed be tried again, if it is still wanted. The owner chooses how often:
-    /// what waits for pages asks for them in every step.
+    /// Lets a growth that failed be tried again, if it is still wanted. The owner chooses how
+    /// often: what waits for pages asks for them in every step.
     pub fn retry_growth(&mut self) {
         self.checkpoints.growth_is_held = false;
     }

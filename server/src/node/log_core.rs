@@ -10,7 +10,7 @@
 //! - Entries are applied in log order, each once; the engine's applied index says which.
 //! - A linearizable read leaves only after the view its round asks for is published.
 //! - Any failure of the disk, the log or the engine ends the member: the owner stops the process.
-//!   A full disk is none: what needs room waits for it without work, and is refused ([`admission`]).
+//!   A full disk is none: what needs room is refused, or waits for it asleep ([`admission`]).
 
 mod admission;
 #[cfg(test)]

@@ -310,8 +310,8 @@ impl LogRole {
                 Some(error) => {
                     let error =
                         std::io::Error::from_raw_os_error(error.os_code.unwrap_or(libc::ENOSPC));
-                    let message = "the log has no room for another segment; writes are refused before the \
-                         last one ends";
+                    let message = "the disk has no room for another segment of the log; writes are \
+                                   refused before the last one ends";
                     log_event!(Warn, message, "error" => &error as &dyn Display);
                 }
                 None => log_event!(Info, "the log has another segment again"),
