@@ -72,6 +72,9 @@ pub enum Failure {
     Fault(PageFault),
     /// The disk refused a checkpoint.
     Disk(DiskError),
+    /// The first checkpoint does not count and there is no second: the text says why. Who has the
+    /// log since the beginning may create the store anew.
+    FirstCheckpointTorn(String),
     /// The stored state does not fit this program or its configuration; the text says how.
     State(String),
 }
@@ -82,6 +85,9 @@ impl fmt::Display for Failure {
             Self::Page(failure) => failure.fmt(formatter),
             Self::Fault(fault) => fault.fmt(formatter),
             Self::Disk(error) => error.fmt(formatter),
+            Self::FirstCheckpointTorn(fault) => {
+                write!(formatter, "the only checkpoint does not count: {fault}")
+            }
             Self::State(text) => formatter.write_str(text),
         }
     }
@@ -93,7 +99,7 @@ impl std::error::Error for Failure {
             Self::Page(failure) => Some(failure),
             Self::Fault(fault) => Some(fault),
             Self::Disk(error) => Some(error),
-            Self::State(_) => None,
+            Self::FirstCheckpointTorn(_) | Self::State(_) => None,
         }
     }
 }

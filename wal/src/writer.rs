@@ -349,6 +349,11 @@ impl Writer {
         self.geometry.lsn(self.spares.first(), 0)
     }
 
+    /// Whether the log still begins with its first record: no segment was ever given away.
+    pub fn is_whole(&self) -> bool {
+        self.spares.first() == SegmentSequence(1)
+    }
+
     /// The newest hard state appended.
     pub fn state(&self) -> Option<&[u8]> {
         self.state.as_deref()

@@ -177,7 +177,7 @@ pub(super) fn open(files: EngineFiles, config: EngineConfig) -> Result<Opened, F
         Chosen::Durable { meta, .. } => meta,
         Chosen::Blank => return Err(Failure::State("no checkpoint was ever written".to_owned())),
         Chosen::Torn(fault) => {
-            return Err(Failure::State(format!("the only checkpoint does not count: {fault}")));
+            return Err(Failure::FirstCheckpointTorn(fault.to_string()));
         }
     };
     if meta.shards.len() != sources.len() {
