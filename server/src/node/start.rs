@@ -6,8 +6,8 @@
 //! which commits it again when this member leads.
 //!
 //! A log that is damaged, missing or of another member is never guessed at: the member says what is
-//! wrong and does not start. A store whose very first checkpoint does not count is made anew, if the
-//! log still has everything since the beginning.
+//! wrong and does not start. A store whose very first checkpoint does not count is made anew, if
+//! the log still has everything since the beginning.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -385,8 +385,8 @@ fn reserve(engine: &mut Engine, disk: &EngineDisk, size_bytes: usize) -> Result<
     Ok(())
 }
 
-/// On a full disk the checkpoint that the start began with holds pages which a newer one gives back,
-/// as they were given back while the member ran.
+/// On a full disk the checkpoint that the start began with holds pages which a newer one gives
+/// back, as they were given back while the member ran.
 fn give_pages_back(
     engine: &mut Engine,
     disk: &EngineDisk,

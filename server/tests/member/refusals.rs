@@ -187,8 +187,8 @@ fn a_damaged_store_is_refused_by_file() {
     }
 }
 
-/// Found in review: a store whose only checkpoint was torn could not be opened, although the log had
-/// everything that was ever acknowledged.
+/// Found in review: a store whose only checkpoint was torn could not be opened, although the log
+/// had everything that was ever acknowledged.
 #[test]
 fn a_store_with_a_torn_first_checkpoint_is_made_anew_from_the_log() {
     const BLOCK: usize = 4096;

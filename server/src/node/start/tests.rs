@@ -1,3 +1,5 @@
+//! Replay on a store that is made anew.
+
 use engine::ids::{ClusterId, MemberId};
 
 use super::*;
