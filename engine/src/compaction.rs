@@ -54,6 +54,11 @@ impl Compaction {
         self.sweep.target
     }
 
+    /// How far history is swept away.
+    pub(crate) fn swept(&self) -> Revision {
+        self.sweep.finished
+    }
+
     pub(crate) fn is_finished(&self) -> bool {
         self.sweep.finished == self.sweep.target
     }

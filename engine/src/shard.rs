@@ -75,6 +75,15 @@ impl Shard {
         PagesNeeded { pages: pages.saturating_mul(8), extent_pages: pages }
     }
 
+    /// The free pages without which no checkpoint is begun: a bit for each page, in whole pages;
+    /// one more in case the file grows while room is made.
+    pub(crate) fn checkpoint_need(&self) -> PagesNeeded {
+        let pages = self.file.size_bytes().div_ceil(PAGE_SIZE_BYTES as u64);
+        let map_pages = pages.div_ceil(8 * PAGE_SIZE_BYTES as u64) + 1;
+        let extent_pages = u32::try_from(map_pages).unwrap_or(u32::MAX);
+        PagesNeeded { pages: 0, extent_pages }
+    }
+
     /// Whether a key exists.
     pub(crate) fn contains(&self, key: &[u8]) -> Result<bool, PageFault> {
         Ok(tree::get(&self.file, self.roots.current, key)?.is_some())

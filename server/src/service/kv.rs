@@ -252,7 +252,7 @@ pub(super) fn put_answer(
             wire::put_header(out, &header);
             put_txn_outcome(out, txn);
         }
-        Outcome::Compacted | Outcome::System => wire::put_header(out, &header),
+        Outcome::Compacted { .. } | Outcome::System => wire::put_header(out, &header),
     }
     Ok(())
 }
