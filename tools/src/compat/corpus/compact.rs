@@ -1,0 +1,6 @@
+//! To come.
+
+use super::Corpus;
+
+/// Adds the cases.
+pub fn add(_corpus: &mut Corpus) {}
