@@ -24,12 +24,15 @@ use super::wire::{self, etcdserverpb as pb};
 
 const WATCH_PATH: &str = "/etcdserverpb.Watch/Watch";
 /// A server that has not told a barrier by then never will.
-const BARRIER_TIME_MAX: Duration = Duration::from_secs(20);
+const BARRIER_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long a request for progress may be unanswered before it is made again: etcd is silent while
 /// a watch reads the past.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(20);
 /// The watch that waits for barriers; no case takes this id.
 const BARRIER_ID: i64 = 1 << 60;
+/// What is put to have a barrier told. Watches of everything see it, too, and each server decides
+/// for itself whether they do before or after the watch that waits for it.
+const BARRIER_KEY: &[u8] = b"~barrier";
 /// What etcd calls a whole stream.
 const STREAM_ID: i64 = -1;
 
@@ -40,7 +43,10 @@ pub struct Watching {
     responses: [Vec<DynamicMessage>; 2],
     ended: [Option<Status>; 2],
     has_barrier: bool,
-    /// What was sent since the last comparison, for the report.
+    /// Progress was asked for until it was told; how many of the answers came is chance, and the
+    /// last of them may come late.
+    has_polled: bool,
+    /// What was sent, for the report.
     sent: Vec<String>,
 }
 
@@ -63,6 +69,7 @@ impl Conversation<'_> {
                     responses: Default::default(),
                     ended: Default::default(),
                     has_barrier: false,
+                    has_polled: false,
                     sent: Vec::new(),
                 })),
                 Err(error) => self.note("open a watch stream", vec![error]),
@@ -121,7 +128,41 @@ impl Conversation<'_> {
     /// Waits until both servers have sent so many responses, and compares them.
     pub fn watch_wait(&mut self, id: WatchId, count: usize) {
         self.watch_until(id, &mut |responses| responses.len() >= count);
-        self.watch_compare(id, false);
+        self.watch_compare(id);
+    }
+
+    /// Waits until both servers have answered so many requests to create a watch, and tells which
+    /// of them etcd refused. Compares nothing yet.
+    pub fn watch_wait_created(&mut self, id: WatchId, count: usize) -> Vec<bool> {
+        let created = |responses: &[DynamicMessage]| -> Vec<bool> {
+            let created = responses.iter().filter(|response| flag(response, "created"));
+            created.map(|response| flag(response, "canceled")).collect()
+        };
+        self.watch_until(id, &mut |responses| created(responses).len() >= count);
+        self.watching(id).map_or_else(Vec::new, |watching| created(&watching.responses[0]))
+    }
+
+    /// Waits until both servers have cancelled so many watches because of a compaction. Compares
+    /// nothing yet.
+    pub fn watch_wait_compacted(&mut self, id: WatchId, count: usize) {
+        self.watch_until(id, &mut |responses| {
+            let is_compacted = |response: &&DynamicMessage| {
+                let revision = response.get_field_by_name("compact_revision");
+                revision.and_then(|revision| revision.as_i64()).unwrap_or(0) != 0
+            };
+            responses.iter().filter(is_compacted).count() >= count
+        });
+    }
+
+    /// Waits until both servers have sent so many responses, and compares no more than these.
+    pub fn watch_wait_first(&mut self, id: WatchId, count: usize) {
+        self.watch_until(id, &mut |responses| responses.len() >= count);
+        if let Some(watching) = self.watching(id) {
+            for responses in &mut watching.responses {
+                responses.truncate(count);
+            }
+        }
+        self.watch_compare(id);
     }
 
     /// Waits until both servers have sent so many events, and compares all that came.
@@ -129,7 +170,7 @@ impl Conversation<'_> {
         self.watch_until(id, &mut |responses| {
             responses.iter().map(event_count).sum::<usize>() >= count
         });
-        self.watch_compare(id, false);
+        self.watch_compare(id);
     }
 
     /// Waits until both servers have told all that went before, and compares it. For watches that
@@ -138,7 +179,7 @@ impl Conversation<'_> {
         if self.is_over() {
             return;
         }
-        let key = self.key("~barrier");
+        let key = BARRIER_KEY.to_vec();
         let Some(watching) = self.watching(id) else { return };
         if !watching.has_barrier {
             watching.has_barrier = true;
@@ -163,7 +204,7 @@ impl Conversation<'_> {
                     && header_revision(response) >= revision
             })
         });
-        self.watch_compare(id, false);
+        self.watch_compare(id);
     }
 
     /// Waits until both servers have told the past, and compares it. No watch of the stream may
@@ -172,9 +213,10 @@ impl Conversation<'_> {
         let target = self.revision();
         let Some(watching) = self.watchings.get_mut(id.0).and_then(Option::as_mut) else { return };
         let request = Bytes::from(progress_request().encode_to_vec());
+        watching.has_polled = true;
         let mut late = Vec::new();
+        let end = Instant::now() + BARRIER_TIME_MAX;
         for side in [0, 1] {
-            let end = Instant::now() + BARRIER_TIME_MAX;
             let is_told = |responses: &[DynamicMessage]| {
                 responses.iter().any(|response| {
                     is_stream_progress(response) && header_revision(response) >= target
@@ -193,7 +235,7 @@ impl Conversation<'_> {
             let sent = watching.sent.join("; ");
             self.note(&format!("watch [{sent}], then progress"), late);
         }
-        self.watch_compare(id, true);
+        self.watch_compare(id);
     }
 
     fn watching(&mut self, id: WatchId) -> Option<&mut Watching> {
@@ -207,8 +249,8 @@ impl Conversation<'_> {
         }
         let Some(watching) = self.watchings.get_mut(id.0).and_then(Option::as_mut) else { return };
         let mut late = Vec::new();
+        let end = Instant::now() + BARRIER_TIME_MAX;
         for side in [0, 1] {
-            let end = Instant::now() + BARRIER_TIME_MAX;
             while !holds(&watching.responses[side]) && watching.ended[side].is_none() {
                 let left = end.saturating_duration_since(Instant::now());
                 if left.is_zero() {
@@ -224,15 +266,16 @@ impl Conversation<'_> {
         }
     }
 
-    fn watch_compare(&mut self, id: WatchId, drops_progress: bool) {
+    fn watch_compare(&mut self, id: WatchId) {
         if self.is_over() {
             return;
         }
         let Some(watching) = self.watchings.get_mut(id.0).and_then(Option::as_mut) else { return };
+        let has_polled = watching.has_polled;
         let told = watching
             .responses
             .each_mut()
-            .map(|responses| by_watch(std::mem::take(responses), drops_progress));
+            .map(|responses| by_watch(std::mem::take(responses), has_polled));
         let mut lines = Vec::new();
         let [etcd, ringd] = &told;
         for watch_id in etcd.keys().chain(ringd.keys().filter(|id| !etcd.contains_key(id))) {
@@ -254,7 +297,7 @@ impl Conversation<'_> {
             [Some(etcd), Some(ringd)] => lines.extend(Comparer::statuses(etcd, ringd)),
             [etcd, ringd] => lines.push(format!("stream's end: etcd {etcd:?} | ringd {ringd:?}")),
         }
-        let sent = std::mem::take(&mut watching.sent).join("; ");
+        let sent = watching.sent.join("; ");
         self.calls += 1;
         if !lines.is_empty() {
             let answers = told.map(|told| shown(&told));
@@ -299,7 +342,8 @@ fn by_watch(
     let mut by_watch: BTreeMap<i64, Vec<DynamicMessage>> = BTreeMap::new();
     for mut response in responses {
         let id = watch_id(&response);
-        if id == BARRIER_ID || drops_progress && is_stream_progress(&response) {
+        let was_barrier = strip_barriers(&mut response);
+        if id == BARRIER_ID || was_barrier || drops_progress && is_stream_progress(&response) {
             continue;
         }
         let told = by_watch.entry(id).or_default();
@@ -316,6 +360,40 @@ fn by_watch(
         }
     }
     by_watch
+}
+
+/// Takes the events of barriers out; true if nothing is left of the response.
+fn strip_barriers(response: &mut DynamicMessage) -> bool {
+    let events = take_events(response);
+    let count = events.len();
+    let (barriers, rest): (Vec<_>, Vec<_>) = events.into_iter().partition(is_barrier);
+    // A response that ended with the barrier would have ended with what came before.
+    if let (Some(barrier), Some(last)) = (barriers.last(), rest.last())
+        && event_revision(barrier) == header_revision(response)
+        && let Some(Value::Message(header)) = response.get_field_by_name_mut("header")
+    {
+        header.set_field_by_name("revision", Value::I64(event_revision(last)));
+    }
+    let is_left = count == 0 || !rest.is_empty();
+    if count > 0 {
+        response.set_field_by_name("events", Value::List(rest));
+    }
+    !is_left
+}
+
+/// A field of an event's record.
+fn field_of_event(event: &Value, name: &str) -> Option<Value> {
+    let kv = event.as_message()?.get_field_by_name("kv")?.into_owned();
+    Some(kv.as_message()?.get_field_by_name(name)?.into_owned())
+}
+
+fn is_barrier(event: &Value) -> bool {
+    field_of_event(event, "key")
+        .is_some_and(|key| key.as_bytes().is_some_and(|key| key == BARRIER_KEY))
+}
+
+fn event_revision(event: &Value) -> i64 {
+    field_of_event(event, "mod_revision").and_then(|revision| revision.as_i64()).unwrap_or(0)
 }
 
 fn take_events(response: &mut DynamicMessage) -> Vec<Value> {
@@ -341,12 +419,14 @@ fn header_revision(response: &DynamicMessage) -> i64 {
 }
 
 fn is_stream_progress(response: &DynamicMessage) -> bool {
-    let is_set =
-        |name| response.get_field_by_name(name).and_then(|value| value.as_bool()).unwrap_or(false);
     watch_id(response) == STREAM_ID
         && event_count(response) == 0
-        && !is_set("created")
-        && !is_set("canceled")
+        && !flag(response, "created")
+        && !flag(response, "canceled")
+}
+
+fn flag(response: &DynamicMessage, name: &str) -> bool {
+    response.get_field_by_name(name).and_then(|value| value.as_bool()).unwrap_or(false)
 }
 
 fn shown(told: &BTreeMap<i64, Vec<DynamicMessage>>) -> String {
@@ -389,6 +469,12 @@ mod tests {
             response(2, 6, &["c"]),
         ];
         assert_ne!(one, by_watch(with_idle, false));
+    }
+
+    #[test]
+    fn events_of_barriers_are_taken_out() {
+        let with = vec![response(1, 0, &["a", "~barrier"]), response(1, 0, &["~barrier"])];
+        assert_eq!(by_watch(with, false), by_watch(vec![response(1, 0, &["a"])], false));
     }
 
     #[test]

@@ -162,22 +162,28 @@ impl Runner {
         let id = c.watch_open();
         self.streams.push(id);
         let now = c.revision();
-        let (mut reads_past, mut waits_for_future) = (false, false);
-        let mut responses = 0;
+        let mut reads_past = None;
+        let mut starts = Vec::new();
         for mut create in creates {
-            create.start_revision = self.resolved(now, create.start_revision);
-            responses += 1;
-            if (1..self.compacted).contains(&create.start_revision) {
-                // One response creates the watch, a second cancels it.
-                responses += 1;
-                waits_for_future = true;
+            let mut start = self.resolved(now, create.start_revision);
+            // etcd tells no progress of a stream with a watch that is cancelled by a compaction or
+            // waits for the future, so that those who read the past have streams of their own.
+            let is_past = start > 0 && (self.compacted..=now).contains(&start);
+            if start != 0 && *reads_past.get_or_insert(is_past) != is_past {
+                start = 0;
             }
-            reads_past |= create.start_revision > 0;
-            waits_for_future |= create.start_revision > now;
+            create.start_revision = start;
+            starts.push(start);
             c.watch_create(id, create);
         }
-        c.watch_wait(id, responses);
-        if reads_past && !waits_for_future {
+        let refused = c.watch_wait_created(id, starts.len());
+        let is_compacted = |(start, is_refused): &(&i64, &bool)| {
+            !**is_refused && (1..self.compacted).contains(*start)
+        };
+        let compacted = starts.iter().zip(&refused).filter(is_compacted).count();
+        if compacted > 0 {
+            c.watch_wait_compacted(id, compacted);
+        } else if reads_past == Some(true) && refused.contains(&false) {
             c.watch_catch_up(id);
         }
     }
