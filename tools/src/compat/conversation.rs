@@ -7,6 +7,8 @@
 //! - Once a case has asked for an RPC that ringd does not serve yet, it says nothing more: later
 //!   calls return empty answers, and the case counts as missing.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use prost::Message;
 use prost_reflect::DynamicMessage;
@@ -17,6 +19,10 @@ use super::compare::Comparer;
 use super::pair::{Pair, Session};
 use super::watching::Watching;
 use super::wire::{self, etcdserverpb as pb};
+
+/// What a server has not decided by then it never will.
+const WANTED_TIME_MAX: Duration = Duration::from_secs(15);
+const WANTED_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The paths of RPCs that have methods here.
 mod path {
@@ -128,6 +134,30 @@ impl<'a> Conversation<'a> {
     pub fn ask<Q: Message, A: Message + Default>(&mut self, path: &str, request: &Q) -> Reply<A> {
         let bytes = Bytes::from(request.encode_to_vec());
         self.ask_with(path, [bytes.clone(), bytes], &[])
+    }
+
+    /// Asks the same again and again until etcd's and ringd's answers are as wanted, and compares
+    /// these. For what a server decides some time after its start.
+    pub fn ask_until<Q: Message, A: Message + Default>(
+        &mut self,
+        path: &str,
+        request: &Q,
+        is_wanted: &dyn Fn(&A) -> bool,
+    ) {
+        if self.stops_at(path) {
+            return;
+        }
+        let bytes = Bytes::from(request.encode_to_vec());
+        let end = Instant::now() + WANTED_TIME_MAX;
+        let is_wanted = |answer: &Answer| A::decode(merged(answer)).is_ok_and(|it| is_wanted(&it));
+        while Instant::now() < end {
+            let answers = self.pair.call(path, [bytes.clone(), bytes.clone()], &[]);
+            if answers.iter().all(is_wanted) {
+                break;
+            }
+            self.pair.run(tokio::time::sleep(WANTED_INTERVAL));
+        }
+        self.ask::<Q, A>(path, request);
     }
 
     /// Asks each server its own form of the same, as when ids differ.
