@@ -96,6 +96,9 @@ impl Engine {
             parts: Vec::new(),
             meta: MetaStage::Waiting,
         };
+        if self.drop_copies(usize::MAX).is_err() {
+            return false;
+        }
         // Room in every file first: a checkpoint is begun in all shards or in none.
         let has_room = |shard: &mut Shard| shard.file.reserve(room_for_free_map(shard)).is_ok();
         if !self.working.shards.iter_mut().all(has_room) {
@@ -125,6 +128,19 @@ impl Engine {
     #[must_use]
     pub fn growth_failure(&self) -> Option<&DiskError> {
         self.checkpoints.growth_failure.as_ref()
+    }
+
+    /// Gives back memory that the last checkpoint has made needless: private copies of pages that
+    /// are in the file now, `runs_max` runs of neighbours in each shard at most. To be called now
+    /// and then; the next checkpoint does what is left.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn drop_copies(&mut self, runs_max: usize) -> Result<(), Failure> {
+        for shard in &mut self.working.shards {
+            shard.file.drop_copies(runs_max)?;
+        }
+        Ok(())
     }
 
     /// The next operation for the disk, from a checkpoint or from growth; `None` until something
@@ -184,7 +200,10 @@ impl Engine {
                 let run = self.checkpoints.run.as_mut().expect("its operations are out");
                 run.meta = match run.meta {
                     MetaStage::Writing => MetaStage::Written,
-                    MetaStage::Syncing => return self.finish_checkpoint(),
+                    MetaStage::Syncing => {
+                        self.finish_checkpoint();
+                        return Ok(());
+                    }
                     MetaStage::Waiting | MetaStage::Written => {
                         unreachable!("no operation on the meta file is out")
                     }
@@ -194,17 +213,16 @@ impl Engine {
         Ok(())
     }
 
-    fn finish_checkpoint(&mut self) -> Result<(), Failure> {
+    fn finish_checkpoint(&mut self) {
         let run = self.checkpoints.run.take().expect("it has just ended");
         for (part, shard) in run.parts.into_iter().zip(&mut self.working.shards) {
-            part.finish(&mut shard.file)?;
+            part.finish(&mut shard.file);
         }
         self.checkpoints.durable = Durable {
             applied: run.applied,
             term: run.term,
             slot_next: 1 - self.checkpoints.durable.slot_next,
         };
-        Ok(())
     }
 }
 

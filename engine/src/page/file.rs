@@ -10,6 +10,7 @@
 //! - A reader follows pointers of a root that it holds pinned, and of no other: the caller's duty.
 //!   A stale pointer meets a younger birth and is refused, but may meet it while the page changes.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::alloc::Allocator;
@@ -135,6 +136,9 @@ pub struct PageFile {
     next_token: u64,
     /// The free map of the durable checkpoint; it is free when the next checkpoint is durable.
     pub(super) free_map: Option<ExtentRef>,
+    /// Pages whose private copies the last checkpoint has made needless, and where dropping them
+    /// has come to.
+    copies: Option<(Bitmap, u32)>,
 }
 
 impl Pages for PageFile {
@@ -211,7 +215,16 @@ impl PageFile {
         free_map: Option<ExtentRef>,
     ) -> Self {
         let map = Arc::new(map);
-        Self { map, alloc, config, growing_to: None, growth_out: None, next_token: 0, free_map }
+        Self {
+            map,
+            alloc,
+            config,
+            growing_to: None,
+            growth_out: None,
+            next_token: 0,
+            free_map,
+            copies: None,
+        }
     }
 
     /// The readers' half, to be carried by views.
@@ -224,6 +237,12 @@ impl PageFile {
     #[must_use]
     pub fn file(&self) -> FileId {
         self.config.file
+    }
+
+    /// The addresses of its pages, for whoever has to name the page of an address.
+    #[must_use]
+    pub fn addresses(&self) -> Range<usize> {
+        self.map.addresses()
     }
 
     /// The epoch in which changes are made now.
@@ -324,6 +343,45 @@ impl PageFile {
         let grown = self.growing_to.take().expect("a growth was asked for");
         completion.result?;
         self.note_grown(grown);
+        Ok(())
+    }
+
+    pub(super) fn give_up_copies(&mut self, copies: Bitmap) {
+        assert!(self.copies.is_none(), "the copies of the checkpoint before are still there");
+        self.copies = Some((copies, 0));
+    }
+
+    /// Whether private copies wait for [`Self::drop_copies`]; no checkpoint begins before.
+    #[must_use]
+    pub fn has_copies_to_drop(&self) -> bool {
+        self.copies.is_some()
+    }
+
+    /// Drops private copies of what the last checkpoint wrote, `runs_max` runs of neighbours at
+    /// most.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn drop_copies(&mut self, runs_max: usize) -> Result<(), PageFailure> {
+        let Some((copies, mut from)) = self.copies.take() else { return Ok(()) };
+        for _ in 0..runs_max {
+            let Some(start) = copies.next_present(from) else { return Ok(()) };
+            let mut end = start;
+            // What is dirty was free when the checkpoint ended and has been given out since.
+            while end < copies.len() && copies.contains(end) && !self.alloc.is_dirty(end) {
+                end += 1;
+            }
+            from = end.max(start + 1);
+            // SAFETY: pages that were written are durable in the file and stay as they are until
+            // the next checkpoint is durable, which begins after this; the others are reached by
+            // nobody.
+            let dropped = unsafe { self.map.drop_private(PageId(start), end - start) };
+            dropped.map_err(|cause| {
+                let (file, operation) = (self.config.file, "drop private pages");
+                PageFailure::System { file, operation, cause }
+            })?;
+        }
+        self.copies = Some((copies, from));
         Ok(())
     }
 

@@ -121,3 +121,26 @@ fn a_store_on_files_grows_and_comes_back() {
     let refusal = Engine::create(files(path), config, IDENTITY).err().expect("a store is there");
     assert_eq!(refusal.to_string(), "there is a store already");
 }
+
+#[test]
+fn memory_is_given_back_among_the_changes() {
+    let directory = Directory::new("engine-copies");
+    let path = directory.0.as_path();
+    let config = EngineConfig { shards: 2, shard_size_bytes_max: 1 << 30 };
+    let mut engine = Engine::create(files(path), config, IDENTITY).unwrap();
+    // The same in memory, where no page is ever mapped anew.
+    let mut model = Engine::create(EngineFiles::new_in_memory(), config, IDENTITY).unwrap();
+    pump(&mut engine, path);
+    for round in 0..30 {
+        apply(&mut engine, path, round);
+        apply(&mut model, path, round);
+        if round % 6 == 3 {
+            assert!(engine.begin_checkpoint());
+            pump(&mut engine, path);
+        }
+        engine.drop_copies(3).unwrap();
+        assert!(everything(&engine) == everything(&model), "round {round}");
+    }
+    let reopened = Engine::open(files(path), config).unwrap();
+    assert_eq!(reopened.durable(), engine.durable());
+}

@@ -24,6 +24,7 @@ use super::log_core::{APPLY_KEYS_MAX, Stages};
 use crate::raft::record::{KIND_ENTRY, decode_entry, decode_state};
 use crate::raft::storage::{BOOTSTRAP, LogStore};
 use crate::raft::{Consensus, ConsensusConfig};
+use crate::runtime::bus_error::{self, MappedFile};
 use crate::runtime::files::EngineDisk;
 use crate::runtime::log_disk::LogDisk;
 
@@ -76,13 +77,14 @@ pub struct Started {
 /// # Errors
 /// What keeps it from starting. Nothing was changed but what recovery itself repairs.
 pub fn start(config: &StartConfig) -> Result<Started, Failure> {
-    let (mut engine, engine_disk) = open_store(config)?;
+    let (mut engine, mut engine_disk) = open_store(config)?;
+    name_pages(config, &engine)?;
     let mut log_disk = LogDisk::new(&config.log_dir, config.direct);
     let identity = engine.identity();
     let (checkpointed, _) = engine.applied();
     let mut replay = Replay::new(&engine);
     let wal = recover_log(config, identity, &mut log_disk, |record| {
-        replay.handle_record(&mut engine, &engine_disk, &record)
+        replay.handle_record(&mut engine, &mut engine_disk, &record)
     })?;
     let Replay { hard_state, pending, retained, applied, .. } = replay;
     let log_end = retained.back().map_or(BOOTSTRAP.0, |last| last.0);
@@ -129,17 +131,31 @@ pub fn start(config: &StartConfig) -> Result<Started, Failure> {
     Ok(Started { stages, log_disk, engine_disk, replayed })
 }
 
+fn shard_path(config: &StartConfig, shard: u16) -> PathBuf {
+    config.store_dir.join(format!("shard-{shard:04}"))
+}
+
+/// A page that cannot be read ends the process; from here on it says which.
+fn name_pages(config: &StartConfig, engine: &Engine) -> Result<(), Failure> {
+    let files = (0..).zip(engine.addresses());
+    let files = files
+        .map(|(shard, addresses)| MappedFile { addresses, path: shard_path(config, shard) })
+        .collect();
+    bus_error::name_pages_of(files)
+        .map_err(|cause| Failure::File { operation: "watch the pages".into(), cause })
+}
+
 fn open_store(config: &StartConfig) -> Result<(Engine, EngineDisk), Failure> {
     let meta = open(&config.store_dir.join(META_FILE))?;
     let mut shards = Vec::new();
     for shard in 0..config.shards {
-        shards.push(open(&config.store_dir.join(format!("shard-{shard:04}")))?);
+        shards.push(open(&shard_path(config, shard))?);
     }
     let duplicate = |file: &File| {
         file.try_clone().map_err(|cause| Failure::File { operation: "duplicate".into(), cause })
     };
     let disk_files = shards.iter().map(duplicate).collect::<Result<_, _>>()?;
-    let engine_disk = EngineDisk::new(duplicate(&meta)?, disk_files);
+    let mut engine_disk = EngineDisk::new(duplicate(&meta)?, disk_files);
     let is_empty = file_len(&meta)? == 0;
     let directory = config.store_dir.clone();
     let files = EngineFiles::Disk { meta, shards, directory };
@@ -161,7 +177,7 @@ fn open_store(config: &StartConfig) -> Result<(Engine, EngineDisk), Failure> {
     let (index, term) = BOOTSTRAP;
     engine.apply_empty(index, term);
     engine.publish();
-    checkpoint(&mut engine, &engine_disk)?;
+    checkpoint(&mut engine, &mut engine_disk)?;
     sync_directory(&config.store_dir)?;
     Ok((engine, engine_disk))
 }
@@ -170,7 +186,7 @@ fn open_store(config: &StartConfig) -> Result<(Engine, EngineDisk), Failure> {
 ///
 /// # Errors
 /// The disk's.
-pub fn checkpoint(engine: &mut Engine, disk: &EngineDisk) -> Result<(), Failure> {
+pub fn checkpoint(engine: &mut Engine, disk: &mut EngineDisk) -> Result<(), Failure> {
     // The checkpoint's own pages may want the file to grow first, and those of a new store always
     // do. Going on without would seal a directory that has no checkpoint, which no start accepts.
     while !engine.begin_checkpoint() {
@@ -240,7 +256,7 @@ impl Replay {
     fn handle_record(
         &mut self,
         engine: &mut Engine,
-        disk: &EngineDisk,
+        disk: &mut EngineDisk,
         record: &wal::Record<'_>,
     ) -> Result<(), Failure> {
         if record.kind == RecordKind::STATE {
@@ -278,7 +294,7 @@ impl Replay {
     fn apply_through(
         &mut self,
         engine: &mut Engine,
-        disk: &EngineDisk,
+        disk: &mut EngineDisk,
         commit: LogIndex,
     ) -> Result<(), Failure> {
         while let Some(entry) = self.pending.pop_front_if(|first| first.index <= commit.0) {
@@ -295,7 +311,7 @@ impl Replay {
 
 fn apply(
     engine: &mut Engine,
-    disk: &EngineDisk,
+    disk: &mut EngineDisk,
     (index, term): (LogIndex, Term),
     entry: Entry,
 ) -> Result<(), Failure> {
@@ -318,7 +334,7 @@ fn apply(
     Ok(())
 }
 
-fn reserve(engine: &mut Engine, disk: &EngineDisk, size_bytes: usize) -> Result<(), Failure> {
+fn reserve(engine: &mut Engine, disk: &mut EngineDisk, size_bytes: usize) -> Result<(), Failure> {
     while let Err(no_space) = engine.reserve_for(size_bytes) {
         if !no_space.may_grow || engine.growth_failure().is_some() {
             return Err(Failure::Mismatch(format!("cannot replay the log: {no_space}")));
@@ -328,7 +344,7 @@ fn reserve(engine: &mut Engine, disk: &EngineDisk, size_bytes: usize) -> Result<
     Ok(())
 }
 
-fn perform_all(engine: &mut Engine, disk: &EngineDisk) -> Result<(), Failure> {
+fn perform_all(engine: &mut Engine, disk: &mut EngineDisk) -> Result<(), Failure> {
     while let Some(op) = engine.poll_disk_op() {
         engine.handle_disk_completion(disk.perform(op))?;
     }

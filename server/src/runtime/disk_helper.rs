@@ -43,7 +43,7 @@ impl DiskHelper {
     ///
     /// # Errors
     /// When no thread can be had.
-    pub fn start(mut log: LogDisk, engine: EngineDisk, waker: Waker) -> io::Result<Self> {
+    pub fn start(mut log: LogDisk, mut engine: EngineDisk, waker: Waker) -> io::Result<Self> {
         let (jobs, todo) = mpsc::channel();
         let (report, done) = mpsc::channel();
         let thread = std::thread::Builder::new().name("disk-helper".into()).spawn(move || {
