@@ -183,16 +183,5 @@ fn range(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn validate(criterion: &mut Criterion) {
-    let mut bench = Bench::new();
-    let bytes = bench.random_puts(1000).bytes().to_vec();
-    let mut group = criterion.benchmark_group("validate");
-    group.throughput(Throughput::Elements(1000));
-    group.bench_function("1000_puts", |bencher| {
-        bencher.iter_batched(|| bytes.clone(), Batch::validate, BatchSize::LargeInput);
-    });
-    group.finish();
-}
-
-criterion_group!(kernels, batch_commit, txn_update, range, validate);
+criterion_group!(kernels, batch_commit, txn_update, range);
 criterion_main!(kernels);

@@ -1,1 +1,6 @@
-//! Micro-benchmarks of the kernels; everything is under `benches/`.
+//! Micro-benchmarks of the kernels; they are under `benches/`. Here is what they are fed: inputs
+//! drawn from a seed, requests as clients encode them, calls as clients frame them.
+
+pub mod draw;
+pub mod grpc_client;
+pub mod requests;

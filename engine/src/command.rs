@@ -343,6 +343,18 @@ impl Batch {
         self.inner.frames[index].kind
     }
 
+    /// The put at a place; `None` for a command of another kind.
+    ///
+    /// # Panics
+    /// If `index` is not below [`Batch::len`].
+    #[must_use]
+    pub fn put(&self, index: usize) -> Option<PutRef<'_>> {
+        match self.command(index) {
+            Command::Put(put) => Some(put.as_ref()),
+            _ => None,
+        }
+    }
+
     /// The bytes of some commands.
     pub(crate) fn size_bytes(&self, commands: std::ops::Range<usize>) -> usize {
         let frames = &self.inner.frames[commands];

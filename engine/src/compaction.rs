@@ -1,8 +1,9 @@
 //! Compaction: history below a revision is refused at once and swept away later, in steps.
 //!
 //! The sweep visits the changes between the last finished compaction and the new one. Each of them
-//! ended one version at most, and that version is what has to go: its entry in `history` and its
-//! change in `revisions`. What was kept by earlier compactions is not looked at again.
+//! ended one version at most, the one its chain leads to, and that version is what has to go: its
+//! change in `revisions`, and its value if that is in `values`. What was kept by earlier
+//! compactions is not looked at again.
 //!
 //! Before a sweep begins the store is hashed at its revision, as under the compaction before: etcd
 //! remembers that number of its last compactions, answers `HashKV` with it, and compares it between
@@ -20,14 +21,14 @@ use std::sync::Arc;
 use crate::answer::{ReadError, Rejection};
 use crate::hash::{HashRun, KeyValueHash};
 use crate::ids::{Change, Revision};
-use crate::layout::{self, ChangeKind};
+use crate::layout::{ChangeKind, Logged};
 use crate::limits::COMPACTION_HASHES_MAX;
 use crate::page::PageFault;
 use crate::range::Progress;
 use crate::shard::Shard;
-use crate::store;
+use crate::store::{self, Front, ShardChanges};
 use crate::system;
-use crate::tree::{self, Cursor};
+use crate::tree;
 use crate::working::Working;
 
 /// Changes collected before the trees are changed under the cursor.
@@ -237,9 +238,9 @@ impl Sweep {
     }
 }
 
-/// Some changes in sequence, their keys one after the other.
+/// Some changes in sequence, the keys of their tombstones one after the other.
 struct Chunk {
-    changes: Vec<(Change, ChangeKind, usize)>,
+    changes: Vec<(Logged, usize)>,
     keys: Vec<u8>,
     /// The change behind them, if it still belongs to the sweep.
     next: Option<Change>,
@@ -253,59 +254,62 @@ impl Chunk {
         budget: usize,
     ) -> Result<Self, PageFault> {
         let mut chunk = Self { changes: Vec::new(), keys: Vec::new(), next: None };
-        let mut cursor = Cursor::new(&shard.file, shard.roots.revisions);
-        cursor.seek(&from.to_bytes())?;
-        while let Some((key, entry)) = cursor.next()? {
-            let (change, kind) = store::decode_change(&shard.file, &shard.roots, key, entry.head)?;
-            if change.main > target {
+        let mut changes = ShardChanges::of_shard(0, &shard.file, &shard.roots, from)?;
+        while let Some(Front { logged, key, .. }) = changes.next()? {
+            if logged.version.change.main > target {
                 break;
             }
             if chunk.changes.len() >= CHUNK_CHANGES_MAX.min(budget) {
-                chunk.next = Some(change);
+                chunk.next = Some(logged.version.change);
                 break;
             }
-            chunk.keys.extend_from_slice(entry.body(&shard.file)?);
-            chunk.changes.push((change, kind, chunk.keys.len()));
+            if logged.kind == ChangeKind::Tombstone {
+                chunk.keys.extend_from_slice(key);
+            }
+            chunk.changes.push((logged, chunk.keys.len()));
         }
         Ok(chunk)
     }
 
     fn sweep(&self, shard: &mut Shard, target: Revision) -> Result<(), PageFault> {
         let mut start = 0;
-        let mut history_key = Vec::new();
-        for &(change, kind, end) in &self.changes {
+        for &(logged, end) in &self.changes {
             let key = &self.keys[start..end];
             start = end;
-            if kind != ChangeKind::Create {
-                sweep_ended_by(shard, key, change, &mut history_key)?;
+            // What comes before a creation is a tombstone, which has its own turn.
+            if logged.kind != ChangeKind::Create
+                && let Some(ended) = logged.prev
+            {
+                sweep_version(shard, ended)?;
             }
-            if kind == ChangeKind::Tombstone && change.main < target {
-                tree::remove(&mut shard.file, &mut shard.roots.revisions, &change.to_bytes())?;
+            if logged.kind == ChangeKind::Tombstone && logged.version.change.main < target {
+                sweep_tombstone(shard, key, logged.version.change)?;
             }
         }
         Ok(())
     }
 }
 
-/// Removes the version that a change ended, unless that was done before.
-fn sweep_ended_by(
-    shard: &mut Shard,
-    key: &[u8],
-    change: Change,
-    history_key: &mut Vec<u8>,
-) -> Result<(), PageFault> {
-    let Some(before) = change.before() else { return Ok(()) };
-    layout::history_key(key, before, history_key);
-    let Some((past, _)) = store::version_before(&shard.file, &shard.roots, history_key)? else {
+/// Removes a version that has ended, unless that was done before.
+fn sweep_version(shard: &mut Shard, change: Change) -> Result<(), PageFault> {
+    let bytes = change.to_bytes();
+    let Some(entry) = tree::get(&shard.file, shard.roots.revisions, &bytes)? else {
         return Ok(());
     };
-    if past.end != change {
-        return Ok(());
+    let logged = store::decode_logged(&shard.file, &shard.roots, change, entry)?;
+    if logged.value_at.is_none() {
+        tree::remove(&mut shard.file, &mut shard.roots.values, &bytes)?;
     }
-    let written = past.version.change;
-    layout::history_key(key, written, history_key);
-    tree::remove(&mut shard.file, &mut shard.roots.history, history_key)?;
-    tree::remove(&mut shard.file, &mut shard.roots.revisions, &written.to_bytes())?;
+    tree::remove(&mut shard.file, &mut shard.roots.revisions, &bytes)?;
+    Ok(())
+}
+
+/// Forgets that a key was deleted, unless it lives again: then only the change itself goes.
+fn sweep_tombstone(shard: &mut Shard, key: &[u8], change: Change) -> Result<(), PageFault> {
+    if store::tombstone(&shard.file, &shard.roots, key)? == Some(change) {
+        tree::remove(&mut shard.file, &mut shard.roots.tombstones, key)?;
+    }
+    tree::remove(&mut shard.file, &mut shard.roots.revisions, &change.to_bytes())?;
     Ok(())
 }
 

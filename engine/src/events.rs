@@ -16,7 +16,7 @@ use crate::ids::{Change, LeaseId, Revision};
 use crate::layout::ChangeKind;
 use crate::limits::{EVENTS_COUNT_MAX, EVENTS_SIZE_BYTES_MAX};
 use crate::range::Record;
-use crate::store::{self, Changes, Found, Front, Store};
+use crate::store::{self, Changes, Front, Store};
 use crate::view::View;
 
 /// What happened to a key.
@@ -207,27 +207,21 @@ pub fn events_since(
     let mut last = None;
     let mut changes = Changes::new(view, Change::first_of(from.max(Revision(0))))?;
     let mut looked_at = 0;
-    let mut scratch = Vec::new();
     while let Some(front) = changes.front() {
-        let main = front.change.main;
+        let main = front.change().main;
         if looked_at >= budget.max(1) && last.is_some_and(|last| last < main) {
             return Ok(main);
         }
         looked_at += 1;
-        tell(view, &front, sink, &mut scratch)?;
+        tell(view, &front, sink)?;
         last = Some(main);
         changes.advance(&front)?;
     }
     Ok(from.max(view.revision().next()))
 }
 
-fn tell(
-    view: &View,
-    front: &Front<'_>,
-    sink: &mut impl EventSink,
-    scratch: &mut Vec<u8>,
-) -> Result<(), ReadError> {
-    let Front { shard, change, kind, key } = *front;
+fn tell(view: &View, front: &Front<'_>, sink: &mut impl EventSink) -> Result<(), ReadError> {
+    let (change, key, kind) = (front.change(), front.key, front.logged.kind);
     let event = match kind {
         ChangeKind::Tombstone => EventKind::Delete,
         ChangeKind::Create | ChangeKind::Update => EventKind::Put,
@@ -236,40 +230,35 @@ fn tell(
     if interest == Interest::Skip {
         return Ok(());
     }
+    let (pages, roots) = view.shard(front.shard);
     let mut record = Record { key, mod_revision: change.main, ..Record::default() };
     if event == EventKind::Put {
-        let (pages, roots) = view.shard(shard);
-        let found = store::version_of_change(pages, roots, key, change, scratch)?;
-        let is_swept = |found: &Found<'_>| found.end.is_some_and(|end| end.main == change.main);
-        match found {
-            // Compaction leaves one version of a key at its own revision, whether the sweep has
-            // come there or not.
-            None if change.main == view.compacted => return Ok(()),
-            Some(found) if change.main == view.compacted && is_swept(&found) => return Ok(()),
-            Some(found) => record = found.version.record(key, found.value(pages)?),
-            None => {
-                return Err(store::damaged(pages, roots.history, "a version is gone").into());
+        // Compaction leaves one version of a key at its own revision, whether the sweep has come
+        // there or not.
+        if change.main == view.compacted {
+            let seen = store::version_at(pages, roots, key, change.main)?;
+            if seen.is_none_or(|found| found.version.change != change) {
+                return Ok(());
             }
         }
+        let found = front.version(pages, roots)?;
+        record = found.version.record(key, found.value(pages)?);
     }
     let wants_prev = interest == Interest::EventAndPrev && kind != ChangeKind::Create;
-    let prev = if wants_prev { prev_of(view, key, change)? } else { None };
+    // The record as it was one revision before; what was compacted is not told, whether the sweep
+    // has reached it or not.
+    let before = Revision(change.main.0 - 1);
+    let prev = if wants_prev && before >= view.compacted() {
+        store::version_before(pages, roots, key, change, before)?
+    } else {
+        None
+    };
+    let prev = match &prev {
+        Some(found) => Some(found.version.record(key, found.value(pages)?)),
+        None => None,
+    };
     sink.event(EventRef { kind: event, change, record, prev });
     Ok(())
-}
-
-/// The record as it was one revision before a change; what was compacted is not told, whether the
-/// sweep has reached it or not.
-fn prev_of<'v>(
-    view: &'v View,
-    key: &'v [u8],
-    change: Change,
-) -> Result<Option<Record<'v>>, ReadError> {
-    let before = Revision(change.main.0 - 1);
-    if before < view.compacted() {
-        return Ok(None);
-    }
-    Ok(view.record_at(key, before)?)
 }
 
 /// Collects the events of a batch while it is applied.

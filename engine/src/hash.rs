@@ -53,7 +53,6 @@ pub(crate) struct HashRun {
     /// The next change to hash.
     next: Change,
     hash: u32,
-    key_scratch: Vec<u8>,
     record_scratch: Vec<u8>,
 }
 
@@ -119,7 +118,6 @@ impl HashRun {
             keeps_all,
             next: Change::default(),
             hash: crc32c::crc32c(BUCKET),
-            key_scratch: Vec::new(),
             record_scratch: Vec::new(),
         })
     }
@@ -132,11 +130,11 @@ impl HashRun {
         let mut left = budget.max(1);
         let mut changes = Changes::new(store, self.next)?;
         while let Some(front) = changes.front() {
-            if front.change.main > self.revision {
+            if front.change().main > self.revision {
                 break;
             }
             if left == 0 {
-                self.next = front.change;
+                self.next = front.change();
                 return Ok(Progress::More);
             }
             left -= 1;
@@ -162,29 +160,35 @@ impl HashRun {
         roots: &ShardRoots,
         front: &Front<'_>,
     ) -> Result<(), ReadError> {
-        let Front { change, kind, key, .. } = *front;
+        let (change, key) = (front.change(), front.key);
         let is_old = change.main <= self.compacted;
-        if kind == ChangeKind::Tombstone {
+        if front.logged.kind == ChangeKind::Tombstone {
             if !is_old {
                 let record = Record { key, ..Record::default() };
                 self.hash_entry(change, true, &record);
             }
             return Ok(());
         }
-        let scratch = &mut self.key_scratch;
-        let Some(found) = store::version_of_change(pages, roots, key, change, scratch)? else {
-            // The sweep goes through the two trees one after the other, within one step, so only a
-            // version that compaction gave up can be missing.
-            return Ok(());
-        };
-        let end = found.end.map_or(Revision(i64::MAX), |end| end.main);
-        let kept_until = if self.keeps_all { self.compacted } else { self.revision };
-        if is_old && end <= kept_until {
+        // Whether the sweep has come here or not, of the old versions only those still seen count.
+        if is_old && !self.is_seen(pages, roots, front)? {
             return Ok(());
         }
+        let found = front.version(pages, roots)?;
         let record = found.version.record(key, found.value(pages)?);
         self.hash_entry(change, false, &record);
         Ok(())
+    }
+
+    /// Whether a read at the revision that decides on old versions sees this one.
+    fn is_seen<P: Pages>(
+        &self,
+        pages: &P,
+        roots: &ShardRoots,
+        front: &Front<'_>,
+    ) -> Result<bool, PageFault> {
+        let revision = if self.keeps_all { self.compacted } else { self.revision };
+        let seen = store::version_at(pages, roots, front.key, revision)?;
+        Ok(seen.is_some_and(|found| found.version.change == front.change()))
     }
 
     fn hash_entry(&mut self, change: Change, is_tombstone: bool, record: &Record<'_>) {

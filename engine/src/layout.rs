@@ -1,13 +1,21 @@
 //! How versions lie in the trees of a shard: keys, heads, and their decoding.
 //!
 //! - `current`: key → head of the newest version, body = value.
-//! - `revisions`: change (16 bytes, big endian) → kind, body = key. Grows at the right edge only.
-//! - `history`: escaped key and change → head of a superseded version, body = value.
+//! - `revisions`: change (16 bytes, big endian) → what the change did and which change of the same
+//!   key came before it, body = key, and behind it the value of an update. Grows at the right edge
+//!   only.
+//! - `values`: change → empty head, body = value of a superseded version that `revisions` does not
+//!   hold: the first of a key, and large ones.
+//! - `tombstones`: key → the change that deleted it, for keys that do not exist now.
 //! - `system` (shard 0 alone): the store's own facts.
 //!
+//! So a put costs one page of `current` at a random place and a few bytes at the edge of
+//! `revisions`, and the past of a key is a chain: each change names the one before it.
+//!
 //! Invariants:
-//! - A value is stored once: in `current` while it is the newest, in `history` afterwards.
-//! - The byte order of history keys is the order of (key, change).
+//! - The value of the newest version is in `current`. Any other value is in `revisions` or in
+//!   `values`, never in both; a key that was put once has its value in `current` alone.
+//! - A key is in `current` or in `tombstones` or in neither, never in both.
 //! - Heads are runs of LEB128 numbers; a head that does not decode is a fault of the page, never a
 //!   panic.
 
@@ -18,13 +26,19 @@ use crate::page::ids::TreeTag;
 pub(crate) const CURRENT: TreeTag = TreeTag(1);
 /// The tag of the `revisions` tree.
 pub(crate) const REVISIONS: TreeTag = TreeTag(2);
-/// The tag of the `history` tree.
-pub(crate) const HISTORY: TreeTag = TreeTag(3);
+/// The tag of the `values` tree.
+pub(crate) const VALUES: TreeTag = TreeTag(3);
 /// The tag of the `system` tree.
 pub(crate) const SYSTEM: TreeTag = TreeTag(4);
+/// The tag of the `tombstones` tree.
+pub(crate) const TOMBSTONES: TreeTag = TreeTag(5);
 
-/// The longest head: six numbers of at most ten bytes.
-pub(crate) const HEAD_SIZE_BYTES_MAX: usize = 60;
+/// Key and value of an update that is logged whole in `revisions`, at most. What is larger stays
+/// out, so that no value in an extent is ever stored twice, and a page of changes holds several.
+pub(crate) const LOGGED_SIZE_BYTES_MAX: usize = 1024;
+
+/// The longest head: seven numbers of at most ten bytes.
+pub(crate) const HEAD_SIZE_BYTES_MAX: usize = 70;
 
 /// What is known of a version besides key and value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,20 +47,6 @@ pub(crate) struct Version {
     pub(crate) change: Change,
     pub(crate) version: i64,
     pub(crate) lease: LeaseId,
-}
-
-/// A superseded version: what it was, and which change ended it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PastVersion {
-    pub(crate) version: Version,
-    pub(crate) end: Change,
-}
-
-impl PastVersion {
-    /// Whether this is what a read at a revision sees, given that it was written at or before it.
-    pub(crate) fn is_seen_at(&self, revision: Revision) -> bool {
-        self.end.main > revision
-    }
 }
 
 /// What a change did, as the `revisions` tree tells it.
@@ -61,16 +61,23 @@ pub(crate) enum ChangeKind {
     Tombstone = 2,
 }
 
-impl ChangeKind {
-    pub(crate) fn from_head(head: &[u8]) -> Option<Self> {
-        match head {
-            [0] => Some(Self::Update),
-            [1] => Some(Self::Create),
-            [2] => Some(Self::Tombstone),
-            _ => None,
-        }
-    }
+/// The entry of a change in `revisions`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Logged {
+    pub(crate) kind: ChangeKind,
+    /// The version that the change wrote; of a tombstone only the change counts.
+    pub(crate) version: Version,
+    /// The change of the same key before this one. Compaction may have removed what it names, but
+    /// nothing that a read at an allowed revision needs.
+    pub(crate) prev: Option<Change>,
+    /// Where the value begins in the body, behind the key; `None` if it is not there.
+    pub(crate) value_at: Option<usize>,
 }
+
+/// The bits of a change's first number that tell the kind; above them, what else the head holds.
+const KIND_MASK: i64 = 3;
+const HAS_PREV: i64 = 4;
+const HAS_VALUE: i64 = 8;
 
 /// A head being written, on the stack.
 pub(crate) struct Head {
@@ -79,9 +86,14 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// The head of a version in `current`.
-    pub(crate) fn of_current(version: &Version) -> Self {
-        let mut head = Self { bytes: [0; HEAD_SIZE_BYTES_MAX], len: 0 };
+    fn new() -> Self {
+        Self { bytes: [0; HEAD_SIZE_BYTES_MAX], len: 0 }
+    }
+
+    /// The head of a version in `current`; `is_logged` says whether `revisions` has the value too.
+    pub(crate) fn of_current(version: &Version, is_logged: bool) -> Self {
+        let mut head = Self::new();
+        head.push(i64::from(is_logged));
         head.push(version.create_revision.0);
         // The distance is mostly shorter than the number.
         head.push(version.change.main.0.wrapping_sub(version.create_revision.0));
@@ -91,15 +103,27 @@ impl Head {
         head
     }
 
-    /// The head of a version in `history`; when it was written stands in the tree's key.
-    pub(crate) fn of_past(past: &PastVersion) -> Self {
-        let mut head = Self { bytes: [0; HEAD_SIZE_BYTES_MAX], len: 0 };
-        let Version { create_revision, change, version, lease } = past.version;
-        head.push(create_revision.0);
-        head.push(past.end.main.0.wrapping_sub(change.main.0));
-        head.push(past.end.sub);
-        head.push(version);
-        head.push(lease.0);
+    /// The head of a change in `revisions`; which change that is stands in the tree's key.
+    pub(crate) fn of_change(logged: &Logged) -> Self {
+        let Logged { kind, version, prev, value_at } = logged;
+        let mut head = Self::new();
+        let mut flags = *kind as i64;
+        flags |= if prev.is_some() { HAS_PREV } else { 0 };
+        flags |= if value_at.is_some() { HAS_VALUE } else { 0 };
+        head.push(flags);
+        let main = version.change.main.0;
+        if *kind != ChangeKind::Tombstone {
+            head.push(main.wrapping_sub(version.create_revision.0));
+            head.push(version.version);
+            head.push(version.lease.0);
+        }
+        if let Some(prev) = prev {
+            head.push(main.wrapping_sub(prev.main.0));
+            head.push(prev.sub);
+        }
+        if let Some(at) = value_at {
+            head.push(i64::try_from(*at).expect("a key is far shorter than 2^63 bytes"));
+        }
         head
     }
 
@@ -140,9 +164,10 @@ fn pull(head: &mut &[u8]) -> Option<i64> {
     None
 }
 
-/// Decodes the head of an entry of `current`.
-pub(crate) fn decode_current(mut head: &[u8]) -> Option<Version> {
+/// Decodes the head of an entry of `current`: the version, and whether `revisions` has its value.
+pub(crate) fn decode_current(mut head: &[u8]) -> Option<(Version, bool)> {
     let head = &mut head;
+    let is_logged = pull(head)?;
     let create = pull(head)?;
     let distance = pull(head)?;
     let sub = pull(head)?;
@@ -150,82 +175,49 @@ pub(crate) fn decode_current(mut head: &[u8]) -> Option<Version> {
     let lease = pull(head)?;
     let main = create.checked_add(distance)?;
     let sound = head.is_empty() && create >= 0 && distance >= 0 && sub >= 0 && version >= 0;
-    sound.then_some(Version {
+    let is_logged = [false, true].into_iter().find(|&flag| i64::from(flag) == is_logged)?;
+    let version = Version {
         create_revision: Revision(create),
         change: Change { main: Revision(main), sub },
         version,
         lease: LeaseId(lease),
-    })
+    };
+    sound.then_some((version, is_logged))
 }
 
-/// Decodes the head of an entry of `history` that was written by `change`.
-pub(crate) fn decode_past(change: Change, mut head: &[u8]) -> Option<PastVersion> {
+/// Decodes the head of a change.
+pub(crate) fn decode_change(change: Change, mut head: &[u8]) -> Option<Logged> {
     let head = &mut head;
-    let create = pull(head)?;
-    let distance = pull(head)?;
-    let end_sub = pull(head)?;
-    let version = pull(head)?;
-    let lease = pull(head)?;
-    let end_main = change.main.0.checked_add(distance)?;
-    let sound = head.is_empty() && create >= 0 && distance >= 0 && end_sub >= 0 && version >= 0;
-    sound.then_some(PastVersion {
-        version: Version {
-            create_revision: Revision(create),
-            change,
-            version,
-            lease: LeaseId(lease),
-        },
-        end: Change { main: Revision(end_main), sub: end_sub },
-    })
-}
-
-/// Ends an escaped key. It sorts before every byte that a longer key could have at this place:
-/// a zero byte of a key is followed by `ESCAPED`, which is greater.
-const END: u8 = 0x01;
-const ESCAPED: u8 = 0xff;
-
-/// Writes the history key of a version into `out`, replacing what it held.
-pub(crate) fn history_key(key: &[u8], change: Change, out: &mut Vec<u8>) {
-    history_prefix(key, out);
-    out.extend_from_slice(&change.to_bytes());
-}
-
-/// Writes the part of a history key that all versions of a key share.
-pub(crate) fn history_prefix(key: &[u8], out: &mut Vec<u8>) {
-    out.clear();
-    escape_into(key, out);
-    out.extend_from_slice(&[0, END]);
-}
-
-/// Writes a bound that lies behind all versions of a key and before those of the next one.
-pub(crate) fn history_behind(key: &[u8], out: &mut Vec<u8>) {
-    history_prefix(key, out);
-    *out.last_mut().expect("a prefix ends with its mark") = END + 1;
-}
-
-/// Writes a key so that the result, put before the end mark, sorts like the key.
-fn escape_into(key: &[u8], out: &mut Vec<u8>) {
-    for part in key.split_inclusive(|&byte| byte == 0) {
-        out.extend_from_slice(part);
-        if part.last() == Some(&0) {
-            out.push(ESCAPED);
-        }
+    let flags = pull(head)?;
+    let kind = match flags & KIND_MASK {
+        0 => ChangeKind::Update,
+        1 => ChangeKind::Create,
+        2 => ChangeKind::Tombstone,
+        _ => return None,
+    };
+    let mut version =
+        Version { create_revision: Revision(0), change, version: 0, lease: LeaseId(0) };
+    if kind != ChangeKind::Tombstone {
+        version.create_revision = Revision(change.main.0.checked_sub(pull(head)?)?);
+        version.version = pull(head)?;
+        version.lease = LeaseId(pull(head)?);
     }
-}
-
-/// The key and the change in a history key; the key is unescaped into `out`.
-pub(crate) fn split_history_key(mut bytes: &[u8], out: &mut Vec<u8>) -> Option<Change> {
-    out.clear();
-    loop {
-        let zero = bytes.iter().position(|&byte| byte == 0)?;
-        out.extend_from_slice(&bytes[..zero]);
-        match *bytes.get(zero + 1)? {
-            END => return Change::from_bytes(&bytes[zero + 2..]),
-            ESCAPED => out.push(0),
-            _ => return None,
-        }
-        bytes = &bytes[zero + 2..];
+    let mut prev = None;
+    if flags & HAS_PREV != 0 {
+        let main = Revision(change.main.0.checked_sub(pull(head)?)?);
+        prev = Some(Change { main, sub: pull(head)? });
     }
+    let mut value_at = None;
+    if flags & HAS_VALUE != 0 {
+        value_at = Some(usize::try_from(pull(head)?).ok()?);
+    }
+    let is_sound = head.is_empty()
+        && flags & !(KIND_MASK | HAS_PREV | HAS_VALUE) == 0
+        && (Revision(0)..=change.main).contains(&version.create_revision)
+        && version.version >= 0
+        // A chain that did not lead back would never end.
+        && prev.is_none_or(|prev| prev < change && prev.main.0 >= 0 && prev.sub >= 0);
+    is_sound.then_some(Logged { kind, version, prev, value_at })
 }
 
 #[cfg(test)]
@@ -236,75 +228,68 @@ mod tests {
         Change { main: Revision(main), sub }
     }
 
-    #[test]
-    fn history_keys_sort_by_key_then_change() {
-        let keys: [&[u8]; 9] =
-            [b"", b"\0", b"\0\0", b"\0\x01", b"\0a", b"a", b"a\0", b"a\0b", b"a\x01"];
-        let changes = [change(0, 0), change(1, 0), change(1, 1), change(256, 0)];
-        let mut all = Vec::new();
-        let mut split = Vec::new();
-        for key in keys {
-            for one in changes {
-                let mut bytes = Vec::new();
-                history_key(key, one, &mut bytes);
-                assert_eq!(split_history_key(&bytes, &mut split), Some(one));
-                assert_eq!(split, key);
-                all.push(bytes);
-            }
-        }
-        for pair in all.windows(2) {
-            assert!(pair[0] < pair[1], "{:?} and {:?}", pair[0], pair[1]);
+    const LEASE: [u8; 10] = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
+
+    fn version() -> Version {
+        Version {
+            create_revision: Revision(300),
+            change: change(1000, 7),
+            version: 12,
+            lease: LeaseId(-1),
         }
     }
 
     #[test]
     fn heads_have_fixed_bytes() {
-        let version = Version {
-            create_revision: Revision(300),
-            change: change(1000, 7),
-            version: 12,
-            lease: LeaseId(-1),
-        };
-        let head = Head::of_current(&version);
-        let lease = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
-        assert_eq!(head.as_bytes(), [&[0xac, 0x02, 0xbc, 0x05, 7, 12][..], &lease].concat());
-        assert_eq!(decode_current(head.as_bytes()), Some(version));
-        let past = PastVersion { version, end: change(1001, 0) };
-        let head = Head::of_past(&past);
-        assert_eq!(head.as_bytes(), [&[0xac, 0x02, 1, 0, 12][..], &lease].concat());
-        assert_eq!(decode_past(version.change, head.as_bytes()), Some(past));
+        let version = version();
+        let head = Head::of_current(&version, true);
+        assert_eq!(head.as_bytes(), [&[1, 0xac, 0x02, 0xbc, 0x05, 7, 12][..], &LEASE].concat());
+        assert_eq!(decode_current(head.as_bytes()), Some((version, true)));
+        let prev = Some(change(999, 3));
+        let logged = Logged { kind: ChangeKind::Update, version, prev, value_at: Some(5) };
+        let head = Head::of_change(&logged);
+        let expected = [&[0x0c, 0xbc, 0x05, 12][..], &LEASE, &[1, 3, 5]].concat();
+        assert_eq!(head.as_bytes(), expected);
+        assert_eq!(decode_change(version.change, head.as_bytes()), Some(logged));
+        let gone =
+            Version { create_revision: Revision(0), version: 0, lease: LeaseId(0), ..version };
+        let tombstone = Logged { kind: ChangeKind::Tombstone, version: gone, prev, value_at: None };
+        let head = Head::of_change(&tombstone);
+        assert_eq!(head.as_bytes(), [6, 1, 3]);
+        assert_eq!(decode_change(version.change, head.as_bytes()), Some(tombstone));
     }
 
     #[test]
-    fn the_longest_head_fits() {
+    fn the_longest_heads_fit() {
         let version = Version {
             create_revision: Revision(i64::MIN),
             change: change(-1, -1),
             version: -1,
             lease: LeaseId(-1),
         };
-        assert!(Head::of_current(&version).len <= HEAD_SIZE_BYTES_MAX);
+        assert!(Head::of_current(&version, true).len <= HEAD_SIZE_BYTES_MAX);
+        let prev = Some(change(0, -1));
+        let logged = Logged { kind: ChangeKind::Update, version, prev, value_at: Some(1 << 20) };
+        assert!(Head::of_change(&logged).len <= HEAD_SIZE_BYTES_MAX);
     }
 
     #[test]
-    fn damaged_heads_and_keys_are_refused() {
-        let version = Version {
-            create_revision: Revision(5),
-            change: change(9, 0),
-            version: 2,
-            lease: LeaseId(0),
-        };
-        let head = Head::of_current(&version);
+    fn damaged_heads_are_refused() {
+        let version = Version { lease: LeaseId(7), ..version() };
+        let head = Head::of_current(&version, false);
+        let prev = Some(change(999, 3));
+        let logged = Logged { kind: ChangeKind::Update, version, prev, value_at: Some(5) };
+        let logged_head = Head::of_change(&logged);
         for cut in 0..head.len {
             assert_eq!(decode_current(&head.as_bytes()[..cut]), None);
-            assert_eq!(decode_past(version.change, &head.as_bytes()[..cut]), None);
+        }
+        for cut in 0..logged_head.len {
+            assert_eq!(decode_change(version.change, &logged_head.as_bytes()[..cut]), None);
         }
         assert_eq!(decode_current(&[0xff; 11]), None);
-        let mut key = Vec::new();
-        history_key(b"a\0b", version.change, &mut key);
-        let mut out = Vec::new();
-        for cut in 0..key.len() {
-            assert_eq!(split_history_key(&key[..cut], &mut out), None);
-        }
+        // A chain that leads forward, or back before the beginning.
+        let ahead = Logged { prev: Some(version.change), ..logged };
+        assert_eq!(decode_change(version.change, Head::of_change(&ahead).as_bytes()), None);
+        assert_eq!(decode_change(change(5, 0), Head::of_change(&logged).as_bytes()), None);
     }
 }

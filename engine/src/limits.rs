@@ -22,9 +22,6 @@ pub const DELETE_CHUNK_KEYS_MAX: usize = 256;
 /// The same bound in bytes of keys: what a chunk needs is reserved at once.
 pub const DELETE_CHUNK_SIZE_BYTES_MAX: usize = 64 << 10;
 
-/// Past this many entries in sequence it is cheaper to descend from the root again than to step.
-pub const STEPS_BEFORE_SEEK_MAX: usize = 8;
-
 /// The compactions whose hashes are remembered; etcd's number, visible through `HashKV`.
 pub const COMPACTION_HASHES_MAX: usize = 10;
 

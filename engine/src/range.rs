@@ -22,8 +22,8 @@ use crate::answer::{OwnedRecord, ReadError, Rejection};
 use crate::ids::{Change, LeaseId, Revision};
 use crate::layout::ChangeKind;
 use crate::page::{PageFault, Pages};
-use crate::store::{self, Store};
-use crate::tree::{self, Cursor};
+use crate::store::{ShardChanges, Store};
+use crate::tree;
 use crate::view::View;
 use crate::walk::{Bounds, Direction, Walk};
 use sort::SortedRecords;
@@ -410,11 +410,9 @@ impl RangeScan {
         let until = self.counted_at;
         let mut from = from;
         for shard in shard..store.shard_count() {
-            let (pages, roots) = store.shard(shard);
-            let mut cursor = Cursor::new(pages, roots.revisions);
-            cursor.seek(&from.to_bytes())?;
-            while let Some((key, entry)) = cursor.next()? {
-                let (change, kind) = store::decode_change(pages, roots, key, entry.head)?;
+            let mut changes = ShardChanges::new(store, shard, from)?;
+            while let Some(front) = changes.next()? {
+                let change = front.change();
                 if change.main > until {
                     break;
                 }
@@ -424,8 +422,8 @@ impl RangeScan {
                     return Ok(Progress::More);
                 }
                 *budget -= 1;
-                if self.bounds().hold(entry.body(pages)?) {
-                    count += match kind {
+                if self.bounds().hold(front.key) {
+                    count += match front.logged.kind {
                         ChangeKind::Create => -1,
                         ChangeKind::Update => 0,
                         ChangeKind::Tombstone => 1,

@@ -2,20 +2,20 @@
 //!
 //! Invariants:
 //! - Every change is entered in `revisions` exactly once, and there in the order of changes.
-//! - A version is in `current` until the change that ends it, in that change it moves to `history`;
-//!   a value in an extent is handed over, not copied.
+//! - A version is in `current` until the change that ends it. Its value then moves to `values`,
+//!   unless `revisions` has had it from the start; a value in an extent is handed over, not copied.
 //! - A shard knows no numbers of the store: the change it is given is greater than all before.
 
 use crate::answer::OwnedRecord;
 use crate::command::PutRef;
 use crate::events::{EventBuilder, EventKind, EventRef};
 use crate::ids::{Change, LeaseId, Revision};
-use crate::layout::{self, ChangeKind, Head, PastVersion, Version};
+use crate::layout::{self, ChangeKind, Head, LOGGED_SIZE_BYTES_MAX, Logged, Version};
 use crate::page::node::CELL_SIZE_BYTES_MAX;
 use crate::page::{ExtentRef, PAGE_SIZE_BYTES, PageFault, PageFile, PagesNeeded};
 use crate::range::Record;
 use crate::store::{self, ShardRoots};
-use crate::tree::{self, Body};
+use crate::tree::{self, Body, Entry};
 
 /// What a cell, a head and a change's number add to an entry's key and value, at most.
 const ENTRY_OVERHEAD_BYTES: u64 = 128;
@@ -24,28 +24,31 @@ const ENTRY_OVERHEAD_BYTES: u64 = 128;
 pub(crate) struct Shard {
     pub(crate) file: PageFile,
     pub(crate) roots: ShardRoots,
-    /// History keys are built here.
-    key_scratch: Vec<u8>,
-    /// The value that moves from one tree to another, unless it is an extent.
+    /// The value that moves from one tree to another, or into the next version, unless it is an
+    /// extent.
     value_scratch: Vec<u8>,
+    /// The key and value of a change.
+    body_scratch: Vec<u8>,
 }
 
 /// What is known of the newest version of a key before it is changed.
 struct Old {
     version: Version,
+    /// Whether `revisions` has the value.
+    is_logged: bool,
     extent: Option<ExtentRef>,
 }
 
 impl Shard {
     pub(crate) fn new(file: PageFile, roots: ShardRoots) -> Self {
-        Self { file, roots, key_scratch: Vec::new(), value_scratch: Vec::new() }
+        Self { file, roots, value_scratch: Vec::new(), body_scratch: Vec::new() }
     }
 
     /// The free pages that so many changes, of commands of this size, can need at worst.
     pub(crate) fn pages_needed(&self, changes: usize, size_bytes: usize) -> PagesNeeded {
         let count = u64::try_from(changes).expect("a count of changes fits 64 bits");
         let new_bytes = u64::try_from(size_bytes).expect("a size fits 64 bits");
-        // What moves to the history was not measured: it counts as the longest entry a page takes.
+        // The value that moves was not measured: it counts as the longest entry a page takes.
         let moved_bytes = count * CELL_SIZE_BYTES_MAX as u64;
         let extent_pages = u32::try_from(size_bytes.div_ceil(PAGE_SIZE_BYTES)).unwrap_or(u32::MAX);
         let entry_bytes = new_bytes + count * ENTRY_OVERHEAD_BYTES;
@@ -53,7 +56,8 @@ impl Shard {
         let trees = [
             (&roots.current, entry_bytes, 2 * extent_pages),
             (&roots.revisions, entry_bytes, extent_pages),
-            (&roots.history, entry_bytes + moved_bytes, 2 * extent_pages),
+            (&roots.values, moved_bytes, 0),
+            (&roots.tombstones, entry_bytes, 2 * extent_pages),
             (&roots.system, ENTRY_OVERHEAD_BYTES, 1),
         ];
         let mut needed = PagesNeeded::default();
@@ -64,8 +68,8 @@ impl Shard {
         needed
     }
 
-    /// The free pages that commands of this size take as a rule: the key stands in three trees, the
-    /// value in one and its predecessor in another, pages are half full, and paths are copied.
+    /// The free pages that commands of this size take as a rule: key and value stand in two trees,
+    /// a predecessor in a third, pages are half full, and paths are copied.
     pub(crate) fn pages_usually_needed(size_bytes: usize) -> PagesNeeded {
         let pages = u32::try_from(size_bytes.div_ceil(PAGE_SIZE_BYTES)).unwrap_or(u32::MAX);
         PagesNeeded { pages: pages.saturating_mul(8), extent_pages: pages }
@@ -102,7 +106,7 @@ impl Shard {
         let mut create_revision = change.main;
         let mut count = 1;
         if let Some(entry) = tree::get(&self.file, self.roots.current, put.key)? {
-            let version = store::decode(&self.file, &self.roots, entry)?.version;
+            let Old { version, is_logged, extent } = self.decode_old(entry)?;
             create_revision = version.create_revision;
             count = version.version.saturating_add(1);
             if put.ignore_lease {
@@ -113,27 +117,40 @@ impl Shard {
                 let value = entry.body(&self.file)?;
                 prev = Some(version.record(put.key, value).to_owned());
             }
-            if keeps_value || entry.extent().is_none() {
+            if keeps_value || (!is_logged && extent.is_none()) {
                 self.value_scratch.clear();
                 self.value_scratch.extend_from_slice(entry.body(&self.file)?);
             }
-            old = Some(Old { version, extent: entry.extent() });
+            old = Some(Old { version, is_logged, extent });
         }
-        let new = Version { create_revision, change, version: count, lease };
+        let version = Version { create_revision, change, version: count, lease };
         if events.is_wanted() {
-            self.tell_put(put, &new, keeps_value, old.as_ref(), events)?;
+            self.tell_put(put, &version, keeps_value, old.as_ref(), events)?;
         }
-        let kind = if old.is_some() { ChangeKind::Update } else { ChangeKind::Create };
+        let logged = match &old {
+            // Only an update that brings its value is logged with it.
+            Some(old) => {
+                let size_bytes = put.key.len() + put.value.len();
+                let is_logged = !put.ignore_value && size_bytes <= LOGGED_SIZE_BYTES_MAX;
+                let value_at = is_logged.then_some(put.key.len());
+                let prev = Some(old.version.change);
+                Logged { kind: ChangeKind::Update, version, prev, value_at }
+            }
+            None => {
+                let prev = self.end_tombstone(put.key)?;
+                Logged { kind: ChangeKind::Create, version, prev, value_at: None }
+            }
+        };
         if let Some(old) = &old {
-            self.move_to_history(put.key, old, change)?;
+            self.keep_value(old)?;
         }
         let value = match (put.ignore_value, keeps_value) {
             (true, true) => &self.value_scratch[..],
             (true, false) => &[],
             (false, _) => put.value,
         };
-        let head = Head::of_current(&new);
-        // Superseded, not replaced: an old value in an extent belongs to the history by now.
+        let head = Head::of_current(&version, logged.value_at.is_some());
+        // Superseded, not replaced: an old value in an extent belongs to `values` by now.
         tree::supersede(
             &mut self.file,
             &mut self.roots.current,
@@ -141,7 +158,7 @@ impl Shard {
             head.as_bytes(),
             Body::Bytes(value),
         )?;
-        self.enter(put.key, change, kind)?;
+        self.enter(put.key, put.value, &logged)?;
         Ok(prev)
     }
 
@@ -154,51 +171,86 @@ impl Shard {
         events: &mut EventBuilder,
     ) -> Result<Option<Option<OwnedRecord>>, PageFault> {
         let Some(entry) = tree::get(&self.file, self.roots.current, key)? else { return Ok(None) };
-        let version = store::decode(&self.file, &self.roots, entry)?.version;
+        let old = self.decode_old(entry)?;
         let prev = match prev_kv {
-            true => Some(version.record(key, entry.body(&self.file)?).to_owned()),
+            true => Some(old.version.record(key, entry.body(&self.file)?).to_owned()),
             false => None,
         };
-        if entry.extent().is_none() {
+        if !old.is_logged && old.extent.is_none() {
             self.value_scratch.clear();
             self.value_scratch.extend_from_slice(entry.body(&self.file)?);
         }
-        let old = Old { version, extent: entry.extent() };
         if events.is_wanted() {
             let record = Record { key, mod_revision: change.main, ..Record::default() };
             self.tell(EventKind::Delete, change, record, Some(&old), events)?;
         }
-        self.move_to_history(key, &old, change)?;
+        self.keep_value(&old)?;
         tree::take(&mut self.file, &mut self.roots.current, key)?;
-        self.enter(key, change, ChangeKind::Tombstone)?;
+        tree::insert(
+            &mut self.file,
+            &mut self.roots.tombstones,
+            key,
+            &change.to_bytes(),
+            Body::Bytes(&[]),
+        )?;
+        let version =
+            Version { create_revision: Revision(0), change, version: 0, lease: LeaseId(0) };
+        let prev_change = Some(old.version.change);
+        let kind = ChangeKind::Tombstone;
+        self.enter(key, &[], &Logged { kind, version, prev: prev_change, value_at: None })?;
         Ok(Some(prev))
     }
 
-    /// The old value is in `value_scratch` or in the extent, which is handed over.
-    fn move_to_history(&mut self, key: &[u8], old: &Old, end: Change) -> Result<(), PageFault> {
-        layout::history_key(key, old.version.change, &mut self.key_scratch);
-        let head = Head::of_past(&PastVersion { version: old.version, end });
+    fn decode_old(&self, entry: Entry<'_>) -> Result<Old, PageFault> {
+        let extent = entry.extent();
+        match layout::decode_current(entry.head) {
+            // What is logged is small: see `LOGGED_SIZE_BYTES_MAX`.
+            Some((version, is_logged)) if !(is_logged && extent.is_some()) => {
+                Ok(Old { version, is_logged, extent })
+            }
+            _ => {
+                let root = self.roots.current;
+                Err(store::damaged(&self.file, root, "head of a current version"))
+            }
+        }
+    }
+
+    /// Keeps the value of a version that ends, unless `revisions` has it. The value is in
+    /// `value_scratch` or in the extent, which is handed over.
+    fn keep_value(&mut self, old: &Old) -> Result<(), PageFault> {
+        if old.is_logged {
+            return Ok(());
+        }
         let body = match old.extent {
             Some(extent) => Body::Extent(extent),
             None => Body::Bytes(&self.value_scratch),
         };
-        tree::insert(
-            &mut self.file,
-            &mut self.roots.history,
-            &self.key_scratch,
-            head.as_bytes(),
-            body,
-        )?;
+        let key = old.version.change.to_bytes();
+        tree::insert(&mut self.file, &mut self.roots.values, &key, &[], body)?;
         Ok(())
     }
 
-    fn enter(&mut self, key: &[u8], change: Change, kind: ChangeKind) -> Result<(), PageFault> {
+    /// The key lives again: its tombstone is one link of its chain.
+    fn end_tombstone(&mut self, key: &[u8]) -> Result<Option<Change>, PageFault> {
+        let tombstone = store::tombstone(&self.file, &self.roots, key)?;
+        if tombstone.is_some() {
+            tree::remove(&mut self.file, &mut self.roots.tombstones, key)?;
+        }
+        Ok(tombstone)
+    }
+
+    fn enter(&mut self, key: &[u8], value: &[u8], logged: &Logged) -> Result<(), PageFault> {
+        self.body_scratch.clear();
+        self.body_scratch.extend_from_slice(key);
+        if logged.value_at.is_some() {
+            self.body_scratch.extend_from_slice(value);
+        }
         tree::insert(
             &mut self.file,
             &mut self.roots.revisions,
-            &change.to_bytes(),
-            &[kind as u8],
-            Body::Bytes(key),
+            &logged.version.change.to_bytes(),
+            Head::of_change(logged).as_bytes(),
+            Body::Bytes(&self.body_scratch),
         )?;
         Ok(())
     }
@@ -237,11 +289,12 @@ impl Shard {
             return Ok(());
         };
         let key = record.key;
-        let found = if old.version.change.main < change.main {
+        let last = old.version.change;
+        let found = if last.main < change.main {
             store::newest_version(&self.file, &self.roots, key)?
         } else {
             let before = Revision(change.main.0 - 1);
-            store::past_version(&self.file, &self.roots, key, before, &mut Vec::new())?
+            store::version_before(&self.file, &self.roots, key, last, before)?
         };
         let prev = match found {
             Some(found) => Some(found.version.record(key, found.value(&self.file)?)),

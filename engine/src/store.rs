@@ -7,7 +7,7 @@
 //! - What does not decode is a fault that names the tree's page, never a panic.
 
 use crate::ids::{Change, Revision};
-use crate::layout::{self, ChangeKind, PastVersion, Version};
+use crate::layout::{self, ChangeKind, Logged, Version};
 use crate::page::{FaultKind, PageFault, Pages};
 use crate::range::Record;
 use crate::tree::{self, Cursor, Entry, Root};
@@ -17,23 +17,26 @@ use crate::tree::{self, Cursor, Entry, Root};
 pub(crate) struct ShardRoots {
     pub(crate) current: Root,
     pub(crate) revisions: Root,
-    pub(crate) history: Root,
+    pub(crate) values: Root,
     pub(crate) system: Root,
+    pub(crate) tombstones: Root,
 }
 
 /// A version and where its value is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found<'s> {
     pub(crate) version: Version,
-    /// The change that ended it; `None` for the newest.
-    pub(crate) end: Option<Change>,
-    pub(crate) entry: Entry<'s>,
+    /// Where the value is.
+    entry: Entry<'s>,
+    /// Where in the entry's body it begins.
+    value_at: usize,
 }
 
 impl<'s> Found<'s> {
     /// The value; a large one is verified when it is first read.
     pub(crate) fn value<P: Pages>(&self, pages: &'s P) -> Result<&'s [u8], PageFault> {
-        self.entry.body(pages)
+        // `decode_logged` has compared the two.
+        Ok(&self.entry.body(pages)?[self.value_at..])
     }
 }
 
@@ -71,11 +74,7 @@ pub(crate) trait Store {
         revision: Revision,
     ) -> Result<Option<Record<'s>>, PageFault> {
         let (pages, roots) = self.shard_of(key);
-        let found = match newest_version(pages, roots, key)? {
-            Some(found) if found.version.change.main <= revision => Some(found),
-            _ if revision >= self.tree_revision() => None,
-            _ => past_version(pages, roots, key, revision, &mut Vec::new())?,
-        };
+        let found = version_at(pages, roots, key, revision)?;
         match found {
             Some(found) => Ok(Some(found.version.record(key, found.value(pages)?))),
             None => Ok(None),
@@ -134,55 +133,116 @@ pub(crate) fn newest_version<'s, P: Pages>(
     }
 }
 
-/// The version of a key that a read at an older revision sees among the superseded ones.
-pub(crate) fn past_version<'s, P: Pages>(
+/// The version of a key that a read at a revision sees.
+pub(crate) fn version_at<'s, P: Pages>(
     pages: &'s P,
     roots: &ShardRoots,
     key: &[u8],
     revision: Revision,
-    scratch: &mut Vec<u8>,
 ) -> Result<Option<Found<'s>>, PageFault> {
-    layout::history_key(key, Change::last_of(revision), scratch);
-    let found = version_before(pages, roots, scratch)?;
-    Ok(found.filter(|(past, _)| past.is_seen_at(revision)).map(|(past, entry)| Found {
-        version: past.version,
-        end: Some(past.end),
-        entry,
-    }))
+    let newest = match newest_version(pages, roots, key)? {
+        Some(found) if found.version.change.main <= revision => return Ok(Some(found)),
+        Some(found) => Some(found.version.change),
+        None => tombstone(pages, roots, key)?,
+    };
+    match newest {
+        Some(change) if change.main > revision => {
+            version_before(pages, roots, key, change, revision)
+        }
+        _ => Ok(None),
+    }
 }
 
-/// The last superseded version at or before a history key, if it is one of the same user's key.
+/// The change that deleted a key which does not exist now, unless compaction has forgotten it.
+pub(crate) fn tombstone<P: Pages>(
+    pages: &P,
+    roots: &ShardRoots,
+    key: &[u8],
+) -> Result<Option<Change>, PageFault> {
+    // Asked at every creation, and mostly there is none.
+    if roots.tombstones.is_empty() {
+        return Ok(None);
+    }
+    match tree::get(pages, roots.tombstones, key)? {
+        Some(entry) => decode_tombstone(pages, roots, entry).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Decodes an entry of `tombstones`.
+pub(crate) fn decode_tombstone<P: Pages>(
+    pages: &P,
+    roots: &ShardRoots,
+    entry: Entry<'_>,
+) -> Result<Change, PageFault> {
+    Change::from_bytes(entry.head)
+        .ok_or_else(|| damaged(pages, roots.tombstones, "change of a tombstone"))
+}
+
+/// The version of a key that a read at a revision sees, given a later change of that key. Goes back
+/// change by change, as etcd's index does.
 pub(crate) fn version_before<'s, P: Pages>(
     pages: &'s P,
     roots: &ShardRoots,
-    history_key: &[u8],
-) -> Result<Option<(PastVersion, Entry<'s>)>, PageFault> {
-    let mut cursor = Cursor::new(pages, roots.history);
-    let Some((key, entry)) = cursor.seek_floor(history_key)? else { return Ok(None) };
-    // The prefix holds the end mark, so a key that shares it is a version of the same user's key.
-    let prefix = &history_key[..history_key.len() - Change::SIZE_BYTES];
-    let Some(change) = key.strip_prefix(prefix) else { return Ok(None) };
-    Ok(Some((decode_past(pages, roots, change, entry)?, entry)))
+    key: &[u8],
+    later: Change,
+    revision: Revision,
+) -> Result<Option<Found<'s>>, PageFault> {
+    let mut at = later;
+    loop {
+        let Some(entry) = tree::get(pages, roots.revisions, &at.to_bytes())? else {
+            return Err(damaged(pages, roots.revisions, "a change is gone"));
+        };
+        let logged = decode_logged(pages, roots, at, entry)?;
+        let Some(prev) = logged.prev else { return Ok(None) };
+        if prev.main <= revision {
+            // Before a creation stands a tombstone.
+            if logged.kind == ChangeKind::Create {
+                return Ok(None);
+            }
+            return version_of_change(pages, roots, key, prev).map(Some);
+        }
+        at = prev;
+    }
 }
 
-/// The version that a change wrote, whether it is still the newest or not; `None` if the history
-/// does not hold it any more.
+/// The version that a change wrote, whether it is still the newest or not.
 pub(crate) fn version_of_change<'s, P: Pages>(
     pages: &'s P,
     roots: &ShardRoots,
     key: &[u8],
     change: Change,
-    scratch: &mut Vec<u8>,
-) -> Result<Option<Found<'s>>, PageFault> {
-    if let Some(found) = newest_version(pages, roots, key)?
-        && found.version.change == change
-    {
-        return Ok(Some(found));
+) -> Result<Found<'s>, PageFault> {
+    match tree::get(pages, roots.revisions, &change.to_bytes())? {
+        Some(entry) => {
+            let logged = decode_logged(pages, roots, change, entry)?;
+            version_of_logged(pages, roots, key, &logged, entry)
+        }
+        None => Err(damaged(pages, roots.revisions, "a version is gone")),
     }
-    layout::history_key(key, change, scratch);
-    let Some(entry) = tree::get(pages, roots.history, scratch)? else { return Ok(None) };
-    let past = decode_past(pages, roots, &change.to_bytes(), entry)?;
-    Ok(Some(Found { version: past.version, end: Some(past.end), entry }))
+}
+
+/// The same for a change whose entry is known.
+pub(crate) fn version_of_logged<'s, P: Pages>(
+    pages: &'s P,
+    roots: &ShardRoots,
+    key: &[u8],
+    logged: &Logged,
+    entry: Entry<'s>,
+) -> Result<Found<'s>, PageFault> {
+    let version = logged.version;
+    if let Some(value_at) = logged.value_at {
+        return Ok(Found { version, entry, value_at });
+    }
+    if let Some(found) = newest_version(pages, roots, key)?
+        && found.version.change == version.change
+    {
+        return Ok(found);
+    }
+    match tree::get(pages, roots.values, &version.change.to_bytes())? {
+        Some(entry) => Ok(Found { version, entry, value_at: 0 }),
+        None => Err(damaged(pages, roots.values, "a value is gone")),
+    }
 }
 
 /// Decodes an entry of `current`.
@@ -192,83 +252,118 @@ pub(crate) fn decode<'s, P: Pages>(
     entry: Entry<'s>,
 ) -> Result<Found<'s>, PageFault> {
     match layout::decode_current(entry.head) {
-        Some(version) => Ok(Found { version, end: None, entry }),
+        Some((version, _)) => Ok(Found { version, entry, value_at: 0 }),
         None => Err(damaged(pages, roots.current, "head of a current version")),
     }
 }
 
-fn decode_past<P: Pages>(
+/// Decodes the entry of a change.
+pub(crate) fn decode_logged<P: Pages>(
     pages: &P,
     roots: &ShardRoots,
-    change: &[u8],
+    change: Change,
     entry: Entry<'_>,
-) -> Result<PastVersion, PageFault> {
-    Change::from_bytes(change)
-        .and_then(|change| layout::decode_past(change, entry.head))
-        .ok_or_else(|| damaged(pages, roots.history, "head of a past version"))
+) -> Result<Logged, PageFault> {
+    layout::decode_change(change, entry.head)
+        .filter(|logged| logged.value_at.is_none_or(|at| at <= entry.body_size_bytes()))
+        .ok_or_else(|| damaged(pages, roots.revisions, "entry of a change"))
 }
 
-/// Decodes an entry of `revisions`.
-pub(crate) fn decode_change<P: Pages>(
-    pages: &P,
-    roots: &ShardRoots,
-    key: &[u8],
-    head: &[u8],
-) -> Result<(Change, ChangeKind), PageFault> {
-    Change::from_bytes(key)
-        .zip(ChangeKind::from_head(head))
-        .ok_or_else(|| damaged(pages, roots.revisions, "entry of a change"))
+/// The changes of a shard, in order.
+pub(crate) struct ShardChanges<'s, P: Pages> {
+    shard: usize,
+    pages: &'s P,
+    roots: ShardRoots,
+    cursor: Cursor<'s, P>,
+}
+
+impl<'s, P: Pages> ShardChanges<'s, P> {
+    /// Begins at the first change that is not before `from`.
+    pub(crate) fn new<S: Store<Pages = P>>(
+        store: &'s S,
+        shard: usize,
+        from: Change,
+    ) -> Result<Self, PageFault> {
+        let (pages, roots) = store.shard(shard);
+        Self::of_shard(shard, pages, roots, from)
+    }
+
+    /// The same for a shard on its own.
+    pub(crate) fn of_shard(
+        shard: usize,
+        pages: &'s P,
+        roots: &ShardRoots,
+        from: Change,
+    ) -> Result<Self, PageFault> {
+        let mut cursor = Cursor::new(pages, roots.revisions);
+        cursor.seek(&from.to_bytes())?;
+        Ok(Self { shard, pages, roots: *roots, cursor })
+    }
+
+    /// The next change.
+    pub(crate) fn next(&mut self) -> Result<Option<Front<'s>>, PageFault> {
+        let Some((key, entry)) = self.cursor.next()? else { return Ok(None) };
+        let change = Change::from_bytes(key)
+            .ok_or_else(|| damaged(self.pages, self.roots.revisions, "key of a change"))?;
+        let logged = decode_logged(self.pages, &self.roots, change, entry)?;
+        let body = entry.body(self.pages)?;
+        let key = &body[..logged.value_at.unwrap_or(body.len())];
+        Ok(Some(Front { shard: self.shard, logged, key, entry }))
+    }
 }
 
 /// The changes of all shards, in order.
 pub(crate) struct Changes<'s, S: Store> {
-    store: &'s S,
-    cursors: Vec<Cursor<'s, S::Pages>>,
+    shards: Vec<ShardChanges<'s, S::Pages>>,
     /// The next change of each shard.
     fronts: Vec<Option<Front<'s>>>,
 }
 
-/// A change at the front.
+/// A change on a walk.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Front<'s> {
     pub(crate) shard: usize,
-    pub(crate) change: Change,
-    pub(crate) kind: ChangeKind,
+    pub(crate) logged: Logged,
     pub(crate) key: &'s [u8],
+    entry: Entry<'s>,
+}
+
+impl<'s> Front<'s> {
+    /// The number of the change.
+    pub(crate) fn change(&self) -> Change {
+        self.logged.version.change
+    }
+
+    /// The version that the change wrote.
+    pub(crate) fn version<P: Pages>(
+        &self,
+        pages: &'s P,
+        roots: &ShardRoots,
+    ) -> Result<Found<'s>, PageFault> {
+        version_of_logged(pages, roots, self.key, &self.logged, self.entry)
+    }
 }
 
 impl<'s, S: Store> Changes<'s, S> {
     /// Begins at the first change that is not before `from`.
     pub(crate) fn new(store: &'s S, from: Change) -> Result<Self, PageFault> {
-        let from = from.to_bytes();
-        let mut changes = Self { store, cursors: Vec::new(), fronts: Vec::new() };
+        let mut changes = Self { shards: Vec::new(), fronts: Vec::new() };
         for shard in 0..store.shard_count() {
-            let (pages, roots) = store.shard(shard);
-            let mut cursor = Cursor::new(pages, roots.revisions);
-            cursor.seek(&from)?;
-            changes.cursors.push(cursor);
-            let front = changes.pull(shard)?;
-            changes.fronts.push(front);
+            changes.shards.push(ShardChanges::new(store, shard, from)?);
+            changes.fronts.push(changes.shards[shard].next()?);
         }
         Ok(changes)
     }
 
     /// The next change of all.
     pub(crate) fn front(&self) -> Option<Front<'s>> {
-        self.fronts.iter().flatten().min_by_key(|front| front.change).copied()
+        self.fronts.iter().flatten().min_by_key(|front| front.change()).copied()
     }
 
     /// Passes the front.
     pub(crate) fn advance(&mut self, front: &Front<'s>) -> Result<(), PageFault> {
-        self.fronts[front.shard] = self.pull(front.shard)?;
+        self.fronts[front.shard] = self.shards[front.shard].next()?;
         Ok(())
-    }
-
-    fn pull(&mut self, shard: usize) -> Result<Option<Front<'s>>, PageFault> {
-        let (pages, roots) = self.store.shard(shard);
-        let Some((key, entry)) = self.cursors[shard].next()? else { return Ok(None) };
-        let (change, kind) = decode_change(pages, roots, key, entry.head)?;
-        Ok(Some(Front { shard, change, kind, key: entry.body(pages)? }))
     }
 }
 

@@ -10,9 +10,7 @@
 
 use std::cmp::Ordering;
 
-use crate::ids::Revision;
-use crate::layout;
-use crate::limits::STEPS_BEFORE_SEEK_MAX;
+use crate::ids::{Change, Revision};
 use crate::page::{PageFault, Pages};
 use crate::range::Record;
 use crate::store::{self, Found, ShardRoots, Store};
@@ -145,7 +143,7 @@ impl<P: Pages> ShardWalk<'_, P> {
     fn key(&self) -> Option<&[u8]> {
         match self {
             Self::Head(walk) => walk.front.map(|(key, _)| key),
-            Self::Past(walk) => walk.found.map(|_| &walk.key[..]),
+            Self::Past(walk) => walk.found.map(|(key, _)| key),
         }
     }
 
@@ -156,8 +154,8 @@ impl<P: Pages> ShardWalk<'_, P> {
                 (key, store::decode(walk.pages, &walk.roots, entry)?, walk.pages)
             }
             Self::Past(walk) => {
-                let Some(found) = walk.found else { return Ok(None) };
-                (&walk.key[..], found, walk.pages)
+                let Some((key, found)) = walk.found else { return Ok(None) };
+                (key, found, walk.pages)
             }
         };
         let value = if with_value { found.value(pages)? } else { &[] };
@@ -223,8 +221,8 @@ impl<'s, P: Pages> HeadWalk<'s, P> {
 
 /// The versions of a shard at an older revision.
 ///
-/// A key of that time stands in `current`, in `history`, or in both. The two trees are walked side
-/// by side for the keys alone; which version counts is then looked up by key.
+/// A key of that time stands in `current` or in `tombstones`. The two are walked side by side; from
+/// a key that has changed since, its chain leads back to the version that counts.
 struct PastWalk<'s, P: Pages> {
     pages: &'s P,
     roots: ShardRoots,
@@ -233,13 +231,9 @@ struct PastWalk<'s, P: Pages> {
     revision: Revision,
     current: Cursor<'s, P>,
     current_front: Front<'s>,
-    history: Cursor<'s, P>,
-    /// Whether `history_key` is the key of an entry within the bounds.
-    history_is_at_entry: bool,
-    history_key: Vec<u8>,
-    key: Vec<u8>,
-    found: Option<Found<'s>>,
-    scratch: Vec<u8>,
+    tombstones: Cursor<'s, P>,
+    tombstone_front: Front<'s>,
+    found: Option<(&'s [u8], Found<'s>)>,
 }
 
 impl<'s, P: Pages> PastWalk<'s, P> {
@@ -258,12 +252,9 @@ impl<'s, P: Pages> PastWalk<'s, P> {
             revision,
             current: Cursor::new(pages, roots.current),
             current_front: None,
-            history: Cursor::new(pages, roots.history),
-            history_is_at_entry: false,
-            history_key: Vec::new(),
-            key: Vec::new(),
+            tombstones: Cursor::new(pages, roots.tombstones),
+            tombstone_front: None,
             found: None,
-            scratch: Vec::new(),
         };
         let from = match direction {
             Direction::Ascending => Some(bounds.start),
@@ -271,77 +262,74 @@ impl<'s, P: Pages> PastWalk<'s, P> {
         };
         if let Some(from) = from {
             walk.current.seek(from)?;
-            layout::history_prefix(from, &mut walk.scratch);
-            walk.history.seek(&walk.scratch)?;
+            walk.tombstones.seek(from)?;
         } else {
             walk.current.seek_end()?;
-            walk.history.seek_end()?;
+            walk.tombstones.seek_end()?;
         }
         walk.step_current()?;
-        walk.step_history()?;
+        walk.step_tombstones()?;
         walk.advance()?;
         Ok(walk)
     }
 
     fn advance(&mut self) -> Result<(), PageFault> {
         loop {
-            self.found = None;
-            let current = self.current_front.map(|(key, _)| key);
-            let history = self.history_is_at_entry.then_some(&self.history_key[..]);
-            let (in_current, in_history) = match (current, history) {
-                (None, None) => return Ok(()),
-                (Some(_), None) => (true, false),
-                (None, Some(_)) => (false, true),
-                (Some(current), Some(history)) => match (current.cmp(history), self.direction) {
-                    (Ordering::Equal, _) => (true, true),
-                    (Ordering::Less, Direction::Ascending)
-                    | (Ordering::Greater, Direction::Descending) => (true, false),
-                    _ => (false, true),
-                },
+            let (key, found) = match (self.current_front, self.tombstone_front) {
+                (None, None) => {
+                    self.found = None;
+                    return Ok(());
+                }
+                (Some(current), None) => self.take_current(current)?,
+                (None, Some(tombstone)) => self.take_tombstone(tombstone)?,
+                (Some(current), Some(tombstone)) => {
+                    match (current.0.cmp(tombstone.0), self.direction) {
+                        (Ordering::Less, Direction::Ascending)
+                        | (Ordering::Greater, Direction::Descending) => {
+                            self.take_current(current)?
+                        }
+                        (Ordering::Equal, _) => {
+                            let rule = "a key that lives has a tombstone";
+                            return Err(store::damaged(self.pages, self.roots.tombstones, rule));
+                        }
+                        _ => self.take_tombstone(tombstone)?,
+                    }
+                }
             };
-            let key = if in_current { current } else { history };
-            self.key.clear();
-            self.key.extend_from_slice(key.expect("one of the two has a key"));
-            if in_current {
-                self.take_current()?;
-            }
-            if in_history {
-                self.take_history()?;
-            }
-            if self.found.is_some() {
+            if let Some(found) = found {
+                self.found = Some((key, found));
                 return Ok(());
             }
         }
     }
 
-    fn take_current(&mut self) -> Result<(), PageFault> {
-        if let Some((_, entry)) = self.current_front {
-            let found = store::decode(self.pages, &self.roots, entry)?;
-            self.found = Some(found).filter(|found| found.version.change.main <= self.revision);
+    fn take_current(
+        &mut self,
+        (key, entry): (&'s [u8], Entry<'s>),
+    ) -> Result<(&'s [u8], Option<Found<'s>>), PageFault> {
+        self.step_current()?;
+        let found = store::decode(self.pages, &self.roots, entry)?;
+        let newest = found.version.change;
+        if newest.main <= self.revision {
+            return Ok((key, Some(found)));
         }
-        self.step_current()
+        Ok((key, self.go_back(key, newest)?))
     }
 
-    /// Looks the version up, unless `current` had it, and leaves the key's versions behind: by a
-    /// few steps, or by a new descent if there are many.
-    fn take_history(&mut self) -> Result<(), PageFault> {
-        if self.found.is_none() {
-            let (pages, scratch) = (self.pages, &mut self.scratch);
-            self.found =
-                store::past_version(pages, &self.roots, &self.key, self.revision, scratch)?;
+    fn take_tombstone(
+        &mut self,
+        (key, entry): (&'s [u8], Entry<'s>),
+    ) -> Result<(&'s [u8], Option<Found<'s>>), PageFault> {
+        self.step_tombstones()?;
+        let end = store::decode_tombstone(self.pages, &self.roots, entry)?;
+        if end.main <= self.revision {
+            return Ok((key, None));
         }
-        for _ in 0..STEPS_BEFORE_SEEK_MAX {
-            self.step_history()?;
-            if !self.history_is_at_entry || self.history_key != self.key {
-                return Ok(());
-            }
-        }
-        match self.direction {
-            Direction::Ascending => layout::history_behind(&self.key, &mut self.scratch),
-            Direction::Descending => layout::history_prefix(&self.key, &mut self.scratch),
-        }
-        self.history.seek(&self.scratch)?;
-        self.step_history()
+        Ok((key, self.go_back(key, end)?))
+    }
+
+    fn go_back(&self, key: &[u8], later: Change) -> Result<Option<Found<'s>>, PageFault> {
+        store::version_before(self.pages, &self.roots, key, later, self.revision)
     }
 
     fn step_current(&mut self) -> Result<(), PageFault> {
@@ -351,14 +339,10 @@ impl<'s, P: Pages> PastWalk<'s, P> {
         Ok(())
     }
 
-    fn step_history(&mut self) -> Result<(), PageFault> {
-        self.history_is_at_entry = false;
-        if let Some((bytes, _)) = step(&mut self.history, self.direction)? {
-            if layout::split_history_key(bytes, &mut self.history_key).is_none() {
-                return Err(store::damaged(self.pages, self.roots.history, "key of a version"));
-            }
-            self.history_is_at_entry = self.bounds.hold(&self.history_key);
-        }
+    fn step_tombstones(&mut self) -> Result<(), PageFault> {
+        let front = step(&mut self.tombstones, self.direction)?;
+        let bounds = &self.bounds;
+        self.tombstone_front = front.filter(|(key, _)| bounds.hold_on_the_way(key, self.direction));
         Ok(())
     }
 }

@@ -106,6 +106,9 @@ impl Engine {
             parts: Vec::new(),
             meta: MetaStage::Waiting,
         };
+        if self.drop_copies(usize::MAX).is_err() {
+            return false;
+        }
         // Room in every file first: a checkpoint is begun in all shards or in none.
         let has_room = |shard: &mut Shard| shard.file.reserve(shard.checkpoint_need()).is_ok();
         if !self.working.shards.iter_mut().all(has_room) {
@@ -148,6 +151,19 @@ impl Engine {
     /// often: what waits for pages asks for them in every step.
     pub fn retry_growth(&mut self) {
         self.checkpoints.growth_is_held = false;
+    }
+
+    /// Gives back memory that the last checkpoint has made needless: private copies of pages that
+    /// are in the file now, `runs_max` runs of neighbours in each shard at most. To be called now
+    /// and then; the next checkpoint does what is left.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn drop_copies(&mut self, runs_max: usize) -> Result<(), Failure> {
+        for shard in &mut self.working.shards {
+            shard.file.drop_copies(runs_max)?;
+        }
+        Ok(())
     }
 
     /// The next operation for the disk, from a checkpoint or from growth; `None` until something
@@ -211,7 +227,10 @@ impl Engine {
                 let run = self.checkpoints.run.as_mut().expect("its operations are out");
                 run.meta = match run.meta {
                     MetaStage::Writing => MetaStage::Written,
-                    MetaStage::Syncing => return self.finish_checkpoint(),
+                    MetaStage::Syncing => {
+                        self.finish_checkpoint();
+                        return Ok(());
+                    }
                     MetaStage::Waiting | MetaStage::Written => {
                         unreachable!("no operation on the meta file is out")
                     }
@@ -221,10 +240,10 @@ impl Engine {
         Ok(())
     }
 
-    fn finish_checkpoint(&mut self) -> Result<(), Failure> {
+    fn finish_checkpoint(&mut self) {
         let run = self.checkpoints.run.take().expect("it has just ended");
         for (part, shard) in run.parts.into_iter().zip(&mut self.working.shards) {
-            part.finish(&mut shard.file)?;
+            part.finish(&mut shard.file);
         }
         self.checkpoints.durable = Durable {
             epoch: run.epoch,
@@ -237,7 +256,6 @@ impl Engine {
         for shard in &mut self.working.shards {
             shard.file.reclaim(&protected);
         }
-        Ok(())
     }
 }
 

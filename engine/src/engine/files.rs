@@ -13,7 +13,7 @@ use crate::layout;
 use crate::limits::SHARDS_MAX;
 use crate::page::disk::FileId;
 use crate::page::meta::{self, Chosen, META_BLOCK_SIZE_BYTES, Meta};
-use crate::page::{Epoch, MapSource, PageConfig, PageFailure, PageFile, Root};
+use crate::page::{Epoch, MapSource, PageConfig, PageFailure, PageFile, Root, TreeTag};
 use crate::shard::Shard;
 use crate::store::ShardRoots;
 
@@ -149,8 +149,9 @@ pub(super) fn create(files: EngineFiles, config: EngineConfig) -> Result<Vec<Sha
     let roots = ShardRoots {
         current: Root::empty(layout::CURRENT),
         revisions: Root::empty(layout::REVISIONS),
-        history: Root::empty(layout::HISTORY),
+        values: Root::empty(layout::VALUES),
         system: Root::empty(layout::SYSTEM),
+        tombstones: Root::empty(layout::TOMBSTONES),
     };
     let shard = |(index, source)| {
         let file = PageFile::create(source, page_config(index, config))?;
@@ -210,14 +211,15 @@ fn durable_of(meta: &Meta, slot_next: u8) -> Durable {
 
 /// The roots in the order of their tags, as checkpoints name them.
 pub(super) fn roots_in_order(roots: &ShardRoots) -> Vec<Root> {
-    vec![roots.current, roots.revisions, roots.history, roots.system]
+    vec![roots.current, roots.revisions, roots.values, roots.system, roots.tombstones]
 }
 
 fn roots_of(roots: &[Root]) -> Result<ShardRoots, Failure> {
-    if let &[current, revisions, history, system] = roots {
-        let tags = [current.tree, revisions.tree, history.tree, system.tree];
-        if tags == [layout::CURRENT, layout::REVISIONS, layout::HISTORY, layout::SYSTEM] {
-            return Ok(ShardRoots { current, revisions, history, system });
+    if let &[current, revisions, values, system, tombstones] = roots {
+        let roots = ShardRoots { current, revisions, values, system, tombstones };
+        let tags = roots_in_order(&roots).into_iter().map(|root| root.tree);
+        if tags.eq((1..=5).map(TreeTag)) {
+            return Ok(roots);
         }
     }
     Err(Failure::State("the checkpoint names other trees than this program knows".to_owned()))

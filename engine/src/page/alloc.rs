@@ -163,6 +163,11 @@ impl Allocator {
             || self.used.next_absent_run(self.hint, pages).is_some()
     }
 
+    /// Whether a page was written since the last checkpoint began.
+    pub fn is_dirty(&self, page: u32) -> bool {
+        self.dirty.contains(page)
+    }
+
     /// Whether a page belongs to an extent.
     pub fn is_raw(&self, page: u32) -> bool {
         self.raw.contains(page)

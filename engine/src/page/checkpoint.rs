@@ -9,7 +9,8 @@
 //!   durable the old one is whole.
 //! - The pages being written do not change: they were born at or before the checkpoint's epoch, and
 //!   the allocator protects that epoch until the checkpoint after this one.
-//! - Private copies are dropped only when the file holds the same pages durably.
+//! - Private copies are dropped only when the file holds the same pages durably, and a few at a
+//!   time ([`PageFile::drop_copies`]): each costs a system call and an interrupt of every core.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +18,7 @@ use super::alloc::Run;
 use super::bitmap::Bitmap;
 use super::bytes::PageBytes;
 use super::disk::{Completion, DiskError, DiskOp, DiskOpKind, FileId, OpToken};
-use super::fault::{NoSpace, PageFailure};
+use super::fault::NoSpace;
 use super::file::PageFile;
 use super::header;
 use super::ids::{Epoch, ExtentRef, PAGE_SIZE_BYTES, PAGE_SIZE_U32, PageId, Root};
@@ -74,6 +75,7 @@ impl Checkpoint {
     /// # Errors
     /// The free map finds no place. The file wants to grow first.
     pub fn begin(pages: &mut PageFile, epoch: Epoch) -> Result<Self, NoSpace> {
+        assert!(!pages.has_copies_to_drop(), "a page that is written again would be lost");
         let need = pages.free_map_need();
         pages.reserve_exactly(need)?;
         let count = pages.alloc.pages();
@@ -202,33 +204,21 @@ impl Checkpoint {
         ShardCheckpoint { epoch: self.epoch, pages: self.pages, free_map: self.free_map, roots }
     }
 
-    /// Ends the checkpoint; its meta block is durable.
-    ///
-    /// # Errors
-    /// The private copies cannot be dropped.
-    pub fn finish(self, pages: &mut PageFile) -> Result<(), PageFailure> {
+    /// Ends the checkpoint; its meta block is durable. The private copies of what it wrote are left
+    /// to [`PageFile::drop_copies`].
+    pub fn finish(self, pages: &mut PageFile) {
         assert!(self.is_synced() && pages.file() == self.file);
         let cold = pages.alloc.finish_checkpoint(&self.writing, WARM_PAGES_MAX);
         if let Some(old) = pages.free_map.replace(self.free_map) {
             pages.alloc.release(Run { page: old.page, pages: old.pages() });
         }
-        let mut dropped = self.writing;
+        let mut copies = self.writing;
         // The file may have grown since the checkpoint began.
-        dropped.grow(pages.alloc.pages());
+        copies.grow(pages.alloc.pages());
         for page in cold {
-            dropped.insert(page.0);
+            copies.insert(page.0);
         }
-        let mut from = 0;
-        while let Some(start) = dropped.next_present(from) {
-            let end = dropped.next_absent(start).unwrap_or(dropped.len());
-            // SAFETY: pages that were written are durable in the file and unchanged since; free
-            // pages are reached by nobody.
-            unsafe { pages.map.drop_private(PageId(start), end - start) }.map_err(|cause| {
-                PageFailure::System { file: self.file, operation: "drop private pages", cause }
-            })?;
-            from = end;
-        }
-        Ok(())
+        pages.give_up_copies(copies);
     }
 }
 

@@ -131,10 +131,14 @@ pub struct PageFile {
     config: PageConfig,
     /// Size of the file that was asked for and is not there yet.
     growing_to: Option<u32>,
-    growth_out: Option<OpToken>,
+    /// The operation that is out, and the size it gives the file.
+    growth_out: Option<(OpToken, u32)>,
     next_token: u64,
     /// The free map of the durable checkpoint; it is free when the next checkpoint is durable.
     pub(super) free_map: Option<ExtentRef>,
+    /// Pages whose private copies the last checkpoint has made needless, and where dropping them
+    /// has come to.
+    copies: Option<(Bitmap, u32)>,
 }
 
 impl Pages for PageFile {
@@ -211,7 +215,16 @@ impl PageFile {
         free_map: Option<ExtentRef>,
     ) -> Self {
         let map = Arc::new(map);
-        Self { map, alloc, config, growing_to: None, growth_out: None, next_token: 0, free_map }
+        Self {
+            map,
+            alloc,
+            config,
+            growing_to: None,
+            growth_out: None,
+            next_token: 0,
+            free_map,
+            copies: None,
+        }
     }
 
     /// The readers' half, to be carried by views.
@@ -309,7 +322,7 @@ impl PageFile {
         let pages = self.growing_to?;
         let token = OpToken(self.next_token);
         self.next_token += 1;
-        self.growth_out = Some(token);
+        self.growth_out = Some((token, pages));
         let size_bytes = PageId(pages).offset_bytes();
         Some(DiskOp { token, file: self.config.file, kind: DiskOpKind::Allocate { size_bytes } })
     }
@@ -320,10 +333,52 @@ impl PageFile {
     /// The disk refused. The file stays as long as it was; whether to ask again is the owner's
     /// choice: the next reservation that needs it does.
     pub fn handle_disk_completion(&mut self, completion: Completion) -> Result<(), DiskError> {
-        assert_eq!(self.growth_out.take(), Some(completion.token), "an answer nobody waits for");
-        let grown = self.growing_to.take().expect("a growth was asked for");
+        let (token, grown) = self.growth_out.take().expect("an answer nobody waits for");
+        assert_eq!(token, completion.token, "an answer to something else");
+        let wanted = self.growing_to.take();
         completion.result?;
+        // More may be wanted by now than was asked for; that comes next.
+        self.growing_to = wanted.filter(|wanted| *wanted > grown);
         self.note_grown(grown);
+        Ok(())
+    }
+
+    pub(super) fn give_up_copies(&mut self, copies: Bitmap) {
+        assert!(self.copies.is_none(), "the copies of the checkpoint before are still there");
+        self.copies = Some((copies, 0));
+    }
+
+    /// Whether private copies wait for [`Self::drop_copies`]; no checkpoint begins before.
+    #[must_use]
+    pub fn has_copies_to_drop(&self) -> bool {
+        self.copies.is_some()
+    }
+
+    /// Drops private copies of what the last checkpoint wrote, `runs_max` runs of neighbours at
+    /// most.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn drop_copies(&mut self, runs_max: usize) -> Result<(), PageFailure> {
+        let Some((copies, mut from)) = self.copies.take() else { return Ok(()) };
+        for _ in 0..runs_max {
+            let Some(start) = copies.next_present(from) else { return Ok(()) };
+            let mut end = start;
+            // What is dirty was free when the checkpoint ended and has been given out since.
+            while end < copies.len() && copies.contains(end) && !self.alloc.is_dirty(end) {
+                end += 1;
+            }
+            from = end.max(start + 1);
+            // SAFETY: pages that were written are durable in the file and stay as they are until
+            // the next checkpoint is durable, which begins after this; the others are reached by
+            // nobody.
+            let dropped = unsafe { self.map.drop_private(PageId(start), end - start) };
+            dropped.map_err(|cause| {
+                let (file, operation) = (self.config.file, "drop private pages");
+                PageFailure::System { file, operation, cause }
+            })?;
+        }
+        self.copies = Some((copies, from));
         Ok(())
     }
 

@@ -40,6 +40,8 @@ pub const APPLY_KEYS_MAX: usize = 4096;
 /// Keys that a step of a background sweep may touch: a fraction of a millisecond, so that a batch
 /// that arrives meanwhile hardly waits.
 pub const BACKGROUND_KEYS_MAX: usize = 256;
+/// Runs of pages whose private copies a turn gives back after a checkpoint: each is a system call.
+const COPY_RUNS_MAX: usize = 64;
 /// Log that is kept behind the newest checkpoint, for followers that lag: they catch up from it
 /// without a snapshot.
 pub const CATCH_UP_SIZE_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -329,6 +331,7 @@ impl LogCore {
             self.applying = None;
             self.finish(index, term);
         }
+        self.engine.drop_copies(COPY_RUNS_MAX)?;
         let log_end = self.wal.durable().0;
         self.checkpoint.handle_applied(now, Cost { commands, entries, log_end });
         if self.applying.is_none() && self.committed.is_empty() {

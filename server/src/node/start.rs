@@ -79,13 +79,13 @@ pub struct Started {
 /// # Errors
 /// What keeps it from starting. Nothing was changed but what recovery itself repairs.
 pub fn start(config: &StartConfig) -> Result<Started, Failure> {
-    let Store { mut engine, disk: engine_disk, remade } = open_store(config)?;
+    let Store { mut engine, disk: mut engine_disk, remade } = open_store(config)?;
     let mut log_disk = LogDisk::new(&config.log_dir, config.direct);
     let identity = engine.identity();
     let (checkpointed, _) = engine.applied();
     let mut replay = Replay::new(&engine, remade);
     let wal = recover_log(config, identity, &mut log_disk, |record| {
-        replay.handle_record(&mut engine, &engine_disk, &record)
+        replay.handle_record(&mut engine, &mut engine_disk, &record)
     })?;
     let Replay { hard_state, pending, retained, applied, store_remade } = replay;
     if let Some(fault) = store_remade.as_deref().filter(|_| !wal.is_whole()) {
@@ -144,7 +144,7 @@ struct Store {
 }
 
 fn open_store(config: &StartConfig) -> Result<Store, Failure> {
-    let (files, disk, is_empty) = open_files(config)?;
+    let (files, mut disk, is_empty) = open_files(config)?;
     let engine_config =
         EngineConfig { shards: config.shards, shard_size_bytes_max: SHARD_SIZE_BYTES_MAX };
     if is_empty && !config.is_new {
@@ -155,7 +155,7 @@ fn open_store(config: &StartConfig) -> Result<Store, Failure> {
     }
     if is_empty {
         let mut engine = found(files, engine_config, config.identity)?;
-        checkpoint(&mut engine, &disk)?;
+        checkpoint(&mut engine, &mut disk)?;
         sync_directory(&config.store_dir)?;
         return Ok(Store { engine, disk, remade: None });
     }
@@ -210,7 +210,7 @@ fn cannot_remake(fault: &str) -> Failure {
 ///
 /// # Errors
 /// The disk's.
-pub fn checkpoint(engine: &mut Engine, disk: &EngineDisk) -> Result<(), Failure> {
+pub fn checkpoint(engine: &mut Engine, disk: &mut EngineDisk) -> Result<(), Failure> {
     // The checkpoint's own pages may want the file to grow first, and those of a new store always
     // do. Going on without would seal a directory that has no checkpoint, which no start accepts.
     while !engine.begin_checkpoint() {
@@ -284,7 +284,7 @@ impl Replay {
     fn handle_record(
         &mut self,
         engine: &mut Engine,
-        disk: &EngineDisk,
+        disk: &mut EngineDisk,
         record: &wal::Record<'_>,
     ) -> Result<(), Failure> {
         if record.kind == RecordKind::STATE {
@@ -328,7 +328,7 @@ impl Replay {
     fn apply_through(
         &mut self,
         engine: &mut Engine,
-        disk: &EngineDisk,
+        disk: &mut EngineDisk,
         commit: LogIndex,
     ) -> Result<(), Failure> {
         while let Some(entry) = self.pending.pop_front_if(|first| first.index <= commit.0) {
@@ -345,7 +345,7 @@ impl Replay {
 
 fn apply(
     engine: &mut Engine,
-    disk: &EngineDisk,
+    disk: &mut EngineDisk,
     (index, term): (LogIndex, Term),
     entry: Entry,
 ) -> Result<(), Failure> {
@@ -371,7 +371,7 @@ fn apply(
     Ok(())
 }
 
-fn reserve(engine: &mut Engine, disk: &EngineDisk, size_bytes: usize) -> Result<(), Failure> {
+fn reserve(engine: &mut Engine, disk: &mut EngineDisk, size_bytes: usize) -> Result<(), Failure> {
     // The entry is committed: it may take whatever there is.
     while let Err(no_space) = engine.reserve_last_for(size_bytes) {
         if no_space.may_grow && engine.growth_failure().is_none() {
@@ -389,7 +389,7 @@ fn reserve(engine: &mut Engine, disk: &EngineDisk, size_bytes: usize) -> Result<
 /// back, as they were given back while the member ran.
 fn give_pages_back(
     engine: &mut Engine,
-    disk: &EngineDisk,
+    disk: &mut EngineDisk,
     otherwise: Failure,
 ) -> Result<(), Failure> {
     if engine.is_durable() {
@@ -399,7 +399,7 @@ fn give_pages_back(
 }
 
 /// Whether there was anything to perform.
-fn perform_all(engine: &mut Engine, disk: &EngineDisk) -> Result<bool, Failure> {
+fn perform_all(engine: &mut Engine, disk: &mut EngineDisk) -> Result<bool, Failure> {
     let mut has_moved = false;
     while let Some(op) = engine.poll_disk_op() {
         engine.handle_disk_completion(disk.perform(op))?;

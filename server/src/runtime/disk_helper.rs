@@ -38,7 +38,7 @@ impl DiskHelper {
     ///
     /// # Errors
     /// When no thread can be had.
-    pub fn start(mut log: LogDisk, engine: EngineDisk, waker: Waker) -> io::Result<Self> {
+    pub fn start(mut log: LogDisk, mut engine: EngineDisk, waker: Waker) -> io::Result<Self> {
         let (report, done) = mpsc::channel();
         let mail = (report.clone(), waker.clone());
         let log = Hands::start("log-disk", mail, move |(id, op)| Done::Log(id, log.perform(op)))?;

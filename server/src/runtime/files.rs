@@ -1,5 +1,6 @@
 //! File operations that std lacks, and the engine's [`DiskOp`]s performed on real files.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -44,30 +45,43 @@ pub fn random_u64() -> io::Result<u64> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
+/// Written to a shard's file and still on its way to the disk, at most. A checkpoint that left its
+/// pages to its sync would have the disk busy with them all at once, and the log's writes behind
+/// them: 100 MiB took 100 ms, in which a log write took 20 to 60 ms instead of 0.2.
+const WRITE_BACK_SIZE_BYTES_MAX: u64 = 1 << 20;
+
 /// The engine's files.
 #[derive(Debug)]
 pub struct EngineDisk {
     meta: File,
     shards: Vec<File>,
+    /// What is on its way to the disk, oldest first.
+    write_back: VecDeque<WriteBack>,
+    write_back_size_bytes: u64,
+}
+
+#[derive(Debug)]
+struct WriteBack {
+    file: FileId,
+    offset: u64,
+    size_bytes: u64,
 }
 
 impl EngineDisk {
     /// On these open files.
     #[must_use]
     pub fn new(meta: File, shards: Vec<File>) -> Self {
-        Self { meta, shards }
+        Self { meta, shards, write_back: VecDeque::new(), write_back_size_bytes: 0 }
     }
 
     /// Performs an operation, waiting for its end.
-    pub fn perform(&self, op: DiskOp) -> Completion {
-        let file = match op.file {
-            FileId::Meta => &self.meta,
-            FileId::Shard(shard) => &self.shards[usize::from(shard)],
-        };
+    pub fn perform(&mut self, op: DiskOp) -> Completion {
+        let file = self.file(op.file);
         let (operation, buffer, result) = match op.kind {
             DiskOpKind::Write { offset, bytes } => {
                 let result = file.write_all_at(&bytes, offset);
-                ("write", bytes, result)
+                let written = WriteBack { file: op.file, offset, size_bytes: bytes.len() as u64 };
+                ("write", bytes, result.and_then(|()| self.pace(written)))
             }
             DiskOpKind::Sync => ("sync", Vec::new(), file.sync_data()),
             DiskOpKind::Allocate { size_bytes } => {
@@ -76,5 +90,45 @@ impl EngineDisk {
         };
         let result = result.map_err(|cause| DiskError { file: op.file, operation, cause });
         Completion { token: op.token, buffer, result }
+    }
+
+    fn file(&self, file: FileId) -> &File {
+        match file {
+            FileId::Meta => &self.meta,
+            FileId::Shard(shard) => &self.shards[usize::from(shard)],
+        }
+    }
+
+    /// Has the system begin to write, and waits for what was begun before. Nothing is durable by
+    /// that: the sync that follows is.
+    fn pace(&mut self, written: WriteBack) -> io::Result<()> {
+        self.sync_range(&written, libc::SYNC_FILE_RANGE_WRITE)?;
+        self.write_back_size_bytes += written.size_bytes;
+        self.write_back.push_back(written);
+        while self.write_back_size_bytes > WRITE_BACK_SIZE_BYTES_MAX
+            && let Some(oldest) = self.write_back.pop_front()
+        {
+            self.write_back_size_bytes -= oldest.size_bytes;
+            self.sync_range(&oldest, libc::SYNC_FILE_RANGE_WAIT_BEFORE)?;
+        }
+        Ok(())
+    }
+
+    fn sync_range(&self, range: &WriteBack, flags: libc::c_uint) -> io::Result<()> {
+        let wide =
+            |number| libc::off64_t::try_from(number).map_err(|_| io::ErrorKind::FileTooLarge);
+        let (offset, size_bytes) = (wide(range.offset)?, wide(range.size_bytes)?);
+        let descriptor = self.file(range.file).as_raw_fd();
+        // SAFETY: a plain call on an open descriptor.
+        if unsafe { libc::sync_file_range(descriptor, offset, size_bytes, flags) } == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            // A file system that cannot be hurried: its sync does it all.
+            Some(libc::EINVAL | libc::ENOSYS | libc::ESPIPE | libc::EOPNOTSUPP) => Ok(()),
+            // A failed write is told once, and here it was.
+            _ => Err(error),
+        }
     }
 }

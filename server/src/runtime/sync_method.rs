@@ -16,18 +16,19 @@ use super::reactor::Durability;
 /// A write-through that takes longer than this was held up by a tick: no disk that is worth a log
 /// is that slow, and one that is loses nothing by the other method.
 const SLOW_FROM: Duration = Duration::from_micros(1500);
-/// So many slow ones of the last eight, and the method changes.
-const SLOW_OF_EIGHT_MAX: u32 = 2;
+/// More slow ones than this of the last 32, and the method changes. One that waits for a tick costs
+/// as much time as the other method costs in a hundred writes.
+const SLOW_OF_LAST_MAX: u32 = 1;
 /// How long the other method is kept before write-through is tried again.
 const AVOID_FOR: Duration = Duration::from_millis(500);
 /// Trials that fail in a row double that, up to this many times.
-const DOUBLINGS_MAX: u32 = 4;
+const DOUBLINGS_MAX: u32 = 6;
 
 /// Chooses between the two methods.
 #[derive(Debug, Default)]
 pub struct SyncMethod {
     /// One bit for each of the last writes through: slow.
-    slow: u8,
+    slow: u32,
     avoid_until: Option<Duration>,
     failures: u32,
     seen: u32,
@@ -45,9 +46,9 @@ impl SyncMethod {
 
     /// A write through took so long.
     pub fn handle_write_through(&mut self, took: Duration, now: Duration) {
-        self.slow = self.slow << 1 | u8::from(took >= SLOW_FROM);
+        self.slow = self.slow << 1 | u32::from(took >= SLOW_FROM);
         self.seen += 1;
-        if self.slow.count_ones() > SLOW_OF_EIGHT_MAX {
+        if self.slow.count_ones() > SLOW_OF_LAST_MAX {
             let doublings = self.failures.min(DOUBLINGS_MAX);
             self.avoid_until = Some(now + AVOID_FOR * 2u32.pow(doublings));
             self.failures += 1;
@@ -74,7 +75,7 @@ mod tests {
     fn a_lone_slow_write_changes_nothing() {
         let mut method = SyncMethod::default();
         for millis in 0..100 {
-            let took = if millis % 8 == 0 { TICK } else { FAST };
+            let took = if millis % 32 == 0 { TICK } else { FAST };
             method.handle_write_through(took, at(millis));
             assert_eq!(method.choose(at(millis)), Durability::WriteThrough);
         }
@@ -84,7 +85,7 @@ mod tests {
     fn a_busy_interrupt_core_is_avoided_and_tried_again_ever_later() {
         let mut method = SyncMethod::default();
         let fail = |method: &mut SyncMethod, now| {
-            for _ in 0..=SLOW_OF_EIGHT_MAX {
+            for _ in 0..=SLOW_OF_LAST_MAX {
                 method.handle_write_through(TICK, now);
             }
         };

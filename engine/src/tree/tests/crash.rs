@@ -114,7 +114,8 @@ fn checkpoint(
             .unwrap();
     }
     let state = checkpoint.state(vec![root]);
-    checkpoint.finish(pages).unwrap();
+    checkpoint.finish(pages);
+    pages.drop_copies(usize::MAX).unwrap();
     state
 }
 

@@ -244,7 +244,8 @@ impl Store {
         self.durable = running.state;
         self.possible = None;
         for (checkpoint, shard) in running.checkpoints.into_iter().zip(&mut self.shards) {
-            checkpoint.finish(&mut shard.pages).unwrap();
+            checkpoint.finish(&mut shard.pages);
+            shard.pages.drop_copies(usize::MAX).unwrap();
         }
         Ok(true)
     }

@@ -232,7 +232,7 @@ fn new_store(directory: &std::path::Path) -> (Engine, EngineDisk) {
         options.open(directory.join(name)).unwrap()
     };
     let (meta, shard) = (file("meta"), file("shard"));
-    let disk = EngineDisk::new(meta.try_clone().unwrap(), vec![shard.try_clone().unwrap()]);
+    let mut disk = EngineDisk::new(meta.try_clone().unwrap(), vec![shard.try_clone().unwrap()]);
     let files = EngineFiles::Disk { meta, shards: vec![shard], directory: directory.to_path_buf() };
     let config = EngineConfig { shards: 1, shard_size_bytes_max: 1 << 30 };
     let identity = Identity { cluster: ClusterId(1), member: MEMBER };
@@ -240,7 +240,7 @@ fn new_store(directory: &std::path::Path) -> (Engine, EngineDisk) {
     let (index, term) = BOOTSTRAP;
     engine.apply_empty(index, term);
     engine.publish();
-    checkpoint(&mut engine, &disk).unwrap();
+    checkpoint(&mut engine, &mut disk).unwrap();
     (engine, disk)
 }
 

@@ -20,7 +20,7 @@ fn entry(index: u64) -> Entry {
 
 #[test]
 fn a_store_is_made_anew_only_from_the_first_entry_on() {
-    let (mut engine, disk) = engine();
+    let (mut engine, mut disk) = engine();
     for first in [3, 500] {
         let mut replay = Replay::new(&engine, Some("a torn block".to_owned()));
         let error = replay.handle_entry(entry(first), Lsn(0)).unwrap_err().to_string();
@@ -34,6 +34,6 @@ fn a_store_is_made_anew_only_from_the_first_entry_on() {
     // A gap further on is damage of another kind.
     let error = replay.handle_entry(entry(11), Lsn(11)).unwrap_err().to_string();
     assert!(error.contains("entry 11 behind entry 9"), "{error}");
-    replay.apply_through(&mut engine, &disk, LogIndex(9)).unwrap();
+    replay.apply_through(&mut engine, &mut disk, LogIndex(9)).unwrap();
     assert_eq!(engine.applied().0, LogIndex(9));
 }
