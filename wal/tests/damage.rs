@@ -178,9 +178,9 @@ fn check_cuts(log: &Log, from: Lsn) {
     assert!(cuts > 100, "only {cuts} cuts");
 }
 
-// Everything that was written later is gone, as if time had stopped here. A torn tail leaves the size
-// of the file as it was; a file that became shorter is damage, as long as its head says what it was.
-// Without its head it is like one that was being prepared.
+// Everything that was written later is gone, as if time had stopped here. A torn tail leaves the
+// size of the file as it was; a file that became shorter is damage, as long as its head says what
+// it was. Without its head it is like one that was being prepared.
 fn check_cut(log: &Log, segment: SegmentSequence, offset: u64, shorten: bool) {
     let cut = lsn(segment, offset);
     let story = format!("cut at {cut}, shortened: {shorten}");
