@@ -58,9 +58,10 @@ impl Desk {
 
     fn push(&mut self, message: &[u8], frames: &mut Vec<u8>) {
         let (node, view) = (&self.node, &self.view);
-        let method = Method::Put;
-        let action =
-            self.service.handle_message(method, message, node, view, frames, &mut self.out);
+        let (method, out) = (Method::Put, &mut self.out);
+        let mut left = usize::MAX;
+        let left = &mut left;
+        let action = self.service.handle_message(method, message, node, view, left, frames, out);
         assert!(matches!(action, Action::Write), "a sound put became {action:?}");
     }
 }

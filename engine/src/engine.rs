@@ -17,6 +17,7 @@ mod files;
 mod segment;
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::answer::{Answer, ReadError};
@@ -433,6 +434,12 @@ impl Engine {
     #[must_use]
     pub fn read_handle(&self) -> ReadHandle {
         ReadHandle::new(self.publisher.pins()).expect("there are more slots than cores")
+    }
+
+    /// The addresses of the shards' pages, in their order: a memory fault there is a fault of the
+    /// file.
+    pub fn addresses(&self) -> impl Iterator<Item = Range<usize>> {
+        self.working.shards.iter().map(|shard| shard.file.addresses())
     }
 
     /// Bytes that a checkpoint begun now would have to write, about.

@@ -148,7 +148,17 @@ impl Head {
 }
 
 /// Reads one number off the front of a head.
+#[inline]
 fn pull(head: &mut &[u8]) -> Option<i64> {
+    // Most numbers are one byte.
+    if let [byte @ 0..=0x7f, rest @ ..] = *head {
+        *head = rest;
+        return Some(i64::from(*byte));
+    }
+    pull_long(head)
+}
+
+fn pull_long(head: &mut &[u8]) -> Option<i64> {
     let mut number = 0_u64;
     for (place, &byte) in head.iter().enumerate().take(10) {
         let part = u64::from(byte & 0x7f);

@@ -147,12 +147,6 @@ impl Engine {
         self.checkpoints.growth_failure.as_ref()
     }
 
-    /// Lets a growth that failed be tried again, if it is still wanted. The owner chooses how
-    /// often: what waits for pages asks for them in every step.
-    pub fn retry_growth(&mut self) {
-        self.checkpoints.growth_is_held = false;
-    }
-
     /// Gives back memory that the last checkpoint has made needless: private copies of pages that
     /// are in the file now, `runs_max` runs of neighbours in each shard at most. To be called now
     /// and then; the next checkpoint does what is left.
@@ -164,6 +158,12 @@ impl Engine {
             shard.file.drop_copies(runs_max)?;
         }
         Ok(())
+    }
+
+    /// Lets a growth that failed be tried again, if it is still wanted. The owner chooses how
+    /// often: what waits for pages asks for them in every step.
+    pub fn retry_growth(&mut self) {
+        self.checkpoints.growth_is_held = false;
     }
 
     /// The next operation for the disk, from a checkpoint or from growth; `None` until something

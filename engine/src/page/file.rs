@@ -10,6 +10,7 @@
 //! - A reader follows pointers of a root that it holds pinned, and of no other: the caller's duty.
 //!   A stale pointer meets a younger birth and is refused, but may meet it while the page changes.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::alloc::Allocator;
@@ -237,6 +238,12 @@ impl PageFile {
     #[must_use]
     pub fn file(&self) -> FileId {
         self.config.file
+    }
+
+    /// The addresses of its pages, for whoever has to name the page of an address.
+    #[must_use]
+    pub fn addresses(&self) -> Range<usize> {
+        self.map.addresses()
     }
 
     /// The epoch in which changes are made now.

@@ -20,6 +20,7 @@
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -111,6 +112,12 @@ impl Map {
         let anonymous = anonymous_pages;
         let hand_overs = AtomicU32::new(0);
         Ok(Self { file, base, reserved_pages, pages, verified, anonymous, hand_overs, backing })
+    }
+
+    /// Where the reserved range lies.
+    pub fn addresses(&self) -> Range<usize> {
+        let start = self.base.addr().get();
+        start..start + self.reserved_pages as usize * PAGE_SIZE_BYTES
     }
 
     pub fn pages(&self) -> u32 {

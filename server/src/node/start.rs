@@ -25,6 +25,7 @@ use super::log_core::{APPLY_KEYS_MAX, Stages};
 use crate::raft::record::{KIND_ENTRY, decode_entry, decode_state};
 use crate::raft::storage::{BOOTSTRAP, LogStore};
 use crate::raft::{Consensus, ConsensusConfig};
+use crate::runtime::bus_error::{self, MappedFile};
 use crate::runtime::files::EngineDisk;
 use crate::runtime::log_disk::LogDisk;
 
@@ -80,6 +81,7 @@ pub struct Started {
 /// What keeps it from starting. Nothing was changed but what recovery itself repairs.
 pub fn start(config: &StartConfig) -> Result<Started, Failure> {
     let Store { mut engine, disk: mut engine_disk, remade } = open_store(config)?;
+    name_pages(config, &engine)?;
     let mut log_disk = LogDisk::new(&config.log_dir, config.direct);
     let identity = engine.identity();
     let (checkpointed, _) = engine.applied();
@@ -135,6 +137,20 @@ pub fn start(config: &StartConfig) -> Result<Started, Failure> {
     Ok(Started { stages, log_disk, engine_disk, replayed, store_remade })
 }
 
+fn shard_path(config: &StartConfig, shard: u16) -> PathBuf {
+    config.store_dir.join(format!("shard-{shard:04}"))
+}
+
+/// A page that cannot be read ends the process; from here on it says which.
+fn name_pages(config: &StartConfig, engine: &Engine) -> Result<(), Failure> {
+    let files = (0..).zip(engine.addresses());
+    let files = files
+        .map(|(shard, addresses)| MappedFile { addresses, path: shard_path(config, shard) })
+        .collect();
+    bus_error::name_pages_of(files)
+        .map_err(|cause| Failure::File { operation: "watch the pages".into(), cause })
+}
+
 /// The store before the log was read.
 struct Store {
     engine: Engine,
@@ -178,7 +194,7 @@ fn open_files(config: &StartConfig) -> Result<(EngineFiles, EngineDisk, bool), F
     let meta = open(&config.store_dir.join(META_FILE))?;
     let mut shards = Vec::new();
     for shard in 0..config.shards {
-        shards.push(open(&config.store_dir.join(format!("shard-{shard:04}")))?);
+        shards.push(open(&shard_path(config, shard))?);
     }
     let duplicate = |file: &File| {
         file.try_clone().map_err(|cause| Failure::File { operation: "duplicate".into(), cause })

@@ -4,6 +4,7 @@
 //! done. The stages themselves live elsewhere and see none of this.
 
 pub mod buffers;
+pub mod bus_error;
 pub mod disk_helper;
 pub mod executor;
 pub mod files;

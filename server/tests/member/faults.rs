@@ -1,11 +1,12 @@
 //! A disk that is slow, fails or is full, under the real binary.
 
 use std::collections::HashMap;
+use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 use server::service::proto::etcdserverpb as pb;
 
-use crate::client::{CallError, everything};
+use crate::client::{CallError, Client, everything};
 use crate::directory::Directory;
 use crate::member::{Member, arguments, ringd};
 
@@ -121,4 +122,35 @@ fn a_full_disk_refuses_puts_and_loses_nothing() {
     let count = client.range(&request).unwrap().count;
     // The refused put changed nothing.
     assert_eq!(count, acknowledged as i64 + 1);
+}
+
+/// What a load from a page finds is not an error to return: the process ends, and says where.
+#[test]
+fn a_page_that_is_gone_is_named() {
+    let directory = Directory::new("gone");
+    let data_dir = directory.join("data");
+    let member = Member::start(&data_dir);
+    let mut client = member.connect();
+    let value = vec![b'v'; 1000];
+    let put_all = |client: &mut Client| {
+        for key in 0..2000 {
+            client.put(&format!("{key:06}"), &value).unwrap();
+        }
+    };
+    put_all(&mut client);
+    // A clean stop leaves all pages in the file, and none is in the memory of the next life.
+    member.signal("TERM");
+    member.end();
+    let member = Member::start(&data_dir);
+    let store = data_dir.join("store/shard-0000");
+    let file = std::fs::OpenOptions::new().write(true).open(&store).unwrap();
+    file.set_len(8192).unwrap();
+    let mut client = member.connect();
+    assert!(client.range(&everything()).is_err(), "pages that are gone cannot be answered from");
+    let (status, log) = member.end();
+    assert_eq!(status.signal(), Some(7), "{}", log.join("\n"));
+    let named = log.iter().any(|line| {
+        line.starts_with("ringd: page ") && line.contains("store/shard-0000 cannot be read")
+    });
+    assert!(named, "{}", log.join("\n"));
 }
