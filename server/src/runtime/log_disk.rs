@@ -180,6 +180,8 @@ impl LogDisk {
             file.write_all_at(piece, offset + done)?;
             done += piece.len() as u64;
         }
+        // Little by little: a flush of a whole new segment would hold up the log's writes.
+        file.sync_data()?;
         Ok(Completion::Done)
     }
 
