@@ -58,10 +58,9 @@ impl Desk {
 
     fn push(&mut self, message: &[u8], frames: &mut Vec<u8>) {
         let (node, view) = (&self.node, &self.view);
-        let (method, out) = (Method::Put, &mut self.out);
-        let mut left = usize::MAX;
-        let left = &mut left;
-        let action = self.service.handle_message(method, message, node, view, left, frames, out);
+        let method = Method::Put;
+        let action =
+            self.service.handle_message(method, message, node, view, &mut 1, frames, &mut self.out);
         assert!(matches!(action, Action::Write), "a sound put became {action:?}");
     }
 }

@@ -12,6 +12,8 @@
 //!   writes, watches and other connections get theirs.
 //! - All bytes that one turn has for a client leave in one send; one send a client is under way.
 
+mod stepping;
+
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt::Display;
@@ -19,21 +21,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{Progress, ReadHandle, View};
+use engine::{Progress, ReadHandle};
 
 use super::calls::{Call, Calls, Timeouts, Waiting};
-use super::reads::{ReadQueue, Reading};
+use super::reads::ReadQueue;
 use super::shared::{Status, WatchInterest};
 use super::watches::{Place, Watches};
-use crate::frontend::grpc::{self, Event, Input, MethodTable, OwnedMessage, Written};
-use crate::frontend::http2::{Body, Protocol, StreamKey, sniff};
+use crate::frontend::grpc::{self, Event, Input, MethodTable};
+use crate::frontend::http2::{Protocol, StreamKey, sniff};
 use crate::log_event;
 use crate::mail::{Ask, FrontendId, Reply, Slot, Unavailable, Verdict};
 use crate::runtime::reactor::SocketId;
-use crate::service::dispatch::{Action, CallMetadata, Read, Service};
+use crate::service::dispatch::{Action, CallMetadata, Service};
 use crate::service::method::Method;
 use crate::service::node_state::NodeState;
-use crate::service::sink::AnswerSink;
 use crate::service::status::{Refusal, status_of};
 use crate::service::watch::WatchConfig;
 
@@ -56,11 +57,6 @@ const READ_STEP_KEYS: usize = 1000;
 const READ_TURN_KEYS: usize = 2000;
 /// Buffers above this size are shared by the connections of a core rather than kept by one.
 const SPARE_SIZE_BYTES_MAX: usize = 64 << 10;
-/// Shared buffers that are kept, and the largest size worth it: what an output may reach.
-const BUFFERS_MAX: usize = 8;
-const BUFFER_SIZE_BYTES_MAX: usize = 2 << 20;
-/// A range of more records is given a shared buffer to begin with.
-const RECORDS_OWN_BUFFER_MAX: i64 = 64;
 /// Bytes that may arrive before the protocol is known.
 const SNIFF_BYTES_MAX: usize = 64;
 
@@ -156,21 +152,6 @@ struct Desk {
     turn_keys: usize,
     buffers: Vec<Vec<u8>>,
     answer: Vec<u8>,
-}
-
-/// An answer that is written where the socket takes it from.
-struct InPlace<'b, 'c>(&'b mut Body<'c>);
-
-impl AnswerSink for InPlace<'_, '_> {
-    #[inline]
-    fn bytes(&mut self) -> &mut Vec<u8> {
-        self.0.bytes()
-    }
-
-    #[inline]
-    fn cut(&mut self) {
-        self.0.cut();
-    }
 }
 
 impl FrontendCore {
@@ -286,6 +267,9 @@ impl FrontendCore {
             self.desk.turn_keys -= keys;
             self.step_read(socket, slot, &mut keys);
             self.desk.turn_keys += keys;
+        }
+        for slot in reply.patient.drain(..) {
+            self.desk.calls.lift_server_deadline(slot);
         }
         for (slot, reason) in reply.reads_failed.drain(..) {
             if let Some(call) = self.desk.calls.take(slot) {
@@ -654,105 +638,6 @@ impl Desk {
         self.report_fault();
     }
 
-    /// Takes a read's first step if it may be taken now, and keeps what is left of it.
-    fn begin_read(
-        &mut self,
-        connection: &mut grpc::Connection,
-        request: Request,
-        read: Box<Read>,
-        now: Duration,
-    ) {
-        let Request { socket, stream, timeout, .. } = request;
-        let (needs_round, needs_view) = (read.needs_read_index(), read.needs_same_view());
-        let mut reading = Reading::new(read);
-        if !needs_round && !needs_view && self.turn_keys > 0 {
-            let mut keys = self.turn_keys.min(READ_STEP_KEYS);
-            self.turn_keys -= keys;
-            let progress = self.step(connection, stream, &mut reading, &mut keys);
-            self.turn_keys += keys;
-            if progress == Progress::Done {
-                return;
-            }
-        }
-        let waiting = Waiting::Read(Some(Box::new(reading)));
-        let timeouts = Timeouts { client: timeout, server: self.config.request_timeout };
-        let slot = self.calls.insert(Call { socket, stream, waiting }, 0, now, timeouts);
-        if needs_round {
-            self.ask.reads.push(slot);
-            return;
-        }
-        self.calls.lift_server_deadline(slot);
-        if needs_view {
-            self.hashing.push_back(slot);
-        } else {
-            self.reading.push(socket, slot);
-        }
-    }
-
-    /// Takes a step of a read; when it is done, its call is answered.
-    fn step(
-        &mut self,
-        connection: &mut grpc::Connection,
-        stream: StreamKey,
-        reading: &mut Reading,
-        keys: &mut usize,
-    ) -> Progress {
-        let Self { service, node, views, buffers, .. } = self;
-        let Reading { read, answer, view } = reading;
-        let pinned;
-        let view: &View = if let Some(held) = view {
-            held
-        } else {
-            pinned = views.pin();
-            &pinned
-        };
-        if let Err(refusal) = service.open_read(read, view) {
-            connection.finish(stream, &status(refusal));
-            return Progress::Done;
-        }
-        let records = read.records_max();
-        let result = if answer.is_none() && records > 0 {
-            if records > RECORDS_OWN_BUFFER_MAX {
-                lend_buffer(buffers, connection);
-            }
-            let written = connection.answer_in_place(stream, |body| {
-                match service.step_read(read, node, view, keys, &mut InPlace(body)) {
-                    Ok(Progress::Done) if read.is_too_large().is_none() => (Written::Whole, None),
-                    other => (Written::Withdrawn, Some(other)),
-                }
-            });
-            let Some((Some(gathered), Some(result))) = written else { return Progress::Done };
-            *answer = Some(gathered);
-            result
-        } else {
-            let answer = answer.get_or_insert_default();
-            service.step_read(read, node, view, keys, answer.bytes())
-        };
-        let too_large = read.is_too_large();
-        if too_large.is_some() {
-            // From here on it is only measured, for the status that says how large it would be.
-            *answer = Some(OwnedMessage::new());
-        }
-        match (result, too_large) {
-            (Ok(Progress::More), _) => return Progress::More,
-            (Err(refusal), _) => connection.finish(stream, &status(refusal)),
-            (Ok(Progress::Done), Some(size_bytes)) => {
-                connection.finish(stream, &grpc::Status::message_too_large(size_bytes));
-            }
-            (Ok(Progress::Done), None) => {
-                connection.answer_owned(stream, answer.take().unwrap_or_default());
-            }
-        }
-        Progress::Done
-    }
-
-    /// Keeps a large buffer for the next large answer of any connection.
-    fn keep_buffer(&mut self, buffer: Vec<u8>) {
-        if self.buffers.len() < BUFFERS_MAX && buffer.capacity() <= BUFFER_SIZE_BYTES_MAX {
-            self.buffers.push(buffer);
-        }
-    }
-
     fn open_stream(
         &mut self,
         connection: &mut grpc::Connection,
@@ -793,15 +678,6 @@ struct Request {
     stream: StreamKey,
     method: Method,
     timeout: Option<Duration>,
-}
-
-/// Gives a connection's output one of the shared buffers, which comes back when it was sent.
-fn lend_buffer(buffers: &mut Vec<Vec<u8>>, connection: &mut grpc::Connection) {
-    let Some(buffer) = buffers.pop() else { return };
-    let replaced = connection.http2().lend_output(buffer);
-    if replaced.capacity() > SPARE_SIZE_BYTES_MAX {
-        buffers.push(replaced);
-    }
 }
 
 fn call_metadata(metadata: &grpc::Metadata) -> CallMetadata<'_> {

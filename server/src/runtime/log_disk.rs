@@ -180,6 +180,8 @@ impl LogDisk {
             file.write_all_at(piece, offset + done)?;
             done += piece.len() as u64;
         }
+        // Little by little: a flush of a whole new segment would hold up the log's writes.
+        file.sync_data()?;
         Ok(Completion::Done)
     }
 
@@ -197,7 +199,7 @@ impl LogDisk {
 #[must_use]
 pub fn disk_error(error: &io::Error) -> DiskError {
     let kind = match error.raw_os_error() {
-        Some(libc::ENOSPC | libc::EDQUOT) => DiskErrorKind::NoSpace,
+        Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => DiskErrorKind::NoSpace,
         Some(libc::ENOENT) => DiskErrorKind::NotFound,
         _ => DiskErrorKind::Io,
     };

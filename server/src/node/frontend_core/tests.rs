@@ -102,13 +102,54 @@ impl Bench {
         bench
     }
 
+    /// Commits puts; what watchers are to be told of them goes to the front-end.
     fn put(&mut self, keys: impl Iterator<Item = String>, value: &[u8]) {
         let (mut frames, mut writer) = (Vec::new(), FrameWriter::new());
         for key in keys {
             let put = PutRef { key: key.as_bytes(), value, ..<_>::default() };
             writer.push_put(&mut frames, &put);
         }
-        self.store.commit(&frames);
+        let (_, events) = self.store.commit(&frames);
+        let mut reply = Reply { events: events.into_iter().collect(), ..<_>::default() };
+        self.core.handle_reply(&mut reply);
+    }
+
+    /// Begins a stream of watches, with one watch of all keys from now on.
+    fn watch(&mut self, client: usize) -> u32 {
+        self.store.engine.set_events_wanted(true, false);
+        let create = pb::WatchCreateRequest {
+            key: vec![0].into(),
+            range_end: vec![0].into(),
+            ..<_>::default()
+        };
+        let request_union = Some(pb::watch_request::RequestUnion::CreateRequest(create));
+        let message = pb::WatchRequest { request_union }.encode_to_vec();
+        let side = &mut self.clients[client];
+        let id = side.next_id;
+        side.next_id += 2;
+        let mut bytes = Vec::new();
+        let head = request_head(Method::Watch.path());
+        put_frame(&mut bytes, 1, flag::END_HEADERS, id, &head);
+        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+        put_frame(&mut bytes, 0, 0, id, &[&[0][..], &length, &message].concat());
+        self.core.handle_received(socket(client), &bytes, NOW);
+        id
+    }
+
+    /// The keys that a watch has told of.
+    fn watched(&self, client: usize, stream: u32) -> Vec<String> {
+        let mut rest = &self.clients[client].answers[&stream].body[..];
+        let mut keys = Vec::new();
+        while let Some(([_, length @ ..], behind)) = rest.split_first_chunk::<5>() {
+            let length = u32::from_be_bytes(*length) as usize;
+            let Some((message, behind)) = behind.split_at_checked(length) else { break };
+            rest = behind;
+            for event in pb::WatchResponse::decode(message).unwrap().events {
+                let key = event.kv.unwrap().key;
+                keys.push(String::from_utf8(key.to_vec()).unwrap());
+            }
+        }
+        keys
     }
 
     fn connect(&mut self) -> usize {
@@ -348,6 +389,37 @@ fn ranges_of_a_client_that_is_gone_are_forgotten() {
         bench.settle();
     }
     assert!(bench.core.desk.calls.is_empty());
+}
+
+/// Events of less than a frame went past the account by which slow watchers are parked.
+#[test]
+fn a_watcher_that_does_not_read_is_parked_however_wide_its_windows_are() {
+    let mut bench = Bench::new(0, b"", ServiceLimits::default());
+    let client = bench.connect();
+    let stream = bench.watch(client);
+    bench.settle();
+    bench.clients[client].reads_nothing = true;
+    let keys: Vec<String> = (0..1000).map(|number| format!("k{number:05}")).collect();
+    let mut waiting_most = 0;
+    for key in &keys {
+        bench.put([key.clone()].into_iter(), &[7; 10_000]);
+        bench.settle();
+        let Speech::Grpc(connection) = &mut bench.core.clients[client].as_mut().unwrap().speech
+        else {
+            panic!("it speaks gRPC")
+        };
+        waiting_most = waiting_most.max(connection.http2().socket_pending_bytes());
+    }
+    let config = WatchConfig::default();
+    // The stream's own megabyte, what went beyond it, and the output.
+    assert!(waiting_most > config.stream_pending_bytes_max, "{waiting_most} bytes waited");
+    assert!(waiting_most < config.stream_pending_bytes_max + (1 << 20), "{waiting_most} bytes");
+    bench.clients[client].reads_nothing = false;
+    for _ in 0..1000 {
+        bench.take(client);
+        bench.settle();
+    }
+    assert_eq!(bench.watched(client, stream), keys);
 }
 
 #[test]
