@@ -144,12 +144,13 @@ impl TxnRun {
                     }
                 }
                 Operation::Put(put) => {
+                    // The other way round than in a put of its own: so it is in etcd.
+                    if !target.lease_is_known(put.lease) {
+                        return Err(Rejection::LeaseNotFound.into());
+                    }
                     let keeps = put.ignore_value || put.ignore_lease;
                     if keeps && target.record_at(put.key, target.revision())?.is_none() {
                         return Err(Rejection::KeyNotFound.into());
-                    }
-                    if !target.lease_is_known(put.lease) {
-                        return Err(Rejection::LeaseNotFound.into());
                     }
                 }
                 Operation::DeleteRange(_) | Operation::Txn(_) => {}

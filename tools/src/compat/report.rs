@@ -23,7 +23,7 @@ pub struct Report {
     pub calls: u64,
     /// Calls with unlike answers.
     pub differences: u64,
-    /// Cases that ringd cannot answer yet, by the RPC that is missing.
+    /// Cases that ringd cannot answer yet, by the RPC or flag that is missing.
     pub missing: BTreeMap<&'static str, u64>,
     /// Random operations that were left out, by the RPC that is missing.
     pub operations_missing: BTreeMap<&'static str, u64>,
@@ -66,6 +66,12 @@ impl Report {
         if !etcd.is_empty() || !ringd.is_empty() {
             println!("  etcd:  {}\n  ringd: {}", cut(etcd), cut(ringd));
         }
+    }
+
+    /// Prints a case that a server did not survive, or did not start for.
+    pub fn failed_case(&mut self, name: &str, why: &str) {
+        self.differences += 1;
+        println!("DIFFERENCE in {name}\n  {why}");
     }
 
     /// Prints what ends every run.

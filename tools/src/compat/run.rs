@@ -1,11 +1,12 @@
 //! A whole run: the corpus, then random operations, then the sum.
 
+use super::allowed::MISSING_FLAGS;
 use super::conversation::Conversation;
 use super::corpus::{Case, Setting, corpus};
 use super::pair::{Pair, Session};
 use super::random::{self, RandomPlan};
 use super::report::Report;
-use super::servers::Binaries;
+use super::servers::{Binaries, Server, Side};
 
 /// What to run.
 pub struct Plan {
@@ -28,6 +29,12 @@ pub fn run(plan: &Plan) -> Result<bool, String> {
     for path in pair.served_though_missing() {
         println!("WRONG TABLE: {path} is served and still in the table of missing RPCs");
         is_true = false;
+    }
+    for (flag, value) in MISSING_FLAGS {
+        if Server::start(&plan.binaries, Side::Ringd, &[flag, value]).is_ok() {
+            println!("WRONG TABLE: {flag} is taken and still in the table of missing flags");
+            is_true = false;
+        }
     }
     // Its stores are no longer equal: a missing RPC that is served may have changed ringd's.
     drop(pair);
@@ -54,8 +61,17 @@ fn run_corpus(plan: &Plan, session: &mut Session, report: &mut Report) -> Result
                 }
             }
             Setting::Alone(args) => {
-                let mut pair = Pair::start(&plan.binaries, args)?;
-                run_case(case, &mut pair, session, report);
+                let is_missing = |(flag, _): &&(&'static str, _)| args.contains(flag);
+                if let Some((flag, _)) = MISSING_FLAGS.iter().find(is_missing) {
+                    *report.missing.entry(flag).or_default() += 1;
+                    continue;
+                }
+                match Pair::start(&plan.binaries, args) {
+                    Ok(mut pair) => {
+                        run_case(case, &mut pair, session, report);
+                    }
+                    Err(error) => report.failed_case(&case.name, &error),
+                }
             }
         }
     }
@@ -81,8 +97,7 @@ fn run_case(case: &Case, pair: &mut Pair, session: &mut Session, report: &mut Re
     drop(conversation);
     match pair.ended() {
         Some(log) => {
-            report.differences += 1;
-            println!("DIFFERENCE in {}\n  {log}", case.name);
+            report.failed_case(&case.name, &log);
             true
         }
         None => has_differed,

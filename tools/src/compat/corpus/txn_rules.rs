@@ -149,6 +149,10 @@ fn wrong_parts() -> Vec<(&'static str, Request)> {
         ("put-ignore-lease-of-missing", |c| {
             then(vec![op::put(pb::PutRequest { ignore_lease: true, ..put(c, "x", "v") })])
         }),
+        ("put-lease-unknown-and-ignore-value-of-missing", |c| {
+            let request = pb::PutRequest { ignore_value: true, lease: 4711, ..put(c, "x", "") };
+            then(vec![op::put(request)])
+        }),
         ("range-sort-unknown", |c| {
             then(vec![op::range(pb::RangeRequest { sort_order: 9, ..get(c, "a") })])
         }),
