@@ -111,7 +111,10 @@ impl HashRun {
         store: &S,
     ) -> Result<Self, PageFault> {
         let all = Bounds { start: &[], end: None };
-        let keeps_all = Walk::new(store, all, revision, Direction::Ascending)?.key().is_none();
+        // Before the first revision there is nothing, and no record there to look for: what a
+        // compaction has taken would be missed as if it were damage.
+        let keeps_all = revision.0 <= 0
+            || Walk::new(store, all, revision, Direction::Ascending)?.key().is_none();
         Ok(Self {
             revision,
             compacted,

@@ -144,7 +144,7 @@ impl TxnRun {
                     }
                 }
                 Operation::Put(put) => {
-                    // The other way round than in a put of its own: so it is in etcd.
+                    // As in a put of its own: etcd looks for the lease before the key.
                     if !target.lease_is_known(put.lease) {
                         return Err(Rejection::LeaseNotFound.into());
                     }
