@@ -176,6 +176,15 @@ fn add_hashes(corpus: &mut Corpus) {
         c.hash_kv(last - 100);
         c.hash_kv(last - 99);
     });
+    corpus.alone("hash/below-the-first-revision", &[], |c| {
+        furnish(c);
+        for back in [4, 2] {
+            c.compact(c.revision() - back, true);
+            for revision in [-1, -2, i64::MIN, 1] {
+                c.hash_kv(revision);
+            }
+        }
+    });
     corpus.alone("hash/remembers-its-compactions", &[], |c| {
         let mut compacted = Vec::new();
         for _ in 0..14 {

@@ -74,11 +74,28 @@ impl Operation {
 
 impl fmt::Display for Operation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Revisions beyond `NOW` read badly, but say what they stand for.
         let text = format!("{self:?}");
-        let text = text.replace(&NOW.to_string(), "NOW");
-        formatter.write_str(&text.replace(&COMPACTED.to_string(), "COMPACTED"))
+        let mut rest = text.as_str();
+        while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
+            let length = rest[start..].find(|c: char| !c.is_ascii_digit());
+            let end = length.map_or(rest.len(), |length| start + length);
+            let (words, number) = (&rest[..start], &rest[start..end]);
+            formatter.write_str(words)?;
+            match number.parse::<i64>() {
+                Ok(number) if is_near(number, NOW) => write!(formatter, "NOW{:+}", number - NOW)?,
+                Ok(number) if is_near(number, COMPACTED) => {
+                    write!(formatter, "COMPACTED{:+}", number - COMPACTED)?;
+                }
+                _ => formatter.write_str(number)?,
+            }
+            rest = &rest[end..];
+        }
+        formatter.write_str(rest)
     }
+}
+
+fn is_near(number: i64, from: i64) -> bool {
+    (from - DISTANCE_MAX..=from + DISTANCE_MAX).contains(&number)
 }
 
 /// Runs operations one after the other.
@@ -189,9 +206,9 @@ impl Runner {
     }
 
     fn resolved(&self, now: i64, number: i64) -> i64 {
-        if (NOW - DISTANCE_MAX..=NOW + DISTANCE_MAX).contains(&number) {
+        if is_near(number, NOW) {
             now + (number - NOW)
-        } else if (COMPACTED - DISTANCE_MAX..=COMPACTED + DISTANCE_MAX).contains(&number) {
+        } else if is_near(number, COMPACTED) {
             self.compacted + (number - COMPACTED)
         } else {
             number
@@ -233,6 +250,14 @@ impl Runner {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn revisions_are_shown_as_distances() {
+        let shown = |revision| Operation::HashKv(revision).to_string();
+        assert_eq!(shown(NOW - 12), "HashKv(NOW-12)");
+        assert_eq!(shown(COMPACTED + 1), "HashKv(COMPACTED+1)");
+        assert_eq!(shown(-7), "HashKv(-7)");
+    }
 
     #[test]
     fn distances_become_revisions_and_other_numbers_stay() {
