@@ -264,8 +264,18 @@ impl Model {
                     record.create_revision,
                 )
         });
-        sort(&mut records, query);
         let more = query.limit > 0 && records.len() as i64 > query.limit;
+        let bounds = [
+            query.min_mod_revision,
+            query.max_mod_revision,
+            query.min_create_revision,
+            query.max_create_revision,
+        ];
+        // Without an order and bounds etcd fetches one record more than the limit before it sorts.
+        if more && query.sort_order == SortOrder::None && bounds == [0; 4] {
+            records.truncate(usize::try_from(query.limit).unwrap() + 1);
+        }
+        sort(&mut records, query);
         if more {
             records.truncate(usize::try_from(query.limit).unwrap());
         }
