@@ -71,6 +71,12 @@ pub struct OwnedRecord {
 }
 
 impl OwnedRecord {
+    /// The bytes of key and value.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        self.key.len() + self.value.len()
+    }
+
     /// The record, borrowed.
     #[must_use]
     pub fn as_record(&self) -> Record<'_> {

@@ -29,6 +29,9 @@ pub mod view;
 mod walk;
 mod working;
 
+#[cfg(test)]
+mod step_tests;
+
 pub use answer::{
     Answer, OperationOutcome, Outcome, OwnedRecord, ReadError, Rejection, TxnOutcome,
 };

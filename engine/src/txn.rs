@@ -1,7 +1,8 @@
 //! Transactions: comparisons first, then checks, then the operations of the branches taken.
 //!
 //! The run is one machine for the log's transactions and for those of ranges alone, which a core
-//! answers from a view. It is resumable at every key it touches.
+//! answers from a view. It is resumable at every key it touches, and the bytes that it copies count
+//! as keys.
 //!
 //! Invariants:
 //! - All comparisons, nested ones included, see the state before the transaction.
@@ -17,8 +18,9 @@ use crate::command::{
 };
 use crate::delete::DeleteRun;
 use crate::ids::{LeaseId, MemberId, Revision};
+use crate::limits;
 use crate::page::{PageFault, PageReader};
-use crate::range::{Progress, RangeScan};
+use crate::range::{Progress, RangeScan, RecordCopies};
 use crate::store::{ShardRoots, Store};
 use crate::view::View;
 use crate::working::Working;
@@ -68,6 +70,8 @@ pub(crate) struct TxnRun {
     operation: Option<OperationRun>,
     /// The outcomes of the nodes being executed, the innermost last.
     open: Vec<TxnOutcome>,
+    /// Bytes of the records in finished responses.
+    responded_bytes: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +83,7 @@ enum Phase {
 
 #[derive(Debug)]
 enum OperationRun {
-    Range { scan: Box<RangeScan>, records: Vec<OwnedRecord> },
+    Range { scan: Box<RangeScan>, records: Vec<OwnedRecord>, size_bytes: usize },
     Delete { position: usize, run: DeleteRun },
 }
 
@@ -98,7 +102,18 @@ impl TxnRun {
             walk: OperationWalk::default(),
             operation: None,
             open: Vec::new(),
+            responded_bytes: 0,
         }
+    }
+
+    /// About what the run holds of its answer.
+    fn held_bytes(&self) -> usize {
+        let held = match &self.operation {
+            Some(OperationRun::Range { scan, size_bytes, .. }) => scan.held_bytes() + size_bytes,
+            Some(OperationRun::Delete { run, .. }) => run.prevs_size_bytes,
+            None => 0,
+        };
+        self.responded_bytes + held
     }
 
     /// Goes on. After a rejection nothing was changed, and the run is over.
@@ -112,10 +127,13 @@ impl TxnRun {
             if self.compare.step(table, target, &mut self.taken, budget)? == Progress::More {
                 return Ok(TxnStep::More);
             }
+            self.walk = OperationWalk::begin();
             self.phase = Phase::Check;
         }
         if self.phase == Phase::Check {
-            self.check(table, target, budget)?;
+            if self.check(table, target, budget)? == Progress::More {
+                return Ok(TxnStep::More);
+            }
             self.walk = OperationWalk::begin();
             self.phase = Phase::Execute;
         }
@@ -124,14 +142,17 @@ impl TxnRun {
 
     /// Looks for the first refusal, in the order of execution, on the state before any change.
     fn check<T: TxnTarget>(
-        &self,
+        &mut self,
         table: TxnTable<'_>,
         target: &T,
         budget: &mut usize,
-    ) -> Result<(), ReadError> {
-        let mut walk = OperationWalk::begin();
-        while let Some(step) = walk.next(table, &self.taken) {
-            *budget = budget.saturating_sub(1);
+    ) -> Result<Progress, ReadError> {
+        loop {
+            if *budget == 0 {
+                return Ok(Progress::More);
+            }
+            *budget -= 1;
+            let Some(step) = self.walk.next(table, &self.taken) else { break };
             let WalkStep::Operation(position) = step else { continue };
             match table.operation(position) {
                 Operation::Range(range) => {
@@ -145,7 +166,7 @@ impl TxnRun {
                 }
                 Operation::Put(put) => {
                     let keeps = put.ignore_value || put.ignore_lease;
-                    if keeps && target.record_at(put.key, target.revision())?.is_none() {
+                    if keeps && !key_exists(put.key, target, budget)? {
                         return Err(Rejection::KeyNotFound.into());
                     }
                     if !target.lease_is_known(put.lease) {
@@ -155,7 +176,7 @@ impl TxnRun {
                 Operation::DeleteRange(_) | Operation::Txn(_) => {}
             }
         }
-        Ok(())
+        Ok(Progress::Done)
     }
 
     fn execute<T: TxnTarget>(
@@ -187,7 +208,7 @@ impl TxnRun {
                     }
                     self.respond(OperationOutcome::Txn(outcome));
                 }
-                WalkStep::Operation(position) => self.begin(position, table, target)?,
+                WalkStep::Operation(position) => self.begin(position, table, target, budget)?,
             }
         }
     }
@@ -197,14 +218,19 @@ impl TxnRun {
         position: usize,
         table: TxnTable<'_>,
         target: &mut T,
+        budget: &mut usize,
     ) -> Result<(), ReadError> {
         match table.operation(position) {
             Operation::Range(range) => {
                 let scan = Box::new(RangeScan::new(&range));
-                self.operation = Some(OperationRun::Range { scan, records: Vec::new() });
+                let records = Vec::new();
+                self.operation = Some(OperationRun::Range { scan, records, size_bytes: 0 });
             }
             Operation::Put(put) => {
                 let prev = target.put(&put)?;
+                let size_bytes = prev.as_ref().map_or(0, OwnedRecord::size_bytes);
+                *budget = budget.saturating_sub(limits::keys_for_bytes(size_bytes));
+                self.responded_bytes += size_bytes;
                 self.respond(OperationOutcome::Put { revision: target.revision(), prev });
             }
             Operation::DeleteRange(delete) => {
@@ -224,11 +250,17 @@ impl TxnRun {
         budget: &mut usize,
     ) -> Result<Progress, ReadError> {
         match operation {
-            OperationRun::Range { mut scan, mut records } => {
-                if scan.step_on(target, budget, &mut records)? == Progress::More {
-                    self.operation = Some(OperationRun::Range { scan, records });
+            OperationRun::Range { mut scan, mut records, mut size_bytes } => {
+                let mut copies = RecordCopies::new(&mut records, *budget);
+                let progress = scan.step_on(target, budget, &mut copies)?;
+                let copied = copies.size_bytes();
+                *budget = budget.saturating_sub(limits::keys_for_bytes(copied));
+                size_bytes += copied;
+                if progress == Progress::More {
+                    self.operation = Some(OperationRun::Range { scan, records, size_bytes });
                     return Ok(Progress::More);
                 }
+                self.responded_bytes += size_bytes;
                 let summary = scan.summary();
                 self.respond(OperationOutcome::Range {
                     revision: summary.revision,
@@ -245,6 +277,7 @@ impl TxnRun {
                     self.operation = Some(OperationRun::Delete { position, run });
                     return Ok(Progress::More);
                 }
+                self.responded_bytes += run.prevs_size_bytes;
                 let (deleted, prevs) = (run.deleted, run.prevs);
                 let revision = target.revision();
                 self.respond(OperationOutcome::DeleteRange { revision, deleted, prevs });
@@ -257,6 +290,12 @@ impl TxnRun {
         let node = self.open.last_mut().expect("operations belong to a node");
         node.responses.push(outcome);
     }
+}
+
+fn key_exists<T: TxnTarget>(key: &[u8], target: &T, budget: &mut usize) -> Result<bool, PageFault> {
+    let Some(record) = target.record_at(key, target.revision())? else { return Ok(false) };
+    *budget = budget.saturating_sub(limits::keys_for_bytes(record.size_bytes()));
+    Ok(true)
 }
 
 /// The operations of the branches taken, in the order of execution.
@@ -309,6 +348,8 @@ pub struct TxnScan {
     /// What all steps read at, once the first has seen a view.
     revision: Revision,
     outcome: Option<TxnOutcome>,
+    /// What the finished run held.
+    held_bytes: usize,
 }
 
 impl TxnScan {
@@ -324,7 +365,7 @@ impl TxnScan {
         let mut bytes = header.to_bytes().to_vec();
         FrameWriter::new().push_txn(&mut bytes, txn);
         let batch = Batch::validate(bytes).expect("what the writer wrote is sound");
-        Self { batch, run: None, revision: Revision(0), outcome: None }
+        Self { batch, run: None, revision: Revision(0), outcome: None, held_bytes: 0 }
     }
 
     /// Goes on, touching about `budget` keys. The view must not be older than that of the step
@@ -355,10 +396,18 @@ impl TxnScan {
                 Ok(Progress::More)
             }
             TxnStep::Done(outcome) => {
+                self.held_bytes = run.held_bytes();
                 self.outcome = Some(outcome);
                 Ok(Progress::Done)
             }
         }
+    }
+
+    /// About what the answer holds so far, in bytes. An owner with a bound stops when this has
+    /// passed it: a step adds no more than its budget and one record.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.run.as_ref().map_or(self.held_bytes, TxnRun::held_bytes)
     }
 
     /// The revision for the answer's header.

@@ -6,12 +6,13 @@
 //!   disk in the middle of a change. A slice that has to wait for a file to grow ends the step.
 //! - A rejected command has changed nothing.
 
-use crate::answer::{Answer, Outcome, ReadError, Rejection};
+use crate::answer::{Answer, Outcome, OwnedRecord, ReadError, Rejection};
 use crate::command::{Batch, Command, CommandKind, DeleteRangeRef, MemberPublishRef, PutRef};
 use crate::compaction::Compaction;
 use crate::delete::DeleteRun;
 use crate::engine::Failure;
 use crate::ids::{MemberId, Revision};
+use crate::limits;
 use crate::page::PageFault;
 use crate::range::Progress;
 use crate::system;
@@ -89,13 +90,13 @@ impl BatchRun {
             if working.reserve(end - self.next, size_bytes).is_err() {
                 return Ok(Step::Starved);
             }
-            let before = self.next;
             if working.shards.len() == 1 {
-                self.apply_in_order(&batch, end, working, compaction, answers)?;
+                self.apply_in_order(&batch, end, working, compaction, &mut budget, answers)?;
             } else {
+                let before = self.next;
                 self.apply_by_segment(&batch, end, working, compaction, answers)?;
+                budget = budget.saturating_sub(self.next - before);
             }
-            budget = budget.saturating_sub(self.next - before);
         }
         let is_done = self.command.is_none() && self.next == batch.len();
         Ok(if is_done { Step::Done } else { Step::More })
@@ -116,19 +117,25 @@ impl BatchRun {
         end
     }
 
-    /// One shard: evaluate, number and write are one step for each command.
+    /// One shard: evaluate, number and write are one step for each command. The records that
+    /// answers carry are copies, whose size no command tells.
     fn apply_in_order(
         &mut self,
         batch: &Batch,
         end: usize,
         working: &mut Working,
         compaction: &mut Compaction,
+        budget: &mut usize,
         answers: &mut Vec<Answer>,
     ) -> Result<(), Failure> {
-        while self.next < end && self.command.is_none() {
+        while self.next < end && self.command.is_none() && *budget > 0 {
             let command = batch.command(self.next);
             self.next += 1;
+            let answered = answers.len();
             self.command = begin(command, working, compaction, answers)?;
+            let size_bytes = answers[answered..].iter().map(prevs_size_bytes);
+            let cost = 1 + limits::keys_for_bytes(size_bytes.sum());
+            *budget = budget.saturating_sub(cost);
         }
         Ok(())
     }
@@ -262,10 +269,19 @@ fn go_on(
     Ok(None)
 }
 
-pub(super) fn outcome_of_delete(deleted: Option<Option<crate::OwnedRecord>>) -> Outcome {
+pub(super) fn outcome_of_delete(deleted: Option<Option<OwnedRecord>>) -> Outcome {
     match deleted {
         Some(prev) => Outcome::DeleteRange { deleted: 1, prevs: prev.into_iter().collect() },
         None => Outcome::DeleteRange { deleted: 0, prevs: Vec::new() },
+    }
+}
+
+/// The bytes of the records that an answer to a command on a single key carries.
+fn prevs_size_bytes(answer: &Answer) -> usize {
+    match &answer.outcome {
+        Outcome::Put { prev } => prev.as_ref().map_or(0, OwnedRecord::size_bytes),
+        Outcome::DeleteRange { prevs, .. } => prevs.iter().map(OwnedRecord::size_bytes).sum(),
+        Outcome::Txn(_) | Outcome::Rejected(_) | Outcome::Compacted { .. } | Outcome::System => 0,
     }
 }
 
