@@ -90,13 +90,16 @@ impl BatchRun {
             if working.reserve(end - self.next, size_bytes).is_err() {
                 return Ok(Step::Starved);
             }
+            let before = self.next;
+            let answered = answers.len();
             if working.shards.len() == 1 {
-                self.apply_in_order(&batch, end, working, compaction, &mut budget, answers)?;
+                self.apply_in_order(&batch, end, working, compaction, answers)?;
             } else {
-                let before = self.next;
                 self.apply_by_segment(&batch, end, working, compaction, answers)?;
-                budget = budget.saturating_sub(self.next - before);
             }
+            let copied_bytes = answers[answered..].iter().map(prevs_size_bytes).sum();
+            let cost = self.next - before + limits::keys_for_bytes(copied_bytes);
+            budget = budget.saturating_sub(cost);
         }
         let is_done = self.command.is_none() && self.next == batch.len();
         Ok(if is_done { Step::Done } else { Step::More })
@@ -118,24 +121,22 @@ impl BatchRun {
     }
 
     /// One shard: evaluate, number and write are one step for each command. The records that
-    /// answers carry are copies, whose size no command tells.
+    /// answers carry are copies, whose size no command tells, and end the slice.
     fn apply_in_order(
         &mut self,
         batch: &Batch,
         end: usize,
         working: &mut Working,
         compaction: &mut Compaction,
-        budget: &mut usize,
         answers: &mut Vec<Answer>,
     ) -> Result<(), Failure> {
-        while self.next < end && self.command.is_none() && *budget > 0 {
+        let mut copied_bytes = 0;
+        while self.next < end && self.command.is_none() && copied_bytes < SLICE_SIZE_BYTES_MAX {
             let command = batch.command(self.next);
             self.next += 1;
             let answered = answers.len();
             self.command = begin(command, working, compaction, answers)?;
-            let size_bytes = answers[answered..].iter().map(prevs_size_bytes);
-            let cost = 1 + limits::keys_for_bytes(size_bytes.sum());
-            *budget = budget.saturating_sub(cost);
+            copied_bytes += answers[answered..].iter().map(prevs_size_bytes).sum::<usize>();
         }
         Ok(())
     }
