@@ -15,6 +15,7 @@ pub mod events;
 pub mod hash;
 pub mod ids;
 mod layout;
+pub mod lease;
 pub mod limits;
 pub mod page;
 pub mod quota;

@@ -35,7 +35,7 @@ pub(crate) trait TxnTarget: Store {
         budget: &mut usize,
     ) -> Result<Progress, PageFault>;
 
-    fn lease_is_known(&self, lease: LeaseId) -> bool;
+    fn lease_is_known(&self, lease: LeaseId) -> Result<bool, PageFault>;
 }
 
 impl TxnTarget for Working {
@@ -52,8 +52,8 @@ impl TxnTarget for Working {
         run.step(delete, self, budget)
     }
 
-    fn lease_is_known(&self, lease: LeaseId) -> bool {
-        Self::lease_is_known(lease)
+    fn lease_is_known(&self, lease: LeaseId) -> Result<bool, PageFault> {
+        Self::lease_is_known(self, lease)
     }
 }
 
@@ -148,7 +148,7 @@ impl TxnRun {
                     if keeps && target.record_at(put.key, target.revision())?.is_none() {
                         return Err(Rejection::KeyNotFound.into());
                     }
-                    if !target.lease_is_known(put.lease) {
+                    if !target.lease_is_known(put.lease)? {
                         return Err(Rejection::LeaseNotFound.into());
                     }
                 }
@@ -436,7 +436,7 @@ impl TxnTarget for ReadOnly<'_> {
         unreachable!("a scan is made of ranges alone")
     }
 
-    fn lease_is_known(&self, _: LeaseId) -> bool {
+    fn lease_is_known(&self, _: LeaseId) -> Result<bool, PageFault> {
         unreachable!("a scan is made of ranges alone")
     }
 }

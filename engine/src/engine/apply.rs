@@ -11,7 +11,8 @@ use crate::command::{Batch, Command, CommandKind, DeleteRangeRef, MemberPublishR
 use crate::compaction::Compaction;
 use crate::delete::DeleteRun;
 use crate::engine::Failure;
-use crate::ids::{MemberId, Revision};
+use crate::ids::{LeaseId, MemberId, Revision, Term};
+use crate::lease::{self, RevokeRun};
 use crate::page::PageFault;
 use crate::range::Progress;
 use crate::system;
@@ -29,6 +30,8 @@ pub(super) const SLICE_SIZE_BYTES_MAX: usize = 64 << 10;
 /// A batch on its way.
 pub(super) struct BatchRun {
     batch: Batch,
+    /// The term of the entry that carries it.
+    term: Term,
     /// The next command.
     next: usize,
     /// The command before that, if it is not finished.
@@ -49,12 +52,13 @@ pub(super) enum Step {
 
 enum CommandRun {
     Delete(DeleteRun),
+    Revoke(RevokeRun),
     Txn(TxnRun),
 }
 
 impl BatchRun {
-    pub(super) fn new(batch: Batch) -> Self {
-        Self { batch, next: 0, command: None, segment: Segment::default() }
+    pub(super) fn new(batch: Batch, term: Term) -> Self {
+        Self { batch, term, next: 0, command: None, segment: Segment::default() }
     }
 
     pub(super) fn step(
@@ -128,7 +132,7 @@ impl BatchRun {
         while self.next < end && self.command.is_none() {
             let command = batch.command(self.next);
             self.next += 1;
-            self.command = begin(command, working, compaction, answers)?;
+            self.command = begin(command, self.term, working, compaction, answers)?;
         }
         Ok(())
     }
@@ -153,7 +157,7 @@ impl BatchRun {
             }
             let command = batch.command(self.next);
             self.next += 1;
-            self.command = begin(command, working, compaction, answers)?;
+            self.command = begin(command, self.term, working, compaction, answers)?;
         }
         Ok(())
     }
@@ -165,7 +169,7 @@ pub(super) fn refusal_of(
     put: &PutRef<'_>,
     working: &Working,
 ) -> Result<Option<Rejection>, PageFault> {
-    if !Working::lease_is_known(put.lease) {
+    if !working.lease_is_known(put.lease)? {
         return Ok(Some(Rejection::LeaseNotFound));
     }
     if put.ignore_value || put.ignore_lease {
@@ -180,6 +184,7 @@ pub(super) fn refusal_of(
 /// Does a command, or begins it if it may be long.
 fn begin(
     command: Command<'_>,
+    term: Term,
     working: &mut Working,
     compaction: &mut Compaction,
     answers: &mut Vec<Answer>,
@@ -221,6 +226,23 @@ fn begin(
             system::put_cluster_version(&mut working.shards[0], &version.version)?;
             Outcome::System
         }
+        Command::LeaseGrant(grant) => match lease::grant(grant, working)? {
+            true => Outcome::LeaseGranted(grant),
+            false => Outcome::Rejected(Rejection::LeaseExists),
+        },
+        Command::LeaseRevoke(revoke) => {
+            let is_late = revoke.expired_in.is_some_and(|expired_in| expired_in != term);
+            if !is_late && revoke.id != LeaseId(0) && working.lease_is_known(revoke.id)? {
+                return Ok(Some(CommandRun::Revoke(RevokeRun::new(revoke.id))));
+            }
+            Outcome::Rejected(Rejection::LeaseNotFound)
+        }
+        Command::LeaseCheckpoint(checkpoint) => {
+            for remaining in checkpoint.leases() {
+                lease::set_remaining(remaining, working)?;
+            }
+            Outcome::System
+        }
     };
     answer(outcome, working, answers);
     Ok(None)
@@ -243,6 +265,13 @@ fn go_on(
                 return Ok(Some(CommandRun::Delete(run)));
             }
             Outcome::DeleteRange { deleted: run.deleted, prevs: run.prevs }
+        }
+        (CommandRun::Revoke(mut run), Command::LeaseRevoke(_)) => {
+            if run.step(working, &mut left)? == Progress::More {
+                *budget -= slice - left;
+                return Ok(Some(CommandRun::Revoke(run)));
+            }
+            Outcome::LeaseRevoked
         }
         (CommandRun::Txn(mut run), Command::Txn(table)) => {
             match run.step(table, working, &mut left) {
