@@ -268,6 +268,9 @@ impl FrontendCore {
             self.step_read(socket, slot, &mut keys);
             self.desk.turn_keys += keys;
         }
+        for slot in reply.patient.drain(..) {
+            self.desk.calls.lift_server_deadline(slot);
+        }
         for (slot, reason) in reply.reads_failed.drain(..) {
             if let Some(call) = self.desk.calls.take(slot) {
                 self.refuse(&call, refusal_of(reason));

@@ -505,6 +505,7 @@ impl LogCore {
                 continue;
             }
             if let Outcome::Compacted { sweep: Some(revision) } = answer.outcome {
+                self.replies[ticket.frontend.place()].patient.push(ticket.slot);
                 self.sweeping.push_back((revision, ticket, answer));
                 continue;
             }
