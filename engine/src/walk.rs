@@ -376,7 +376,7 @@ impl<'s, P: Pages> PastWalk<'s, P> {
         (key, entry): (&'s [u8], Entry<'s>),
     ) -> Result<(&'s [u8], Option<Found<'s>>), PageFault> {
         self.step_tombstones()?;
-        let end = store::decode_tombstone(self.pages, &self.roots, entry)?;
+        let (end, _) = store::decode_tombstone(self.pages, &self.roots, entry)?;
         if end.main <= self.revision {
             return Ok((key, None));
         }
