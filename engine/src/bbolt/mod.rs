@@ -33,11 +33,11 @@
 pub mod backup;
 pub mod check;
 mod format;
-//mod json;
+mod json;
 mod layout;
-//mod protobuf;
+mod protobuf;
 pub mod reader;
-//pub mod schema;
+pub mod schema;
 #[cfg(test)]
 mod tests;
 mod walk;

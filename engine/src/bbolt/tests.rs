@@ -265,6 +265,11 @@ fn each_kind_of_damage_is_named() {
     let (branch, [children, _]) = (branch.page, branch.count.to_le_bytes());
     let branch_at = usize::try_from(branch).unwrap() * PAGE_SIZE_BYTES;
     let free_list = 2 * PAGE_SIZE_BYTES;
+    let second_leaf = leaf + PAGE_SIZE_BYTES;
+    let second_key = second_leaf
+        + HEADER_SIZE_BYTES
+        + file[second_leaf + 20] as usize
+        + 256 * file[second_leaf + 21] as usize;
     let named = |changes: &[(usize, &[u8])]| {
         let mut bad = file.clone();
         for (at, bytes) in changes {
@@ -309,11 +314,19 @@ fn each_kind_of_damage_is_named() {
         ),
         (
             &[(branch_at + 24, &[8])],
-            "page 8, element 59: a key is not below the next one in a branch above".to_owned(),
+            "page 8, element 0: a key is not below the next one in a branch above".to_owned(),
         ),
         (
-            &[(branch_at + 40, &[7])],
-            "page 7, element 0: a key is below the page's own in the branch above".to_owned(),
+            &[(second_key, &[0; 4])],
+            "page 8, element 0: a key is below the page's own in the branch above".to_owned(),
+        ),
+        (
+            &[(second_key, &[0xff; 4])],
+            "page 8, element 0: a key is not below the next one in a branch above".to_owned(),
+        ),
+        (
+            &[(second_key + 50 + 4, &[0; 4])],
+            "page 8, element 1: a key is not above the one before it".to_owned(),
         ),
         (
             &[(free_list + 8, &[2])],
