@@ -17,6 +17,7 @@ import (
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 )
 
 // etcd with a client. It must be stopped.
@@ -57,7 +58,12 @@ func start(directory string) (*server, error) {
 	if err := process.Start(); err != nil {
 		return nil, err
 	}
-	config := clientv3.Config{Endpoints: []string{url}, MaxCallRecvMsgSize: 256 << 20}
+	config := clientv3.Config{
+		Endpoints:          []string{url},
+		MaxCallRecvMsgSize: 256 << 20,
+		// Refusals are expected, and are no news.
+		Logger: zap.NewNop(),
+	}
 	connection, err := clientv3.New(config)
 	server := &server{connection, process, log.Name()}
 	if err != nil {

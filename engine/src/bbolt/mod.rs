@@ -47,5 +47,5 @@ pub use backup::{Backup, DIGEST_SIZE_BYTES, Envelope};
 pub use format::{KEY_BYTES_MAX, PAGE_SIZE_BYTES, VALUE_BYTES_MAX};
 pub use layout::{LengthError, Measure, Totals};
 pub use reader::{Bucket, Damage, ReadError, Reader, Rule, Source};
-pub use walk::Walk;
+pub use walk::{PairRef, Walk};
 pub use writer::{Writer, front};

@@ -11,6 +11,9 @@ use super::*;
 type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
 type Buckets = BTreeMap<Vec<u8>, Pairs>;
 
+/// What is overwritten in a file, and where.
+type Changes<'a> = &'a [(usize, &'a [u8])];
+
 /// Numbers from a seed (xorshift64*), so that a failure can be repeated.
 struct Random(u64);
 
@@ -270,7 +273,7 @@ fn each_kind_of_damage_is_named() {
         + HEADER_SIZE_BYTES
         + file[second_leaf + 20] as usize
         + 256 * file[second_leaf + 21] as usize;
-    let named = |changes: &[(usize, &[u8])]| {
+    let named = |changes: Changes<'_>| {
         let mut bad = file.clone();
         for (at, bytes) in changes {
             bad[*at..*at + bytes.len()].copy_from_slice(bytes);
@@ -278,7 +281,7 @@ fn each_kind_of_damage_is_named() {
         let result = Reader::open(bad.as_slice()).and_then(|reader| check(&reader));
         result.map(|_| ()).map_err(|error| error.to_string())
     };
-    let cases: &[(&[(usize, &[u8])], String)] = &[
+    let cases: &[(Changes<'_>, String)] = &[
         (&[(leaf, &[9])], "page 7: another page's number is in the header".to_owned()),
         (&[(leaf + 8, &[4])], "page 7: the page is of a kind that does not belong here".to_owned()),
         (&[(leaf + 10, &[0xff, 0xff])], "page 7: the elements do not fit into the page".to_owned()),
@@ -392,9 +395,9 @@ fn no_damage_makes_the_reader_panic() {
                 "seed {seed}, round {round}: the proof is too mild"
             );
             if fails_check {
-                refused += 1
+                refused += 1;
             } else {
-                read += 1
+                read += 1;
             }
             if bad != good {
                 let is_vouched_for = check_digest(&bad.as_slice()).is_ok();

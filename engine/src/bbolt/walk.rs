@@ -12,6 +12,9 @@ use super::reader::{
 /// Beyond any honest tree: branches have two children at least, and a file fewer than 2^52 pages.
 const HEIGHT_MAX: usize = 52;
 
+/// A key and its value, until the walk's next step.
+pub type PairRef<'w> = (&'w [u8], &'w [u8]);
+
 /// A walk over the pairs of a bucket, or over the buckets of a file.
 #[derive(Debug)]
 pub struct Walk<'a, S> {
@@ -46,7 +49,7 @@ impl<'a, S: Source> Walk<'a, S> {
     }
 
     /// The next pair of a bucket.
-    pub fn next_pair(&mut self) -> Result<Option<(&[u8], &[u8])>, ReadError> {
+    pub fn next_pair(&mut self) -> Result<Option<PairRef<'_>>, ReadError> {
         let Some(index) = self.advance(&mut |_| Ok(()))? else { return Ok(None) };
         let leaf = self.leaf.as_ref().expect("the walk stands on a leaf");
         let LeafElement { is_bucket, key, value } = leaf.leaf_element(index);
