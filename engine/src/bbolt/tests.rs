@@ -408,6 +408,74 @@ fn no_damage_makes_the_reader_panic() {
     assert!(refused > 500 && read > 100, "{refused} refused, {read} read: the damage is one-sided");
 }
 
+/// A file of which only some pages were thought of; the rest is zeros.
+struct Sparse {
+    page_count: u64,
+    pages: BTreeMap<u64, Vec<u8>>,
+}
+
+impl Source for Sparse {
+    fn size_bytes(&self) -> u64 {
+        self.page_count * PAGE_SIZE_BYTES as u64
+    }
+
+    fn read_at(&self, offset_bytes: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+        let page = offset_bytes / PAGE_SIZE_BYTES as u64;
+        assert!(buffer.len() <= PAGE_SIZE_BYTES, "one page at a time is asked for");
+        match self.pages.get(&page) {
+            Some(bytes) => buffer.copy_from_slice(&bytes[..buffer.len()]),
+            None => buffer.fill(0),
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn pages_beyond_4_gib_are_read_and_runs_beyond_1_gib_are_not() {
+    // 16 GiB and some; the root is the last page.
+    let root = 1 << 22;
+    let page_count = root + 1;
+    let front = front(Totals { page_count, root });
+    let mut pages: BTreeMap<u64, Vec<u8>> =
+        (0..).zip(front.chunks(PAGE_SIZE_BYTES).map(<[u8]>::to_vec)).collect();
+    let small = backup(&one_bucket(Pairs::from([(b"k".to_vec(), b"v".to_vec())])));
+    let mut root_page = small[3 * PAGE_SIZE_BYTES..][..PAGE_SIZE_BYTES].to_vec();
+    root_page[..8].copy_from_slice(&root.to_le_bytes());
+    pages.insert(root, root_page);
+    let reader = Reader::open(Sparse { page_count, pages: pages.clone() }).unwrap();
+    let bucket = reader.bucket(b"b").unwrap().unwrap();
+    assert_eq!(reader.walk(&bucket).next_pair().unwrap(), Some((&b"k"[..], &b"v"[..])));
+    // A header in the middle that says the page goes on for 1 GiB.
+    let long = PageHeader { page: 9, kind_flags: 2, count: 0, overflow: 1 << 18 };
+    let mut long_page = long.to_bytes().to_vec();
+    long_page.resize(PAGE_SIZE_BYTES, 0);
+    pages.insert(9, long_page);
+    let bucket = Bucket { place: reader::Place::Root(9), sequence: 0 };
+    let reader = Reader::open(Sparse { page_count, pages }).unwrap();
+    let error = reader.walk(&bucket).next_pair().unwrap_err().to_string();
+    assert_eq!(error, "page 9: the page overflows further than any pair needs");
+}
+
+#[test]
+fn the_front_may_be_written_last() {
+    let buckets = random_buckets(&mut Random::new(4));
+    let mut writer = Writer::new();
+    for (name, pairs) in &buckets {
+        writer.begin_bucket(name).unwrap();
+        for (key, value) in pairs {
+            writer.add(key, value).unwrap();
+        }
+    }
+    let totals = writer.finish();
+    let mut pages = Vec::new();
+    while let Some(more) = writer.poll_pages() {
+        pages.extend_from_slice(&more);
+    }
+    let backup = backup(&buckets);
+    let (file, _) = backup.split_at(backup.len() - DIGEST_SIZE_BYTES);
+    assert!([front(totals), pages].concat() == file);
+}
+
 #[test]
 fn a_digest_is_told_from_a_file_without_one() {
     let mut file = backup(&Buckets::new());

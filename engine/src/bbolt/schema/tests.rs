@@ -168,3 +168,61 @@ fn what_makes_no_sense_is_named() {
     assert_eq!(rule(meta(META_STORAGE_VERSION, b"\xff")), SchemaRule::ValueText);
     assert_eq!(meta(b"another", b"7"), Ok(()));
 }
+
+/// Pairs of every kind with a few bytes changed: understood or refused, never a panic, and what is
+/// understood is written so that it is understood as the same.
+#[test]
+fn damaged_pairs_are_understood_or_refused() {
+    let text = || "http://a".to_owned();
+    let member = Member {
+        id: MemberId(7),
+        peer_urls: vec![text(), text()],
+        is_learner: true,
+        name: text(),
+        client_urls: vec![text()],
+    };
+    let user = User {
+        name: b"u".to_vec(),
+        password_hash: vec![1],
+        roles: vec![text()],
+        no_password: Some(true),
+    };
+    let permission =
+        Permission { kind: PermissionKind::ReadWrite, key: vec![1], range_end: vec![0] };
+    let role = Role { name: b"r".to_vec(), permissions: vec![permission] };
+    let lease = Lease { id: LeaseId(300), ttl_seconds: 60, remaining_ttl_seconds: 300 };
+    let alarm = Alarm { member: MemberId(300), kind: AlarmKind::Corrupt };
+    let good = [member.to_pair(), user.to_pair(), role.to_pair(), lease.to_pair(), alarm.to_pair()];
+    let (mut understood, mut refused, mut state) = (0, 0, 1_u64);
+    let mut below = |end: usize| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from((state >> 33) % end as u64).unwrap()
+    };
+    for round in 0..20_000 {
+        let (mut key, mut value) = good[round % good.len()].clone();
+        for _ in 0..=below(3) {
+            let bytes = if value.is_empty() || below(4) == 0 { &mut key } else { &mut value };
+            if below(6) == 0 {
+                bytes.truncate(below(bytes.len() + 1));
+            } else if !bytes.is_empty() {
+                let at = below(bytes.len());
+                bytes[at] = below(256).to_le_bytes()[0];
+            }
+        }
+        let read = |(key, value): &Pair| match round % good.len() {
+            0 => Member::from_pair(key, value).map(|member| member.to_pair()),
+            1 => User::from_pair(key, value).map(|user| user.to_pair()),
+            2 => Role::from_pair(key, value).map(|role| role.to_pair()),
+            3 => Lease::from_pair(key, value).map(Lease::to_pair),
+            _ => Alarm::from_pair(key, value).map(Alarm::to_pair),
+        };
+        if let Ok(again) = read(&(key, value)) {
+            assert_eq!(read(&again), Ok(again.clone()), "round {round}");
+            understood += 1;
+        } else {
+            refused += 1;
+        }
+    }
+    assert!(understood > 1000 && refused > 5000, "{understood} understood, {refused} refused");
+}
