@@ -60,7 +60,7 @@ impl Desk {
         let (node, view) = (&self.node, &self.view);
         let method = Method::Put;
         let action =
-            self.service.handle_message(method, message, node, view, frames, &mut self.out);
+            self.service.handle_message(method, message, node, view, &mut 1, frames, &mut self.out);
         assert!(matches!(action, Action::Write), "a sound put became {action:?}");
     }
 }

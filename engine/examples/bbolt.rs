@@ -1,8 +1,8 @@
 //! etcd's database files by hand: the developer's end of `tests/bbolt`.
 //!
-//! `dump FILE` prints every pair, `check FILE` proves a file sound, `schema FILE` reads every pair as
-//! what etcd means by it and writes it again, `write FILE SEED KEYS` makes a backup of an invented
-//! store and prints what etcd must answer about it.
+//! `dump FILE` prints every pair, `check FILE` proves a file sound, `schema FILE` reads every pair
+//! as what etcd means by it and writes it again, `write FILE SEED KEYS` makes a backup of an
+//! invented store and prints what etcd must answer about it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;

@@ -105,7 +105,10 @@ pub enum Outcome {
     /// A transaction was done.
     Txn(TxnOutcome),
     /// History is being forgotten; reads below the revision are refused from now on.
-    Compacted,
+    Compacted {
+        /// Set if the answer is to wait until the sweep has reached this revision.
+        sweep: Option<Revision>,
+    },
     /// A command of the cluster's own.
     System,
 }

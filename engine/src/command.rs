@@ -134,6 +134,14 @@ impl CommandKind {
     }
 }
 
+/// Whether a frame's command makes a full store smaller: a delete or a compaction. A transaction
+/// may store as well, so it does not count.
+#[must_use]
+pub fn frees_space(frame: &[u8]) -> bool {
+    let kind = frame.get(4).copied().and_then(CommandKind::from_byte);
+    matches!(kind, Some(CommandKind::DeleteRange | CommandKind::Compact))
+}
+
 /// A put to be written into a frame; the fields mean what they mean in etcd's `PutRequest`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PutRef<'a> {
@@ -168,7 +176,7 @@ pub struct DeleteRangeRef<'a> {
 pub struct CompactRef {
     /// History before this revision is forgotten.
     pub revision: Revision,
-    /// The answer waits until the sweep is finished; the sequencer acts on it, apply does not.
+    /// The answer waits until the sweep is finished; apply only passes it on to who answers.
     pub physical: bool,
 }
 

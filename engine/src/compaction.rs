@@ -54,6 +54,11 @@ impl Compaction {
         self.sweep.target
     }
 
+    /// How far history is swept away.
+    pub(crate) fn swept(&self) -> Revision {
+        self.sweep.finished
+    }
+
     pub(crate) fn is_finished(&self) -> bool {
         self.sweep.finished == self.sweep.target
     }
@@ -301,7 +306,8 @@ fn sweep_version(shard: &mut Shard, change: Change) -> Result<(), PageFault> {
 
 /// Forgets that a key was deleted, unless it lives again: then only the change itself goes.
 fn sweep_tombstone(shard: &mut Shard, key: &[u8], change: Change) -> Result<(), PageFault> {
-    if store::tombstone(&shard.file, &shard.roots, key)? == Some(change) {
+    let newest = store::tombstone(&shard.file, &shard.roots, key)?;
+    if newest.is_some_and(|(newest, _)| newest == change) {
         tree::remove(&mut shard.file, &mut shard.roots.tombstones, key)?;
     }
     tree::remove(&mut shard.file, &mut shard.roots.revisions, &change.to_bytes())?;

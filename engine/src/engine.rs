@@ -33,8 +33,8 @@ use crate::range::Progress;
 use crate::store::Store;
 use crate::system;
 use crate::view::{ReadHandle, View};
-use crate::working::Working;
-use apply::BatchRun;
+use crate::working::{Need, Working};
+use apply::{BatchRun, Step};
 use checkpoint::Checkpoints;
 
 pub use files::EngineFiles;
@@ -73,6 +73,9 @@ pub enum Failure {
     Fault(PageFault),
     /// The disk refused a checkpoint.
     Disk(DiskError),
+    /// The first checkpoint does not count and there is no second: the text says why. Who has the
+    /// log since the beginning may create the store anew.
+    FirstCheckpointTorn(String),
     /// The stored state does not fit this program or its configuration; the text says how.
     State(String),
 }
@@ -83,6 +86,9 @@ impl fmt::Display for Failure {
             Self::Page(failure) => failure.fmt(formatter),
             Self::Fault(fault) => fault.fmt(formatter),
             Self::Disk(error) => error.fmt(formatter),
+            Self::FirstCheckpointTorn(fault) => {
+                write!(formatter, "the only checkpoint does not count: {fault}")
+            }
             Self::State(text) => formatter.write_str(text),
         }
     }
@@ -94,7 +100,7 @@ impl std::error::Error for Failure {
             Self::Page(failure) => Some(failure),
             Self::Fault(fault) => Some(fault),
             Self::Disk(error) => Some(error),
-            Self::State(_) => None,
+            Self::FirstCheckpointTorn(_) | Self::State(_) => None,
         }
     }
 }
@@ -141,6 +147,10 @@ pub struct Engine {
     /// Whether something was applied or swept since the last view.
     changed: bool,
     run: Option<BatchRun>,
+    /// The batch under way cannot go on before there are more free pages.
+    is_apply_starved: bool,
+    /// Nor can the sweep.
+    is_sweep_starved: bool,
     /// Set by the first fault: the trees may hold half a command.
     is_poisoned: bool,
     /// Bytes of batches that were admitted and not yet begun.
@@ -162,7 +172,12 @@ impl Engine {
     ) -> Result<Self, Failure> {
         let shards = files::create(files, config)?;
         let working = Working::new(shards, Revision::EMPTY_STORE, Revision::NEVER_COMPACTED);
-        let durable = checkpoint::Durable { applied: LogIndex(0), term: Term(0), slot_next: 0 };
+        let durable = checkpoint::Durable {
+            epoch: Epoch(0),
+            applied: LogIndex(0),
+            term: Term(0),
+            slot_next: 0,
+        };
         Self::assemble(identity, working, Sweep::never(), Epoch(0), durable)
     }
 
@@ -205,6 +220,8 @@ impl Engine {
             local_reads: false,
             changed: false,
             run: None,
+            is_apply_starved: false,
+            is_sweep_starved: false,
             is_poisoned: false,
             admitted_size_bytes: 0,
             publisher,
@@ -247,8 +264,23 @@ impl Engine {
     /// The files have no room for it now. With `may_grow` the growth is among the disk operations,
     /// and asking again after it has ended is worthwhile.
     pub fn reserve_for(&mut self, batch_size_bytes: usize) -> Result<(), NoSpace> {
+        self.reserve(batch_size_bytes, Need::Stores)
+    }
+
+    /// The same for a batch that deletes or compacts, or that the member cannot serve without: it
+    /// may take the room that [`Engine::reserve_for`] leaves behind. In a tree that copies what it
+    /// changes, making room takes room first.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn reserve_last_for(&mut self, batch_size_bytes: usize) -> Result<(), NoSpace> {
+        self.reserve(batch_size_bytes, Need::Frees)
+    }
+
+    fn reserve(&mut self, batch_size_bytes: usize, need: Need) -> Result<(), NoSpace> {
         let size_bytes = self.admitted_size_bytes.saturating_add(batch_size_bytes);
-        self.working.admit(apply::SLICE_CHANGES_MAX, apply::SLICE_SIZE_BYTES_MAX, size_bytes)?;
+        let slice = (apply::SLICE_CHANGES_MAX, apply::SLICE_SIZE_BYTES_MAX);
+        self.working.admit(slice, size_bytes, need)?;
         self.admitted_size_bytes = size_bytes;
         Ok(())
     }
@@ -350,17 +382,46 @@ impl Engine {
     pub fn background_step(&mut self, budget: usize) -> Result<bool, Failure> {
         assert!(self.run.is_none(), "sweeping inside entry {}", self.applied);
         assert!(!self.is_poisoned, "the trees may hold half a command");
-        let budget = budget.clamp(1, apply::SLICE_CHANGES_MAX);
-        if !self.compaction.is_finished() && self.working.reserve(budget, 0).is_ok() {
-            self.is_poisoned = true;
-            self.changed |= self.compaction.step(&mut self.working, budget)?;
-            self.is_poisoned = false;
-            self.publish();
+        let mut budget = budget.clamp(1, apply::SLICE_CHANGES_MAX);
+        self.is_sweep_starved = false;
+        if self.compaction.is_finished() {
+            return Ok(false);
         }
+        // On a full disk the sweep goes on in smaller steps: it is what makes room.
+        while self.working.reserve(budget, 0).is_err() {
+            if budget == 1 {
+                self.is_sweep_starved = true;
+                return Ok(true);
+            }
+            budget = budget.div_ceil(4);
+        }
+        self.is_poisoned = true;
+        self.changed |= self.compaction.step(&mut self.working, budget)?;
+        self.is_poisoned = false;
+        self.publish();
         Ok(!self.compaction.is_finished())
     }
 
-    /// Whether the sweep of the last accepted compaction is finished (`physical` waits for it).
+    /// Whether the batch under way waits for free pages: for a file to grow, or for a checkpoint
+    /// that gives pages back. Until then a step changes nothing.
+    #[must_use]
+    pub fn is_apply_starved(&self) -> bool {
+        self.is_apply_starved
+    }
+
+    /// Whether the sweep waits for free pages.
+    #[must_use]
+    pub fn is_sweep_starved(&self) -> bool {
+        self.is_sweep_starved
+    }
+
+    /// Up to where history is swept away: a physical compaction is done when this has reached it.
+    #[must_use]
+    pub fn swept(&self) -> Revision {
+        self.compaction.swept()
+    }
+
+    /// Whether the sweep of the last accepted compaction is finished.
     #[must_use]
     pub fn compaction_is_finished(&self) -> bool {
         self.compaction.is_finished()
@@ -389,7 +450,7 @@ impl Engine {
 
     /// Goes on with the batch, touching about `budget` keys. Appends one answer a command, in
     /// order; a budget may end inside a command. May also stop because a file has to grow first:
-    /// then the growth is among the disk operations.
+    /// then the growth is among the disk operations, and [`Engine::is_apply_starved`] says so.
     ///
     /// # Errors
     /// The tree could not be read or changed. The engine refuses to go on afterwards.
@@ -401,12 +462,14 @@ impl Engine {
         assert!(!self.is_poisoned, "the trees may hold half a command");
         let Some(mut run) = self.run.take() else { return Ok(Progress::Done) };
         self.is_poisoned = true;
-        let progress = run.step(&mut self.working, &mut self.compaction, budget.max(1), answers)?;
+        let step = run.step(&mut self.working, &mut self.compaction, budget.max(1), answers)?;
         self.is_poisoned = false;
-        if progress == Progress::More {
-            self.run = Some(run);
+        self.is_apply_starved = step == Step::Starved;
+        if step == Step::Done {
+            return Ok(Progress::Done);
         }
-        Ok(progress)
+        self.run = Some(run);
+        Ok(Progress::More)
     }
 }
 

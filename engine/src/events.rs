@@ -244,7 +244,9 @@ fn tell(view: &View, front: &Front<'_>, sink: &mut impl EventSink) -> Result<(),
         let found = front.version(pages, roots)?;
         record = found.version.record(key, found.value(pages)?);
     }
-    let wants_prev = interest == Interest::EventAndPrev && kind != ChangeKind::Create;
+    // etcd looks for a record before only if the key was not created by this very revision.
+    let wants_prev =
+        interest == Interest::EventAndPrev && front.logged.version.create_revision != change.main;
     // The record as it was one revision before; what was compacted is not told, whether the sweep
     // has reached it or not.
     let before = Revision(change.main.0 - 1);

@@ -10,7 +10,8 @@
 //! - `system` (shard 0 alone): the store's own facts.
 //!
 //! So a put costs one page of `current` at a random place and a few bytes at the edge of
-//! `revisions`, and the past of a key is a chain: each change names the one before it.
+//! `revisions`, and the past of a key is a chain: each change names the one before it, and some one
+//! further back ([`crate::chain`]).
 //!
 //! Invariants:
 //! - The value of the newest version is in `current`. Any other value is in `revisions` or in
@@ -19,6 +20,7 @@
 //! - Heads are runs of LEB128 numbers; a head that does not decode is a fault of the page, never a
 //!   panic.
 
+use crate::chain::{Chain, LEVELS_MAX};
 use crate::ids::{Change, LeaseId, Revision};
 use crate::page::ids::TreeTag;
 
@@ -37,8 +39,8 @@ pub(crate) const TOMBSTONES: TreeTag = TreeTag(5);
 /// out, so that no value in an extent is ever stored twice, and a page of changes holds several.
 pub(crate) const LOGGED_SIZE_BYTES_MAX: usize = 1024;
 
-/// The longest head: seven numbers of at most ten bytes.
-pub(crate) const HEAD_SIZE_BYTES_MAX: usize = 70;
+/// The longest head: seven numbers and two for each mark of the chain, of at most ten bytes.
+pub(crate) const HEAD_SIZE_BYTES_MAX: usize = 10 * (7 + 2 * LEVELS_MAX);
 
 /// What is known of a version besides key and value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +72,8 @@ pub(crate) struct Logged {
     /// The change of the same key before this one. Compaction may have removed what it names, but
     /// nothing that a read at an allowed revision needs.
     pub(crate) prev: Option<Change>,
+    /// A change of the same key further back.
+    pub(crate) shortcut: Option<Change>,
     /// Where the value begins in the body, behind the key; `None` if it is not there.
     pub(crate) value_at: Option<usize>,
 }
@@ -78,6 +82,7 @@ pub(crate) struct Logged {
 const KIND_MASK: i64 = 3;
 const HAS_PREV: i64 = 4;
 const HAS_VALUE: i64 = 8;
+const HAS_SHORTCUT: i64 = 16;
 
 /// A head being written, on the stack.
 pub(crate) struct Head {
@@ -91,7 +96,7 @@ impl Head {
     }
 
     /// The head of a version in `current`; `is_logged` says whether `revisions` has the value too.
-    pub(crate) fn of_current(version: &Version, is_logged: bool) -> Self {
+    pub(crate) fn of_current(version: &Version, is_logged: bool, chain: &Chain) -> Self {
         let mut head = Self::new();
         head.push(i64::from(is_logged));
         head.push(version.create_revision.0);
@@ -100,16 +105,40 @@ impl Head {
         head.push(version.change.sub);
         head.push(version.version);
         head.push(version.lease.0);
+        head.push_chain(version.change, chain);
         head
+    }
+
+    /// The head of an entry of `tombstones`.
+    pub(crate) fn of_tombstone(change: Change, chain: &Chain) -> Self {
+        let mut head = Self::new();
+        head.push(change.main.0);
+        head.push(change.sub);
+        head.push_chain(change, chain);
+        head
+    }
+
+    fn push_chain(&mut self, newest: Change, chain: &Chain) {
+        self.push(chain.depth());
+        for mark in chain.marks() {
+            self.push_before(newest, *mark);
+        }
+    }
+
+    /// A change that is not after `newest`.
+    fn push_before(&mut self, newest: Change, change: Change) {
+        self.push(newest.main.0.wrapping_sub(change.main.0));
+        self.push(change.sub);
     }
 
     /// The head of a change in `revisions`; which change that is stands in the tree's key.
     pub(crate) fn of_change(logged: &Logged) -> Self {
-        let Logged { kind, version, prev, value_at } = logged;
+        let Logged { kind, version, prev, shortcut, value_at } = logged;
         let mut head = Self::new();
         let mut flags = *kind as i64;
         flags |= if prev.is_some() { HAS_PREV } else { 0 };
         flags |= if value_at.is_some() { HAS_VALUE } else { 0 };
+        flags |= if shortcut.is_some() { HAS_SHORTCUT } else { 0 };
         head.push(flags);
         let main = version.change.main.0;
         if *kind != ChangeKind::Tombstone {
@@ -117,9 +146,8 @@ impl Head {
             head.push(version.version);
             head.push(version.lease.0);
         }
-        if let Some(prev) = prev {
-            head.push(main.wrapping_sub(prev.main.0));
-            head.push(prev.sub);
+        for change in [prev, shortcut].into_iter().flatten() {
+            head.push_before(version.change, *change);
         }
         if let Some(at) = value_at {
             head.push(i64::try_from(*at).expect("a key is far shorter than 2^63 bytes"));
@@ -148,7 +176,17 @@ impl Head {
 }
 
 /// Reads one number off the front of a head.
+#[inline]
 fn pull(head: &mut &[u8]) -> Option<i64> {
+    // Most numbers are one byte.
+    if let [byte @ 0..=0x7f, rest @ ..] = *head {
+        *head = rest;
+        return Some(i64::from(*byte));
+    }
+    pull_long(head)
+}
+
+fn pull_long(head: &mut &[u8]) -> Option<i64> {
     let mut number = 0_u64;
     for (place, &byte) in head.iter().enumerate().take(10) {
         let part = u64::from(byte & 0x7f);
@@ -164,9 +202,41 @@ fn pull(head: &mut &[u8]) -> Option<i64> {
     None
 }
 
+/// Reads a change that is not after `newest`.
+fn pull_before(head: &mut &[u8], newest: Change) -> Option<Change> {
+    let main = Revision(newest.main.0.checked_sub(pull(head)?)?);
+    let change = Change { main, sub: pull(head)? };
+    (change <= newest && main.0 >= 0 && change.sub >= 0).then_some(change)
+}
+
+/// Reads the chain, which ends a head.
+fn pull_chain(head: &mut &[u8], newest: Change) -> Option<Chain> {
+    let depth = pull(head)?;
+    Chain::restore(depth, || pull_before(head, newest)).filter(|_| head.is_empty())
+}
+
 /// Decodes the head of an entry of `current`: the version, and whether `revisions` has its value.
+/// Readers have no use for the chain behind them.
 pub(crate) fn decode_current(mut head: &[u8]) -> Option<(Version, bool)> {
+    pull_current(&mut head)
+}
+
+/// Decodes the same with the chain, for the writer.
+pub(crate) fn decode_newest(mut head: &[u8]) -> Option<(Version, bool, Chain)> {
     let head = &mut head;
+    let (version, is_logged) = pull_current(head)?;
+    Some((version, is_logged, pull_chain(head, version.change)?))
+}
+
+/// Decodes the head of an entry of `tombstones`.
+pub(crate) fn decode_tombstone(mut head: &[u8]) -> Option<(Change, Chain)> {
+    let head = &mut head;
+    let change = Change { main: Revision(pull(head)?), sub: pull(head)? };
+    let chain = pull_chain(head, change)?;
+    (change.main.0 >= 0 && change.sub >= 0).then_some((change, chain))
+}
+
+fn pull_current(head: &mut &[u8]) -> Option<(Version, bool)> {
     let is_logged = pull(head)?;
     let create = pull(head)?;
     let distance = pull(head)?;
@@ -174,7 +244,7 @@ pub(crate) fn decode_current(mut head: &[u8]) -> Option<(Version, bool)> {
     let version = pull(head)?;
     let lease = pull(head)?;
     let main = create.checked_add(distance)?;
-    let sound = head.is_empty() && create >= 0 && distance >= 0 && sub >= 0 && version >= 0;
+    let sound = create >= 0 && distance >= 0 && sub >= 0 && version >= 0;
     let is_logged = [false, true].into_iter().find(|&flag| i64::from(flag) == is_logged)?;
     let version = Version {
         create_revision: Revision(create),
@@ -202,22 +272,21 @@ pub(crate) fn decode_change(change: Change, mut head: &[u8]) -> Option<Logged> {
         version.version = pull(head)?;
         version.lease = LeaseId(pull(head)?);
     }
-    let mut prev = None;
-    if flags & HAS_PREV != 0 {
-        let main = Revision(change.main.0.checked_sub(pull(head)?)?);
-        prev = Some(Change { main, sub: pull(head)? });
-    }
+    let has = |flag| flags & flag != 0;
+    let prev = if has(HAS_PREV) { Some(pull_before(head, change)?) } else { None };
+    let shortcut = if has(HAS_SHORTCUT) { Some(pull_before(head, change)?) } else { None };
     let mut value_at = None;
-    if flags & HAS_VALUE != 0 {
+    if has(HAS_VALUE) {
         value_at = Some(usize::try_from(pull(head)?).ok()?);
     }
     let is_sound = head.is_empty()
-        && flags & !(KIND_MASK | HAS_PREV | HAS_VALUE) == 0
+        && flags & !(KIND_MASK | HAS_PREV | HAS_VALUE | HAS_SHORTCUT) == 0
         && (Revision(0)..=change.main).contains(&version.create_revision)
         && version.version >= 0
         // A chain that did not lead back would never end.
-        && prev.is_none_or(|prev| prev < change && prev.main.0 >= 0 && prev.sub >= 0);
-    is_sound.then_some(Logged { kind, version, prev, value_at })
+        && prev.is_none_or(|prev| prev < change)
+        && shortcut.is_none_or(|shortcut| prev.is_some_and(|prev| shortcut < prev));
+    is_sound.then_some(Logged { kind, version, prev, shortcut, value_at })
 }
 
 #[cfg(test)]
@@ -239,21 +308,39 @@ mod tests {
         }
     }
 
+    /// A chain with one mark, at change 998.1.
+    fn chain() -> Chain {
+        Chain::restore(16, || Some(change(998, 1))).unwrap()
+    }
+
+    fn logged(version: Version) -> Logged {
+        let prev = Some(change(999, 3));
+        Logged { kind: ChangeKind::Update, version, prev, shortcut: None, value_at: Some(5) }
+    }
+
     #[test]
     fn heads_have_fixed_bytes() {
         let version = version();
-        let head = Head::of_current(&version, true);
-        assert_eq!(head.as_bytes(), [&[1, 0xac, 0x02, 0xbc, 0x05, 7, 12][..], &LEASE].concat());
+        let chain = chain();
+        let head = Head::of_current(&version, true, &chain);
+        let expected = [&[1, 0xac, 0x02, 0xbc, 0x05, 7, 12][..], &LEASE, &[16, 2, 1]].concat();
+        assert_eq!(head.as_bytes(), expected);
         assert_eq!(decode_current(head.as_bytes()), Some((version, true)));
+        assert_eq!(decode_newest(head.as_bytes()), Some((version, true, chain)));
+        let head = Head::of_tombstone(version.change, &chain);
+        assert_eq!(head.as_bytes(), [0xe8, 0x07, 7, 16, 2, 1]);
+        assert_eq!(decode_tombstone(head.as_bytes()), Some((version.change, chain)));
         let prev = Some(change(999, 3));
-        let logged = Logged { kind: ChangeKind::Update, version, prev, value_at: Some(5) };
+        let shortcut = Some(change(990, 0));
+        let logged = Logged { shortcut, ..logged(version) };
         let head = Head::of_change(&logged);
-        let expected = [&[0x0c, 0xbc, 0x05, 12][..], &LEASE, &[1, 3, 5]].concat();
+        let expected = [&[0x1c, 0xbc, 0x05, 12][..], &LEASE, &[1, 3, 10, 0, 5]].concat();
         assert_eq!(head.as_bytes(), expected);
         assert_eq!(decode_change(version.change, head.as_bytes()), Some(logged));
         let gone =
             Version { create_revision: Revision(0), version: 0, lease: LeaseId(0), ..version };
-        let tombstone = Logged { kind: ChangeKind::Tombstone, version: gone, prev, value_at: None };
+        let kind = ChangeKind::Tombstone;
+        let tombstone = Logged { kind, version: gone, prev, shortcut: None, value_at: None };
         let head = Head::of_change(&tombstone);
         assert_eq!(head.as_bytes(), [6, 1, 3]);
         assert_eq!(decode_change(version.change, head.as_bytes()), Some(tombstone));
@@ -267,29 +354,35 @@ mod tests {
             version: -1,
             lease: LeaseId(-1),
         };
-        assert!(Head::of_current(&version, true).len <= HEAD_SIZE_BYTES_MAX);
+        let chain = Chain::restore(i64::MAX, || Some(change(0, -1))).unwrap();
+        assert!(Head::of_current(&version, true, &chain).len <= HEAD_SIZE_BYTES_MAX);
         let prev = Some(change(0, -1));
-        let logged = Logged { kind: ChangeKind::Update, version, prev, value_at: Some(1 << 20) };
+        let logged = Logged { prev, shortcut: prev, value_at: Some(1 << 20), ..logged(version) };
         assert!(Head::of_change(&logged).len <= HEAD_SIZE_BYTES_MAX);
     }
 
     #[test]
     fn damaged_heads_are_refused() {
         let version = Version { lease: LeaseId(7), ..version() };
-        let head = Head::of_current(&version, false);
-        let prev = Some(change(999, 3));
-        let logged = Logged { kind: ChangeKind::Update, version, prev, value_at: Some(5) };
+        let head = Head::of_current(&version, false, &chain());
+        let tombstone = Head::of_tombstone(version.change, &chain());
+        let logged = Logged { shortcut: Some(change(990, 0)), ..logged(version) };
         let logged_head = Head::of_change(&logged);
         for cut in 0..head.len {
-            assert_eq!(decode_current(&head.as_bytes()[..cut]), None);
+            assert_eq!(decode_newest(&head.as_bytes()[..cut]), None);
+        }
+        for cut in 0..tombstone.len {
+            assert_eq!(decode_tombstone(&tombstone.as_bytes()[..cut]), None);
         }
         for cut in 0..logged_head.len {
             assert_eq!(decode_change(version.change, &logged_head.as_bytes()[..cut]), None);
         }
         assert_eq!(decode_current(&[0xff; 11]), None);
         // A chain that leads forward, or back before the beginning.
-        let ahead = Logged { prev: Some(version.change), ..logged };
-        assert_eq!(decode_change(version.change, Head::of_change(&ahead).as_bytes()), None);
+        let ahead = Some(version.change);
+        for broken in [Logged { prev: ahead, ..logged }, Logged { shortcut: ahead, ..logged }] {
+            assert_eq!(decode_change(version.change, Head::of_change(&broken).as_bytes()), None);
+        }
         assert_eq!(decode_change(change(5, 0), Head::of_change(&logged).as_bytes()), None);
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod answer;
 pub mod bbolt;
+mod chain;
 pub mod command;
 mod compaction;
 mod delete;

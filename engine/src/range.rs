@@ -25,8 +25,11 @@ use crate::page::{PageFault, Pages};
 use crate::store::{ShardChanges, Store};
 use crate::tree;
 use crate::view::View;
-use crate::walk::{Bounds, Direction, Walk};
+use crate::walk::{Bounds, Direction, LeafWalk, Walk};
 use sort::SortedRecords;
+
+/// Entries that a walk takes from a leaf to be worth loading all of it.
+const WARM_ENTRIES_MIN: usize = 4;
 
 /// The order of a range's records.
 #[derive(Archive, Serialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -148,6 +151,12 @@ impl Record<'_> {
 pub trait RecordSink {
     /// Takes the next record, in the order asked for.
     fn record(&mut self, record: Record<'_>);
+
+    /// Whether the scan is to end its step, because enough bytes came for this time. Asked between
+    /// two records of a step, so that each step brings at least one.
+    fn is_full(&self) -> bool {
+        false
+    }
 }
 
 impl RecordSink for Vec<OwnedRecord> {
@@ -238,6 +247,8 @@ impl Filter {
 #[derive(Debug)]
 enum State {
     Start,
+    /// One key, to be looked up.
+    Single,
     /// Counting an older revision from the newest: see [`RangeScan::count_back`].
     CountBack {
         shard: usize,
@@ -289,6 +300,12 @@ impl RangeScan {
         }
     }
 
+    /// Takes the first look at a view, before the first step: what is refused for its revision is
+    /// refused here, and the count of most ranges is known behind it.
+    pub fn open(&mut self, view: &View) -> Result<(), ReadError> {
+        self.open_on(view)
+    }
+
     /// Goes on with the scan, touching about `budget` keys. The view must not be older than that
     /// of the step before.
     pub fn step(
@@ -299,6 +316,32 @@ impl RangeScan {
     ) -> Result<Progress, ReadError> {
         let mut budget = budget;
         self.step_on(view, &mut budget, sink)
+    }
+
+    /// The same for an owner whose budget is for several jobs: what was used is taken off it.
+    pub fn step_within(
+        &mut self,
+        view: &View,
+        budget: &mut usize,
+        sink: &mut impl RecordSink,
+    ) -> Result<Progress, ReadError> {
+        self.step_on(view, budget, sink)
+    }
+
+    /// Whether more than one key is asked for.
+    #[must_use]
+    pub fn is_wide(&self) -> bool {
+        !matches!(self.end, RangeEnd::Single)
+    }
+
+    /// No more records than this are to come, as far as that is known without looking at them.
+    #[must_use]
+    pub fn records_max(&self) -> Option<i64> {
+        let limit = self.options.limit;
+        match self.count {
+            Some(count) if self.counted_at.0 == 0 => Some(limit.map_or(count, |l| l.min(count))),
+            _ => limit,
+        }
     }
 
     /// What the finished scan found.
@@ -316,11 +359,16 @@ impl RangeScan {
         loop {
             let progress = match self.state {
                 State::Start => {
-                    self.begin(store, budget, sink)?;
+                    self.open_on(store)?;
                     Progress::Done
                 }
                 State::Done => return Ok(Progress::Done),
                 _ if self.revision < store.compacted() => return Err(Rejection::Compacted.into()),
+                State::Single => {
+                    *budget = budget.saturating_sub(1);
+                    self.answer_single(store, sink)?;
+                    Progress::Done
+                }
                 State::CountBack { shard, from } => self.count_back(store, shard, from, budget)?,
                 State::Walk => self.walk(store, budget, sink)?,
                 State::Emit { next } => self.emit_sorted(next, budget, sink),
@@ -331,12 +379,10 @@ impl RangeScan {
         }
     }
 
-    fn begin<S: Store>(
-        &mut self,
-        store: &S,
-        budget: &mut usize,
-        sink: &mut impl RecordSink,
-    ) -> Result<(), ReadError> {
+    fn open_on<S: Store>(&mut self, store: &S) -> Result<(), ReadError> {
+        if !matches!(self.state, State::Start) {
+            return Ok(());
+        }
         let asked = self.options.revision;
         if asked > store.revision() {
             return Err(Rejection::FutureRevision.into());
@@ -346,9 +392,8 @@ impl RangeScan {
             return Err(Rejection::Compacted.into());
         }
         self.summary.revision = store.revision();
-        if matches!(self.end, RangeEnd::Single) {
-            self.answer_single(store, sink)?;
-            *budget = budget.saturating_sub(1);
+        if !self.is_wide() {
+            self.state = State::Single;
             return Ok(());
         }
         let newest_count = self.count_newest(store)?;
@@ -455,22 +500,15 @@ impl RangeScan {
         };
         let (start, end) = (bounds.start.to_vec(), bounds.end.map(<[u8]>::to_vec));
         let bounds = Bounds { start: &start, end: end.as_deref() };
-        let mut walk = Walk::new(store, bounds, self.revision, direction)?;
-        while let Some(key) = walk.key() {
-            if *budget == 0 {
-                let mut position = key.to_vec();
-                if direction == Direction::Descending {
-                    // An end excludes itself: the smallest key behind the next one is its end.
-                    position.push(0);
-                }
-                self.position = Some(position);
-                return Ok(Progress::More);
+        let progress = match LeafWalk::new(store, bounds, self.revision, direction)? {
+            Some(walk) => self.walk_leaves(walk, budget, sink)?,
+            None => {
+                let walk = Walk::new(store, bounds, self.revision, direction)?;
+                self.walk_merged(walk, direction, budget, sink)?
             }
-            *budget -= 1;
-            if self.offer(&walk, sink)? == Progress::Done {
-                break;
-            }
-            walk.advance()?;
+        };
+        if progress == Progress::More {
+            return Ok(Progress::More);
         }
         if self.options.is_sorted() {
             self.sorted.sort(&self.options);
@@ -481,10 +519,67 @@ impl RangeScan {
         Ok(Progress::Done)
     }
 
-    /// Takes the key a walk stands at; done when no further one can change the answer.
-    fn offer<P: Pages>(
+    fn walk_leaves<P: Pages>(
         &mut self,
-        walk: &Walk<'_, P>,
+        mut walk: LeafWalk<'_, P>,
+        budget: &mut usize,
+        sink: &mut impl RecordSink,
+    ) -> Result<Progress, ReadError> {
+        while let Some(leaf) = walk.next_leaf()? {
+            // Worth it where the rest of the leaf is wanted; a few entries are had for less.
+            let limit = self.options.limit.map_or(i64::MAX, |limit| limit - self.emitted);
+            let wanted = usize::try_from(limit).unwrap_or(0).min(*budget);
+            if wanted >= leaf.len() && leaf.len() >= WARM_ENTRIES_MIN && self.options.needs_value()
+            {
+                leaf.warm();
+            }
+            for index in 0..leaf.len() {
+                let (key, entry) = walk.entry(leaf, index)?;
+                if *budget == 0 || sink.is_full() {
+                    self.position = Some(key.to_vec());
+                    return Ok(Progress::More);
+                }
+                *budget -= 1;
+                let record = |with_value| walk.record(key, entry, with_value);
+                if self.offer(record, sink)? == Progress::Done {
+                    return Ok(Progress::Done);
+                }
+            }
+        }
+        Ok(Progress::Done)
+    }
+
+    fn walk_merged<P: Pages>(
+        &mut self,
+        mut walk: Walk<'_, P>,
+        direction: Direction,
+        budget: &mut usize,
+        sink: &mut impl RecordSink,
+    ) -> Result<Progress, ReadError> {
+        while let Some(key) = walk.key() {
+            if *budget == 0 || sink.is_full() {
+                let mut position = key.to_vec();
+                if direction == Direction::Descending {
+                    // An end excludes itself: the smallest key behind the next one is its end.
+                    position.push(0);
+                }
+                self.position = Some(position);
+                return Ok(Progress::More);
+            }
+            *budget -= 1;
+            if self.offer(|with_value| walk.record(with_value), sink)? == Progress::Done {
+                return Ok(Progress::Done);
+            }
+            walk.advance()?;
+        }
+        Ok(Progress::Done)
+    }
+
+    /// Takes the key a walk stands at; done when no further one can change the answer.
+    #[inline]
+    fn offer<'r>(
+        &mut self,
+        record: impl FnOnce(bool) -> Result<Record<'r>, PageFault>,
         sink: &mut impl RecordSink,
     ) -> Result<Progress, ReadError> {
         self.visited += 1;
@@ -493,8 +588,7 @@ impl RangeScan {
         }
         let is_full = |emitted: i64| self.options.limit.is_some_and(|limit| emitted >= limit);
         let needs_value = self.options.needs_value() && !is_full(self.emitted);
-        let record = if needs_value { walk.record()? } else { walk.record_without_value()? };
-        let record = record.expect("the walk stands at a key");
+        let record = record(needs_value)?;
         if !self.options.admit(&record) {
             return Ok(Progress::More);
         }
@@ -522,7 +616,7 @@ impl RangeScan {
         sink: &mut impl RecordSink,
     ) -> Progress {
         for index in next..self.sorted.len() {
-            if *budget == 0 {
+            if *budget == 0 || sink.is_full() {
                 self.state = State::Emit { next: index };
                 return Progress::More;
             }

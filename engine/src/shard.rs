@@ -7,6 +7,7 @@
 //! - A shard knows no numbers of the store: the change it is given is greater than all before.
 
 use crate::answer::OwnedRecord;
+use crate::chain::Chain;
 use crate::command::PutRef;
 use crate::events::{EventBuilder, EventKind, EventRef};
 use crate::ids::{Change, LeaseId, Revision};
@@ -18,7 +19,7 @@ use crate::store::{self, ShardRoots};
 use crate::tree::{self, Body, Entry};
 
 /// What a cell, a head and a change's number add to an entry's key and value, at most.
-const ENTRY_OVERHEAD_BYTES: u64 = 128;
+const ENTRY_OVERHEAD_BYTES: u64 = 256;
 
 /// The writer's half of one shard.
 pub(crate) struct Shard {
@@ -36,6 +37,7 @@ struct Old {
     version: Version,
     /// Whether `revisions` has the value.
     is_logged: bool,
+    chain: Chain,
     extent: Option<ExtentRef>,
 }
 
@@ -75,6 +77,15 @@ impl Shard {
         PagesNeeded { pages: pages.saturating_mul(8), extent_pages: pages }
     }
 
+    /// The free pages without which no checkpoint is begun: a bit for each page, in whole pages;
+    /// one more in case the file grows while room is made.
+    pub(crate) fn checkpoint_need(&self) -> PagesNeeded {
+        let pages = self.file.size_bytes().div_ceil(PAGE_SIZE_BYTES as u64);
+        let map_pages = pages.div_ceil(8 * PAGE_SIZE_BYTES as u64) + 1;
+        let extent_pages = u32::try_from(map_pages).unwrap_or(u32::MAX);
+        PagesNeeded { pages: 0, extent_pages }
+    }
+
     /// Whether a key exists.
     pub(crate) fn contains(&self, key: &[u8]) -> Result<bool, PageFault> {
         Ok(tree::get(&self.file, self.roots.current, key)?.is_some())
@@ -97,7 +108,7 @@ impl Shard {
         let mut create_revision = change.main;
         let mut count = 1;
         if let Some(entry) = tree::get(&self.file, self.roots.current, put.key)? {
-            let Old { version, is_logged, extent } = self.decode_old(entry)?;
+            let Old { version, is_logged, chain, extent } = self.decode_old(entry)?;
             create_revision = version.create_revision;
             count = version.version.saturating_add(1);
             if put.ignore_lease {
@@ -112,26 +123,24 @@ impl Shard {
                 self.value_scratch.clear();
                 self.value_scratch.extend_from_slice(entry.body(&self.file)?);
             }
-            old = Some(Old { version, is_logged, extent });
+            old = Some(Old { version, is_logged, chain, extent });
         }
         let version = Version { create_revision, change, version: count, lease };
         if events.is_wanted() {
             self.tell_put(put, &version, keeps_value, old.as_ref(), events)?;
         }
-        let logged = match &old {
-            // Only an update that brings its value is logged with it.
-            Some(old) => {
-                let size_bytes = put.key.len() + put.value.len();
-                let is_logged = !put.ignore_value && size_bytes <= LOGGED_SIZE_BYTES_MAX;
-                let value_at = is_logged.then_some(put.key.len());
-                let prev = Some(old.version.change);
-                Logged { kind: ChangeKind::Update, version, prev, value_at }
-            }
-            None => {
-                let prev = self.end_tombstone(put.key)?;
-                Logged { kind: ChangeKind::Create, version, prev, value_at: None }
-            }
+        // What the change follows: a version, a tombstone, or nothing.
+        let before = match &old {
+            Some(old) => Some((old.version.change, old.chain)),
+            None => self.end_tombstone(put.key)?,
         };
+        let (prev_change, shortcut, chain) = link(before, change);
+        // Only an update that brings its value is logged with it.
+        let size_bytes = put.key.len() + put.value.len();
+        let is_logged = old.is_some() && !put.ignore_value && size_bytes <= LOGGED_SIZE_BYTES_MAX;
+        let value_at = is_logged.then_some(put.key.len());
+        let kind = if old.is_some() { ChangeKind::Update } else { ChangeKind::Create };
+        let logged = Logged { kind, version, prev: prev_change, shortcut, value_at };
         if let Some(old) = &old {
             self.keep_value(old)?;
         }
@@ -140,7 +149,7 @@ impl Shard {
             (true, false) => &[],
             (false, _) => put.value,
         };
-        let head = Head::of_current(&version, logged.value_at.is_some());
+        let head = Head::of_current(&version, is_logged, &chain);
         // Superseded, not replaced: an old value in an extent belongs to `values` by now.
         tree::supersede(
             &mut self.file,
@@ -177,27 +186,28 @@ impl Shard {
         }
         self.keep_value(&old)?;
         tree::take(&mut self.file, &mut self.roots.current, key)?;
+        let (prev_change, shortcut, chain) = link(Some((old.version.change, old.chain)), change);
         tree::insert(
             &mut self.file,
             &mut self.roots.tombstones,
             key,
-            &change.to_bytes(),
+            Head::of_tombstone(change, &chain).as_bytes(),
             Body::Bytes(&[]),
         )?;
         let version =
             Version { create_revision: Revision(0), change, version: 0, lease: LeaseId(0) };
-        let prev_change = Some(old.version.change);
         let kind = ChangeKind::Tombstone;
-        self.enter(key, &[], &Logged { kind, version, prev: prev_change, value_at: None })?;
+        let logged = Logged { kind, version, prev: prev_change, shortcut, value_at: None };
+        self.enter(key, &[], &logged)?;
         Ok(Some(prev))
     }
 
     fn decode_old(&self, entry: Entry<'_>) -> Result<Old, PageFault> {
         let extent = entry.extent();
-        match layout::decode_current(entry.head) {
+        match layout::decode_newest(entry.head) {
             // What is logged is small: see `LOGGED_SIZE_BYTES_MAX`.
-            Some((version, is_logged)) if !(is_logged && extent.is_some()) => {
-                Ok(Old { version, is_logged, extent })
+            Some((version, is_logged, chain)) if !(is_logged && extent.is_some()) => {
+                Ok(Old { version, is_logged, chain, extent })
             }
             _ => {
                 let root = self.roots.current;
@@ -222,7 +232,7 @@ impl Shard {
     }
 
     /// The key lives again: its tombstone is one link of its chain.
-    fn end_tombstone(&mut self, key: &[u8]) -> Result<Option<Change>, PageFault> {
+    fn end_tombstone(&mut self, key: &[u8]) -> Result<Option<(Change, Chain)>, PageFault> {
         let tombstone = store::tombstone(&self.file, &self.roots, key)?;
         if tombstone.is_some() {
             tree::remove(&mut self.file, &mut self.roots.tombstones, key)?;
@@ -293,5 +303,19 @@ impl Shard {
         };
         events.push(&EventRef { kind, change, record, prev });
         Ok(())
+    }
+}
+
+/// Ties a change to the one before it: which that is, the shortcut, and the chain from now on.
+fn link(
+    before: Option<(Change, Chain)>,
+    change: Change,
+) -> (Option<Change>, Option<Change>, Chain) {
+    match before {
+        Some((prev, mut chain)) => {
+            let shortcut = chain.extend(change);
+            (Some(prev), shortcut, chain)
+        }
+        None => (None, None, Chain::first()),
     }
 }

@@ -6,6 +6,7 @@
 //!   store that was written under another one would lose its keys.
 //! - What does not decode is a fault that names the tree's page, never a panic.
 
+use crate::chain::Chain;
 use crate::ids::{Change, Revision};
 use crate::layout::{self, ChangeKind, Logged, Version};
 use crate::page::{FaultKind, PageFault, Pages};
@@ -143,7 +144,7 @@ pub(crate) fn version_at<'s, P: Pages>(
     let newest = match newest_version(pages, roots, key)? {
         Some(found) if found.version.change.main <= revision => return Ok(Some(found)),
         Some(found) => Some(found.version.change),
-        None => tombstone(pages, roots, key)?,
+        None => tombstone(pages, roots, key)?.map(|(change, _)| change),
     };
     match newest {
         Some(change) if change.main > revision => {
@@ -153,12 +154,13 @@ pub(crate) fn version_at<'s, P: Pages>(
     }
 }
 
-/// The change that deleted a key which does not exist now, unless compaction has forgotten it.
+/// The change that deleted a key which does not exist now, with its chain, unless compaction has
+/// forgotten it.
 pub(crate) fn tombstone<P: Pages>(
     pages: &P,
     roots: &ShardRoots,
     key: &[u8],
-) -> Result<Option<Change>, PageFault> {
+) -> Result<Option<(Change, Chain)>, PageFault> {
     // Asked at every creation, and mostly there is none.
     if roots.tombstones.is_empty() {
         return Ok(None);
@@ -174,13 +176,12 @@ pub(crate) fn decode_tombstone<P: Pages>(
     pages: &P,
     roots: &ShardRoots,
     entry: Entry<'_>,
-) -> Result<Change, PageFault> {
-    Change::from_bytes(entry.head)
+) -> Result<(Change, Chain), PageFault> {
+    layout::decode_tombstone(entry.head)
         .ok_or_else(|| damaged(pages, roots.tombstones, "change of a tombstone"))
 }
 
-/// The version of a key that a read at a revision sees, given a later change of that key. Goes back
-/// change by change, as etcd's index does.
+/// The version of a key that a read at a revision sees, given a later change of that key.
 pub(crate) fn version_before<'s, P: Pages>(
     pages: &'s P,
     roots: &ShardRoots,
@@ -202,7 +203,7 @@ pub(crate) fn version_before<'s, P: Pages>(
             }
             return version_of_change(pages, roots, key, prev).map(Some);
         }
-        at = prev;
+        at = logged.shortcut.filter(|shortcut| shortcut.main > revision).unwrap_or(prev);
     }
 }
 

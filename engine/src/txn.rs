@@ -330,6 +330,12 @@ impl TxnScan {
     /// Goes on, touching about `budget` keys. The view must not be older than that of the step
     /// before; the transaction stays at the revision it began with.
     pub fn step(&mut self, view: &View, budget: usize) -> Result<Progress, ReadError> {
+        let mut budget = budget.max(1);
+        self.step_within(view, &mut budget)
+    }
+
+    /// The same for an owner whose budget is for several jobs: what was used is taken off it.
+    pub fn step_within(&mut self, view: &View, budget: &mut usize) -> Result<Progress, ReadError> {
         if self.outcome.is_some() {
             return Ok(Progress::Done);
         }
@@ -343,8 +349,7 @@ impl TxnScan {
             }
         };
         let mut target = ReadOnly { view, revision: self.revision };
-        let mut budget = budget.max(1);
-        match run.step(table, &mut target, &mut budget)? {
+        match run.step(table, &mut target, budget)? {
             TxnStep::More => {
                 self.run = Some(run);
                 Ok(Progress::More)

@@ -14,7 +14,7 @@ use crate::ids::{Change, Revision};
 use crate::page::{PageFault, Pages};
 use crate::range::Record;
 use crate::store::{self, Found, ShardRoots, Store};
-use crate::tree::{Cursor, Entry};
+use crate::tree::{Cursor, Entry, LeafRun};
 
 /// Which way a walk goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,21 +88,12 @@ impl<'s, P: Pages> Walk<'s, P> {
         self.shards[self.front?].key()
     }
 
-    /// The record the walk stands at. Not free for a large value, which is verified when it is
-    /// first read.
-    pub(crate) fn record(&self) -> Result<Option<Record<'_>>, PageFault> {
-        match self.front {
-            Some(front) => self.shards[front].record(true),
-            None => Ok(None),
-        }
-    }
-
-    /// The same with an empty value.
-    pub(crate) fn record_without_value(&self) -> Result<Option<Record<'_>>, PageFault> {
-        match self.front {
-            Some(front) => self.shards[front].record(false),
-            None => Ok(None),
-        }
+    /// The record the walk stands at, which must be at a key. With the value it is not free: a
+    /// large one is verified when it is first read.
+    pub(crate) fn record(&self, with_value: bool) -> Result<Record<'_>, PageFault> {
+        let front = self.front.expect("the walk stands at a key");
+        let record = self.shards[front].record(with_value)?;
+        Ok(record.expect("the front has a key"))
     }
 
     /// Goes to the next key.
@@ -131,6 +122,70 @@ impl<'s, P: Pages> Walk<'s, P> {
             }
         }
         self.front = front.map(|(shard, _)| shard);
+    }
+}
+
+/// The newest versions of a store of one shard in ascending order, leaf by leaf: what a merged walk
+/// looks at for each key is looked at once for a leaf.
+pub(crate) struct LeafWalk<'s, P: Pages> {
+    pages: &'s P,
+    roots: ShardRoots,
+    cursor: Cursor<'s, P>,
+    end: Option<&'s [u8]>,
+    is_done: bool,
+}
+
+impl<'s, P: Pages> LeafWalk<'s, P> {
+    /// Begins a walk, if it is of that kind.
+    pub(crate) fn new<S: Store<Pages = P>>(
+        store: &'s S,
+        bounds: Bounds<'s>,
+        revision: Revision,
+        direction: Direction,
+    ) -> Result<Option<Self>, PageFault> {
+        let is_newest = revision >= store.tree_revision();
+        if store.shard_count() != 1 || !is_newest || direction != Direction::Ascending {
+            return Ok(None);
+        }
+        let (pages, roots) = store.shard(0);
+        let mut cursor = Cursor::new(pages, roots.current);
+        cursor.seek(bounds.start)?;
+        Ok(Some(Self { pages, roots: *roots, cursor, end: bounds.end, is_done: false }))
+    }
+
+    /// The entries of the next leaf that are within the bounds.
+    pub(crate) fn next_leaf(&mut self) -> Result<Option<LeafRun<'s>>, PageFault> {
+        if self.is_done {
+            return Ok(None);
+        }
+        let Some(run) = self.cursor.next_leaf()? else { return Ok(None) };
+        let Some(end) = self.end else { return Ok(Some(run)) };
+        let within = run.before(self.pages, end)?;
+        self.is_done = within.len() < run.len();
+        Ok(Some(within))
+    }
+
+    /// An entry of a leaf.
+    #[inline]
+    pub(crate) fn entry(
+        &self,
+        leaf: LeafRun<'s>,
+        index: usize,
+    ) -> Result<(&'s [u8], Entry<'s>), PageFault> {
+        leaf.entry(self.pages, index)
+    }
+
+    /// The record of an entry; without its value, which may be large, if that is not wanted.
+    #[inline]
+    pub(crate) fn record(
+        &self,
+        key: &'s [u8],
+        entry: Entry<'s>,
+        with_value: bool,
+    ) -> Result<Record<'s>, PageFault> {
+        let found = store::decode(self.pages, &self.roots, entry)?;
+        let value = if with_value { found.value(self.pages)? } else { &[] };
+        Ok(found.version.record(key, value))
     }
 }
 
@@ -321,7 +376,7 @@ impl<'s, P: Pages> PastWalk<'s, P> {
         (key, entry): (&'s [u8], Entry<'s>),
     ) -> Result<(&'s [u8], Option<Found<'s>>), PageFault> {
         self.step_tombstones()?;
-        let end = store::decode_tombstone(self.pages, &self.roots, entry)?;
+        let (end, _) = store::decode_tombstone(self.pages, &self.roots, entry)?;
         if end.main <= self.revision {
             return Ok((key, None));
         }

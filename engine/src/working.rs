@@ -13,6 +13,15 @@ use crate::page::{NoSpace, PageFault, PageFile};
 use crate::shard::Shard;
 use crate::store::{ShardRoots, Store, shard_of};
 
+/// What a batch that asks for room is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// It stores something. Room for a batch that frees some is left behind.
+    Stores,
+    /// It frees something, and may take the last room for it.
+    Frees,
+}
+
 /// The state commands are applied to.
 pub(crate) struct Working {
     pub(crate) shards: Vec<Shard>,
@@ -69,26 +78,31 @@ impl Working {
     }
 
     /// Looks whether every shard has the free pages that so many changes, of commands of this size,
-    /// can need at most.
+    /// can need at most. What is left behind them is enough to begin a checkpoint, which gives
+    /// pages back.
     pub(crate) fn reserve(&mut self, changes: usize, size_bytes: usize) -> Result<(), NoSpace> {
         let reserve = |shard: &mut Shard| {
             let needed = shard.pages_needed(changes, size_bytes);
-            shard.file.reserve(needed)
+            shard.file.reserve(needed.plus(shard.checkpoint_need()))
         };
         self.shards.iter_mut().try_for_each(reserve)
     }
 
     /// Looks for room for the worst slice of so many changes and bytes, and for the usual needs of
-    /// commands that wait behind it.
+    /// commands that wait behind it. Behind what stores, room for a slice that frees is left.
     pub(crate) fn admit(
         &mut self,
-        changes: usize,
-        size_bytes: usize,
+        (changes, size_bytes): (usize, usize),
         waiting_size_bytes: usize,
+        need: Need,
     ) -> Result<(), NoSpace> {
         let admit = |shard: &mut Shard| {
-            let slice = shard.pages_needed(changes, size_bytes);
-            shard.file.reserve(slice.plus(Shard::pages_usually_needed(waiting_size_bytes)))
+            let mut needed = shard.pages_needed(changes, size_bytes);
+            needed = needed.plus(Shard::pages_usually_needed(waiting_size_bytes));
+            if need == Need::Stores {
+                needed = needed.plus(shard.pages_needed(changes, 0));
+            }
+            shard.file.reserve(needed.plus(shard.checkpoint_need()))
         };
         self.shards.iter_mut().try_for_each(admit)
     }

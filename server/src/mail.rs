@@ -55,6 +55,8 @@ impl Ask {
 pub struct Reply {
     /// How writes ended.
     pub answers: Vec<(Slot, Verdict)>,
+    /// Writes that are applied and whose answers wait for background work, however long it takes.
+    pub patient: Vec<Slot>,
     /// Reads that may go on: the view is at least as new as their round.
     pub reads: Vec<Slot>,
     /// Reads whose round never ended.
@@ -70,6 +72,7 @@ impl Reply {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.answers.is_empty()
+            && self.patient.is_empty()
             && self.reads.is_empty()
             && self.reads_failed.is_empty()
             && self.events.is_empty()

@@ -22,6 +22,7 @@ use server::frontend::grpc::{
 use server::frontend::http2::frame::{FrameHead, FrameKind, HEAD_BYTES, flag};
 use server::frontend::http2::hpack::encoder::STATUS_200;
 use server::frontend::http2::keepalive::{KeepaliveConfig, PingPolicy};
+use server::frontend::http2::limits::{FRAME_BYTES_MAX, OUTPUT_DIRECT_BYTES};
 use server::frontend::http2::{Config, Connection, Event, Field, StreamKey};
 
 const METHODS: [Method; 3] = [
@@ -363,7 +364,7 @@ fn windows_are_kept_and_everything_arrives() {
             }
             if !keys.is_empty() && random.chance(60) {
                 let key = keys[random.below(keys.len())];
-                let size = *random.pick(&[0, 1, 100, 16_384, 16_385, 50_000]);
+                let size = *random.pick(&[0, 1, 100, 16_384, 16_385, 50_000, 90_000]);
                 let sent = sizes.get_mut(&key.id).expect("every key has a size");
                 let start = *sent;
                 *sent += size;
@@ -397,6 +398,67 @@ fn windows_are_kept_and_everything_arrives() {
         }
         assert_eq!(server.queued_bytes(), 0, "seed {seed}");
         assert_eq!(server.streams_open(), 0, "seed {seed}");
+    }
+}
+
+/// Opens all windows as wide as the protocol lets them be; the streams 1, 3, ... of `count`.
+fn open_wide(server: &mut Connection, client: &mut Windows, count: u32) -> Vec<StreamKey> {
+    let largest = i64::from(i32::MAX);
+    let mut lines = vec!["open".to_owned(), format!("{NEW_INITIAL}{largest}")];
+    lines.push(format!("window 0 {}", largest - client.connection));
+    (client.connection, client.initial) = (largest, largest);
+    for place in 0..count {
+        let id = 2 * place + 1;
+        client.streams.insert(id, Received { window: largest, ..Received::default() });
+        lines.push(format!("headers {id} end request"));
+    }
+    let mut keys = Vec::new();
+    for line in lines {
+        let bytes = wire::encode(&line);
+        let mut input = bytes.as_slice();
+        while let Some(event) = server.poll_event(&mut input, Duration::ZERO) {
+            let Event::Headers { stream, .. } = event else { panic!("{event:?}") };
+            server.send_headers(stream, &[STATUS_200]);
+            keys.push(stream);
+        }
+    }
+    keys
+}
+
+/// Wide windows were once all that bounded the output of a client that did not read: bodies of less
+/// than a frame went past the streams' account, and the watcher behind them was never parked.
+#[test]
+fn what_a_client_with_wide_windows_does_not_read_waits_in_its_streams() {
+    const HEADROOM_BYTES: usize = 1 << 10;
+    for size in [100, 5000, 16_384, 300_000, 2_000_000] {
+        let (mut server, mut client) = window_pair();
+        let keys = open_wide(&mut server, &mut client, 2);
+        let mut sizes = [0; 2];
+        for turn in 0..8 * OUTPUT_DIRECT_BYTES / size {
+            let which = turn % 2;
+            let start = sizes[which];
+            sizes[which] += size;
+            let id = keys[which].id;
+            server.send_data(keys[which], |out| {
+                out.extend((start..start + size).map(|place| pattern(id, place)));
+            });
+            let heads = OUTPUT_DIRECT_BYTES / size.min(FRAME_BYTES_MAX) * HEAD_BYTES;
+            let bound = OUTPUT_DIRECT_BYTES + heads + HEADROOM_BYTES;
+            let waiting = server.output_pending_bytes();
+            assert!(waiting <= bound, "{waiting} bytes wait for the socket, of {size} each");
+        }
+        let pending: usize = keys.iter().map(|key| server.stream_pending_bytes(*key)).sum();
+        let beyond = sizes.iter().sum::<usize>().saturating_sub(OUTPUT_DIRECT_BYTES);
+        assert!(pending >= beyond.saturating_sub(HEADROOM_BYTES), "{pending} of {beyond} counted");
+        assert!(server.socket_pending_bytes() >= pending, "the socket is all that it waits for");
+        for key in keys {
+            server.send_trailers(key, &[Field::Literal(b"grpc-status", b"0")]);
+        }
+        client.read_all(&mut server, 0);
+        for (stream, size) in client.streams.values().zip(sizes) {
+            assert!(stream.ended && stream.body == size, "{} of {size}", stream.body);
+        }
+        assert_eq!((server.queued_bytes(), server.socket_pending_bytes()), (0, 0));
     }
 }
 

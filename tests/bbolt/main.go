@@ -1,8 +1,8 @@
 // Command bbolt holds ringd's reading and writing of etcd's database files against etcd's own:
 // the bbolt library, etcdutl, and etcd serving what was restored.
 //
-// It needs the `bbolt` example of the engine crate, and the binaries of etcd and etcdutl. Every case
-// works in a directory of its own; the seed of what it invented is in its name.
+// It needs the `bbolt` example of the engine crate, and the binaries of etcd and etcdutl. Every
+// case works in a directory of its own; the seed of what it invented is in its name.
 package main
 
 import (

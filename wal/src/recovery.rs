@@ -358,8 +358,11 @@ impl Recovery {
             }
             _ => {}
         }
-        if file.size_bytes > expected_bytes {
-            let found_bytes = file.size_bytes;
+        // A head is written only when the whole file is durable: one that has become shorter has
+        // lost its end, and nothing need be left that claims what was there.
+        let found_bytes = file.size_bytes;
+        let is_open = matches!(head, UncheckedHead::Open(..));
+        if found_bytes > expected_bytes || (is_open && found_bytes < expected_bytes) {
             return Err(Refusal::SizeWrong { segment, found_bytes, expected_bytes });
         }
         file.head = head;

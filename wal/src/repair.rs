@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::disk::{AlignedBuffer, BLOCK_SIZE_BYTES, DiskOp, ZERO_SLICE_BYTES};
-use crate::recovery::{File, readable};
+use crate::recovery::File;
 use crate::scan::Position;
 use crate::segment::{Geometry, SegmentSequence};
 use crate::survivors::Survivors;
@@ -42,11 +42,6 @@ impl Repair {
         let block = BLOCK_SIZE_BYTES as u64;
         let erase_end = survivors.erase_end().min(size_bytes).next_multiple_of(block);
         zero(&mut ops, segment, end.offset, erase_end);
-        let readable = readable(files.get(&segment), geometry);
-        if readable < size_bytes {
-            ops.push_back(DiskOp::Create { segment, size_bytes });
-            zero(&mut ops, segment, readable.max(end.offset), size_bytes);
-        }
         for (segment, _) in files.range(unsynced..=end.segment) {
             ops.push_back(DiskOp::Sync { segment: *segment });
         }

@@ -26,7 +26,7 @@ enum Step {
     Rename { old: SegmentSequence, new: SegmentSequence },
     RemoveOld { old: SegmentSequence },
     RemoveUnfinished { new: SegmentSequence },
-    SyncRemoval { starved: bool },
+    SyncRemoval,
 }
 
 /// The segments that are not being written.
@@ -39,7 +39,10 @@ pub(crate) struct Spares {
     released: SegmentSequence,
     step: Step,
     issued: bool,
-    starved: bool,
+    /// Why the last attempt to prepare a segment failed, until one succeeds.
+    starved: Option<DiskError>,
+    /// Whether another attempt is to be made all the same.
+    retrying: bool,
 }
 
 impl Spares {
@@ -59,7 +62,8 @@ impl Spares {
             released: first,
             step: Step::Idle,
             issued: false,
-            starved: false,
+            starved: None,
+            retrying: false,
         }
     }
 
@@ -73,14 +77,20 @@ impl Spares {
         segment <= self.ready
     }
 
-    /// Whether the last attempt to prepare a segment found the disk full.
-    pub(crate) fn is_starved(&self) -> bool {
+    /// The last segment that records may be written to.
+    pub(crate) fn ready(&self) -> SegmentSequence {
+        self.ready
+    }
+
+    /// What the disk said when it had no room for a further segment; until there is one.
+    pub(crate) fn starvation(&self) -> Option<DiskError> {
         self.starved
     }
 
     /// Whether nothing that is known now can make a further segment ready.
     pub(crate) fn is_stuck(&self) -> bool {
-        self.starved && self.step == Step::Idle && self.first >= self.released
+        let tries = self.retrying || self.step != Step::Idle;
+        self.starved.is_some() && !tries && self.first >= self.released
     }
 
     /// The writer has moved on.
@@ -97,7 +107,7 @@ impl Spares {
 
     /// Space may have been freed: try again.
     pub(crate) fn retry(&mut self) {
-        self.starved = false;
+        self.retrying = self.starved.is_some();
     }
 
     pub(crate) fn poll_op(&mut self) -> Option<DiskOp> {
@@ -106,6 +116,9 @@ impl Spares {
         }
         if self.step == Step::Idle {
             self.step = self.choose();
+            if matches!(self.step, Step::Create { .. }) {
+                self.retrying = false;
+            }
         }
         let op = self.op()?;
         self.issued = true;
@@ -119,7 +132,7 @@ impl Spares {
             let wanted = self.ready.0 < self.in_use.0 + self.spares_max;
             return if wanted { Step::Rename { old, new } } else { Step::RemoveOld { old } };
         }
-        if self.ready <= self.in_use && !self.starved {
+        if self.ready <= self.in_use && (self.starved.is_none() || self.retrying) {
             return Step::Create { new };
         }
         Step::Idle
@@ -141,7 +154,7 @@ impl Spares {
                 encode_spare(new, buffer.as_mut_slice());
                 DiskOp::Write { segment: new, offset: 0, buffer }
             }
-            Step::SyncName { .. } | Step::SyncRemoval { .. } => DiskOp::SyncDirectory,
+            Step::SyncName { .. } | Step::SyncRemoval => DiskOp::SyncDirectory,
             Step::Rename { old, new } => DiskOp::Rename { from: old, to: new },
             Step::RemoveOld { old } => DiskOp::Remove { segment: old },
             Step::RemoveUnfinished { new } => DiskOp::Remove { segment: new },
@@ -159,6 +172,7 @@ impl Spares {
         if let Err(error) = result {
             self.step = match (self.step, error.kind) {
                 (Step::Create { new } | Step::Zero { new, .. }, DiskErrorKind::NoSpace) => {
+                    self.starved = Some(error);
                     Step::RemoveUnfinished { new }
                 }
                 _ => return Err(error),
@@ -182,18 +196,15 @@ impl Spares {
             Step::SyncName { new, marked: true } | Step::Mark { new, named: true } => {
                 assert_eq!(new, self.ready.next());
                 self.ready = new;
-                self.starved = false;
+                self.starved = None;
                 Step::Idle
             }
             Step::RemoveOld { old } => {
                 self.first = old.next();
-                Step::SyncRemoval { starved: false }
+                Step::SyncRemoval
             }
-            Step::RemoveUnfinished { .. } => Step::SyncRemoval { starved: true },
-            Step::SyncRemoval { starved } => {
-                self.starved |= starved;
-                Step::Idle
-            }
+            Step::RemoveUnfinished { .. } => Step::SyncRemoval,
+            Step::SyncRemoval => Step::Idle,
         };
         Ok(())
     }

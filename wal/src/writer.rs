@@ -296,14 +296,62 @@ impl Writer {
         self.in_flight.len()
     }
 
-    /// Whether the disk is too full for a further segment; raise the alarm before this one ends.
-    pub fn is_starved(&self) -> bool {
-        self.spares.is_starved()
+    /// Why the disk has no room for a further segment, if it has none; until there is one. What is
+    /// left of the prepared segments is all that can be written: see [`Writer::room_behind`].
+    pub fn starvation(&self) -> Option<DiskError> {
+        self.spares.starvation()
+    }
+
+    /// How much of the prepared segments would be left behind a record of this size, written as a
+    /// batch of its own. `None` if they cannot hold it: the owner appends it when a further segment
+    /// is ready. A log whose next write has no segment, on a disk that is full, is at its end.
+    pub fn room_behind(&self, body_size_bytes: usize) -> Option<u64> {
+        let size = self.geometry.segment_size_bytes;
+        let block = BLOCK_SIZE_BYTES as u64;
+        let batch = (record_span(body_size_bytes) + FRAME_SIZE_BYTES) as u64;
+        let mut segment = self.tail.segment;
+        // What is being gathered may be sealed before.
+        let mut offset = match self.pending {
+            Some(_) => (self.tail.offset + FRAME_SIZE_BYTES as u64).next_multiple_of(block),
+            None => self.tail.offset,
+        };
+        while segment <= self.spares.ready() {
+            let end = (offset + batch).next_multiple_of(block);
+            if end <= size {
+                let further = self.spares.ready().0 - segment.0;
+                return Some(size - end + further * (size - block));
+            }
+            (segment, offset) = (segment.next(), block);
+            if offset + batch > size {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Whether no further segment is ready behind the one in use.
+    pub fn is_in_last_segment(&self) -> bool {
+        self.spares.ready() <= self.tail.segment
+    }
+
+    /// Whether a segment exists that a release could turn into a further one.
+    pub fn has_old_segment(&self) -> bool {
+        self.spares.first() < self.tail.segment
+    }
+
+    /// The size of each segment's file.
+    pub fn segment_size_bytes(&self) -> u64 {
+        self.geometry.segment_size_bytes
     }
 
     /// The oldest position that can still be re-read.
     pub fn first(&self) -> Lsn {
         self.geometry.lsn(self.spares.first(), 0)
+    }
+
+    /// Whether the log still begins with its first record: no segment was ever given away.
+    pub fn is_whole(&self) -> bool {
+        self.spares.first() == SegmentSequence(1)
     }
 
     /// The newest hard state appended.

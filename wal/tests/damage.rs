@@ -8,7 +8,9 @@ mod support;
 
 use support::{BatchSeen, Log, SEGMENT_SIZE_BYTES, config, start};
 use wal::sim::{Crash, Outcome, OwnedRecord, Random, SECTOR_SIZE_BYTES, SimDisk, recover};
-use wal::{Lsn, RecordKind, RecoveryError, Refusal, SegmentSequence, Start, Writer};
+use wal::{
+    BLOCK_SIZE_BYTES, Lsn, RecordKind, RecoveryError, Refusal, SegmentSequence, Start, Writer,
+};
 
 fn lsn(segment: SegmentSequence, offset: u64) -> Lsn {
     Lsn(segment.0 * SEGMENT_SIZE_BYTES + offset)
@@ -176,7 +178,9 @@ fn check_cuts(log: &Log, from: Lsn) {
     assert!(cuts > 100, "only {cuts} cuts");
 }
 
-// Everything that was written later is gone, as if time had stopped here.
+// Everything that was written later is gone, as if time had stopped here. A torn tail leaves the
+// size of the file as it was; a file that became shorter is damage, as long as its head says what
+// it was. Without its head it is like one that was being prepared.
 fn check_cut(log: &Log, segment: SegmentSequence, offset: u64, shorten: bool) {
     let cut = lsn(segment, offset);
     let story = format!("cut at {cut}, shortened: {shorten}");
@@ -188,6 +192,24 @@ fn check_cut(log: &Log, segment: SegmentSequence, offset: u64, shorten: bool) {
         let at = usize::try_from(offset).unwrap();
         if shorten { bytes.truncate(at) } else { bytes[at..].fill(0) }
     });
+    if shorten && offset >= BLOCK_SIZE_BYTES as u64 {
+        let before = disk.clone();
+        match open(&mut disk) {
+            Err(RecoveryError::Refused(refusal)) => assert_eq!(
+                refusal,
+                Refusal::SizeWrong {
+                    segment,
+                    found_bytes: offset,
+                    expected_bytes: SEGMENT_SIZE_BYTES
+                },
+                "{story}"
+            ),
+            Err(error) => panic!("{story}: {error}"),
+            Ok(_) => panic!("{story}: the end of the segment was lost in silence"),
+        }
+        assert_eq!(disk.bytes(segment), before.bytes(segment), "{story}");
+        return;
+    }
     let (_, records) = open(&mut disk).unwrap_or_else(|error| panic!("{story}: {error}"));
     let ends =
         log.batches.iter().map(|batch| lsn(batch.segment, batch.offset + batch.size_bytes as u64));

@@ -252,7 +252,8 @@ fn a_full_disk_starves_the_spare_first_and_recovers_when_space_returns() {
     log.disk.set_capacity(SEGMENT_SIZE_BYTES);
     log.append(100);
     log.settle();
-    assert!(log.writer.is_starved());
+    let starvation = log.writer.starvation().expect("no further segment can be had");
+    assert_eq!(starvation.kind, DiskErrorKind::NoSpace);
     assert_eq!(log.disk.segments(), [SegmentSequence(1)]);
     // The segment in use goes on, nothing is tried again by itself.
     log.append(100);
@@ -263,7 +264,7 @@ fn a_full_disk_starves_the_spare_first_and_recovers_when_space_returns() {
     log.writer.retry_spare();
     log.settle();
     assert!(log.disk.performed() > performed);
-    assert!(!log.writer.is_starved());
+    assert_eq!(log.writer.starvation(), None);
     assert_eq!(log.disk.segments(), [SegmentSequence(1), SegmentSequence(2)]);
     for _ in 0..10 {
         log.append(8000);
@@ -292,6 +293,53 @@ fn a_full_disk_ends_the_log_when_its_last_segment_is_full() {
     let Cause::Error(error) = failure.cause else { panic!("{failure}") };
     assert_eq!((failure.operation, error.kind), (OpKind::Create, DiskErrorKind::NoSpace));
     log.crash(Crash::LosesAll, &[], "full");
+}
+
+/// What the writer says it has room for is written on a disk that gives nothing more; what it has
+/// no room for is what ends the log.
+#[test]
+fn the_room_that_is_left_is_told_exactly() {
+    for seed in 0..200 {
+        let mut random = Random::new(seed);
+        let mut log = Log::create(seed);
+        let spares = random.below(3) as u64;
+        log.disk.set_capacity((1 + spares) * SEGMENT_SIZE_BYTES);
+        let size = loop {
+            let size = match random.below(4) {
+                0 => random.below(log.writer.record_size_bytes_max()),
+                1 => random.below(9000),
+                _ => random.below(300),
+            };
+            let Some(left) = log.writer.room_behind(size) else { break size };
+            log.append(size);
+            if random.once_in(3) {
+                continue;
+            }
+            log.settle();
+            assert_eq!(log.writer.durable(), log.writer.sealed(), "seed {seed}");
+            if random.once_in(8) && log.writer.is_in_last_segment() {
+                // Alone in its batch, as `room_behind` assumes.
+                let end = log.writer.sealed().0 % SEGMENT_SIZE_BYTES;
+                let rest = (SEGMENT_SIZE_BYTES - end) % SEGMENT_SIZE_BYTES;
+                assert!(left <= rest, "seed {seed}: {left} told, {rest} left");
+            }
+        };
+        log.settle();
+        assert_eq!(log.writer.durable(), log.writer.sealed(), "seed {seed}");
+        if log.writer.room_behind(size).is_some() {
+            // The batch that was gathered before took less than it could have.
+            continue;
+        }
+        let body = vec![1; size];
+        log.writer.append(KIND, &[&body]).unwrap();
+        log.writer.flush();
+        let mut result = settle(&mut log.disk, &mut log.writer);
+        if result.is_ok() {
+            log.writer.retry_spare();
+            result = settle(&mut log.disk, &mut log.writer);
+        }
+        assert!(result.is_err(), "seed {seed}: {size} bytes had room after all");
+    }
 }
 
 #[test]

@@ -4,14 +4,14 @@
 //! are known only at its end. So a file that is sent as it grows is walked twice: [`Measure`] needs
 //! the lengths of values only, the writer then follows the very same decisions. The alternatives
 //! lost: a copy on disk costs a write and a read of every byte, and a guessed number of pages
-//! leaves a file that is padded or that bbolt calls inconsistent. The size is known beforehand, too,
-//! which etcd's backup stream tells its clients with each message.
+//! leaves a file that is padded or that bbolt calls inconsistent. The size is known beforehand,
+//! too, which etcd's backup stream tells its clients with each message.
 //!
 //! A branch page is written as soon as it is full, behind its last child, so only two pages' worth
 //! of keys is remembered for each level of the tree.
 //!
-//! On one core of an AMD EPYC, 3 million pairs of 256 bytes (885 MB): 8 ns a pair to measure, 120 ns
-//! to write (2.5 GB/s), with the digest 0.57 GB/s; 2.3 MB of memory in all.
+//! On one core of an AMD EPYC, 3 million pairs of 256 bytes (885 MB): 8 ns a pair to measure, 120
+//! ns to write (2.5 GB/s), with the digest 0.57 GB/s; 2.3 MB of memory in all.
 //!
 //! Invariants:
 //! - A branch has at least two children: bbolt gives up on one that has fewer when it merges pages.

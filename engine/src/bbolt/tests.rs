@@ -420,11 +420,12 @@ impl Source for Sparse {
     }
 
     fn read_at(&self, offset_bytes: u64, buffer: &mut [u8]) -> std::io::Result<()> {
-        let page = offset_bytes / PAGE_SIZE_BYTES as u64;
-        assert!(buffer.len() <= PAGE_SIZE_BYTES, "one page at a time is asked for");
-        match self.pages.get(&page) {
-            Some(bytes) => buffer.copy_from_slice(&bytes[..buffer.len()]),
-            None => buffer.fill(0),
+        let first = offset_bytes / PAGE_SIZE_BYTES as u64;
+        for (page, part) in (first..).zip(buffer.chunks_mut(PAGE_SIZE_BYTES)) {
+            match self.pages.get(&page) {
+                Some(bytes) => part.copy_from_slice(&bytes[..part.len()]),
+                None => part.fill(0),
+            }
         }
         Ok(())
     }
@@ -454,6 +455,37 @@ fn pages_beyond_4_gib_are_read_and_runs_beyond_1_gib_are_not() {
     let reader = Reader::open(Sparse { page_count, pages }).unwrap();
     let error = reader.walk(&bucket).next_pair().unwrap_err().to_string();
     assert_eq!(error, "page 9: the page overflows further than any pair needs");
+}
+
+/// A free list so long that its count does not fit into the header.
+#[test]
+fn a_long_free_list_is_read() {
+    let free_count: u64 = 70_000;
+    let list_pages = (16 + 8 + free_count * 8).div_ceil(PAGE_SIZE_BYTES as u64);
+    let root = 2 + list_pages;
+    let page_count = root + 1 + free_count;
+    let overflow = u32::try_from(list_pages - 1).unwrap();
+    let header = PageHeader { page: 2, kind_flags: 0x10, count: 0xffff, overflow };
+    let mut list = header.to_bytes().to_vec();
+    list.extend_from_slice(&free_count.to_le_bytes());
+    for page in root + 1..page_count {
+        list.extend_from_slice(&page.to_le_bytes());
+    }
+    list.resize(list.len().next_multiple_of(PAGE_SIZE_BYTES), 0);
+    let summary = |list: &[u8]| {
+        let mut root_page =
+            PageHeader { page: root, kind_flags: 2, count: 0, overflow: 0 }.to_bytes().to_vec();
+        root_page.resize(PAGE_SIZE_BYTES, 0);
+        let front = front(Totals { page_count, root });
+        let front = front.chunks(PAGE_SIZE_BYTES).take(2);
+        let run = front.chain(list.chunks(PAGE_SIZE_BYTES)).chain([root_page.as_slice()]);
+        let pages = (0..).zip(run.map(<[u8]>::to_vec)).collect();
+        check(&Reader::open(Sparse { page_count, pages }).unwrap()).map_err(|e| e.to_string())
+    };
+    assert_eq!(summary(&list), Ok(Summary { buckets: 0, pairs: 0, pages_free: free_count }));
+    list[24] += 1;
+    let twice = format!("page {}: the page is on the free list twice", root + 2);
+    assert_eq!(summary(&list), Err(twice));
 }
 
 #[test]

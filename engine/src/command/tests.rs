@@ -197,3 +197,18 @@ fn a_table_that_is_no_tree_is_refused() {
     }
     assert!(refused > 100, "{refused} refusals say nothing");
 }
+
+#[test]
+fn deletes_and_compactions_free_space_and_nothing_else_does() {
+    let mut writer = FrameWriter::new();
+    let mut frames = Vec::new();
+    writer.push_put(&mut frames, &PutRef { key: b"k", ..PutRef::default() });
+    assert!(!frees_space(&frames));
+    frames.clear();
+    writer.push_delete_range(&mut frames, &DeleteRangeRef { key: b"k", ..Default::default() });
+    assert!(frees_space(&frames));
+    frames.clear();
+    writer.push_compact(&mut frames, CompactRef { revision: Revision(2), physical: false });
+    assert!(frees_space(&frames));
+    assert!(!frees_space(&[]));
+}

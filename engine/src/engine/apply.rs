@@ -36,6 +36,17 @@ pub(super) struct BatchRun {
     segment: Segment,
 }
 
+/// How far a step came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The batch is done.
+    Done,
+    /// The budget is used up.
+    More,
+    /// The next slice needs pages that are not there: going on at once would change nothing.
+    Starved,
+}
+
 enum CommandRun {
     Delete(DeleteRun),
     Txn(TxnRun),
@@ -52,30 +63,31 @@ impl BatchRun {
         compaction: &mut Compaction,
         budget: usize,
         answers: &mut Vec<Answer>,
-    ) -> Result<Progress, Failure> {
+    ) -> Result<Step, Failure> {
         let batch = self.batch.clone();
         let mut budget = budget;
         while budget > 0 {
             if self.command.is_none() && self.next == batch.len() {
-                return Ok(Progress::Done);
+                return Ok(Step::Done);
             }
             if let Some(run) = self.command.take() {
                 let index = self.next - 1;
                 if working.reserve(SLICE_CHANGES_MAX, batch.size_bytes(index..self.next)).is_err() {
                     self.command = Some(run);
-                    return Ok(Progress::More);
+                    return Ok(Step::Starved);
                 }
                 let before = budget;
                 self.command = go_on(run, batch.command(index), working, &mut budget, answers)?;
+                // A run that touched no key had no room for the next one.
                 if self.command.is_some() && budget == before {
-                    return Ok(Progress::More);
+                    return Ok(Step::Starved);
                 }
                 continue;
             }
             let end = self.slice_end(&batch, budget);
             let size_bytes = batch.size_bytes(self.next..end);
             if working.reserve(end - self.next, size_bytes).is_err() {
-                return Ok(Progress::More);
+                return Ok(Step::Starved);
             }
             let before = self.next;
             if working.shards.len() == 1 {
@@ -86,7 +98,7 @@ impl BatchRun {
             budget = budget.saturating_sub(self.next - before);
         }
         let is_done = self.command.is_none() && self.next == batch.len();
-        Ok(if is_done { Progress::Done } else { Progress::More })
+        Ok(if is_done { Step::Done } else { Step::More })
     }
 
     /// Where the next slice of commands ends.
@@ -191,7 +203,7 @@ fn begin(
         Command::Compact(compact) => {
             let revision = Revision(compact.revision.to_native());
             match compaction.accept(revision, working)? {
-                Ok(()) => Outcome::Compacted,
+                Ok(()) => Outcome::Compacted { sweep: compact.physical.then_some(revision) },
                 Err(rejection) => Outcome::Rejected(rejection),
             }
         }

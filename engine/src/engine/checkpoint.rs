@@ -7,15 +7,15 @@
 //! - The meta block is written after every shard's sync ended, into the slot that the durable
 //!   checkpoint does not use.
 //! - Operations are answered once each; the numbers of several sources are told apart here.
-//! - A failed write or sync is final. Growth that fails is not: the file stays as it is, and
-//!   admission says so.
+//! - A failed write or sync is final. Growth that fails is not: the file stays as it is, admission
+//!   says so, and it is tried again when the owner says so.
 
 use std::collections::BTreeMap;
 
 use crate::ids::{LogIndex, Revision, Term};
 use crate::page::disk::{Completion, DiskError, DiskOp, DiskOpKind, FileId, OpToken};
 use crate::page::meta::{META_BLOCK_SIZE_BYTES, Meta};
-use crate::page::{Checkpoint, Epoch, PAGE_SIZE_BYTES, PagesNeeded, Root};
+use crate::page::{Checkpoint, Epoch, Root};
 use crate::shard::Shard;
 
 use super::files::{OwnerMeta, roots_in_order};
@@ -24,6 +24,7 @@ use super::{Engine, Failure};
 /// What survives a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Durable {
+    pub(super) epoch: Epoch,
     pub(super) applied: LogIndex,
     pub(super) term: Term,
     /// The meta block to be written next.
@@ -46,6 +47,8 @@ pub(super) struct Checkpoints {
     token_next: u64,
     /// Why a file is not as long as it should be.
     growth_failure: Option<DiskError>,
+    /// Set when a growth failed: asking again at once would get the same answer.
+    growth_is_held: bool,
 }
 
 struct CheckpointRun {
@@ -68,7 +71,14 @@ enum MetaStage {
 
 impl Checkpoints {
     pub(super) fn new(durable: Durable) -> Self {
-        Self { durable, run: None, out: BTreeMap::new(), token_next: 0, growth_failure: None }
+        Self {
+            durable,
+            run: None,
+            out: BTreeMap::new(),
+            token_next: 0,
+            growth_failure: None,
+            growth_is_held: false,
+        }
     }
 
     fn hand_out(&mut self, source: Source, op: DiskOp) -> DiskOp {
@@ -100,7 +110,7 @@ impl Engine {
             return false;
         }
         // Room in every file first: a checkpoint is begun in all shards or in none.
-        let has_room = |shard: &mut Shard| shard.file.reserve(room_for_free_map(shard)).is_ok();
+        let has_room = |shard: &mut Shard| shard.file.reserve(shard.checkpoint_need()).is_ok();
         if !self.working.shards.iter_mut().all(has_room) {
             return false;
         }
@@ -110,6 +120,13 @@ impl Engine {
         }
         self.checkpoints.run = Some(run);
         true
+    }
+
+    /// Whether the last published state is the one of the durable checkpoint: another one would
+    /// write the same again, and give no pages back.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.publisher.current().epoch == self.checkpoints.durable.epoch
     }
 
     /// Whether a checkpoint is under way.
@@ -143,13 +160,22 @@ impl Engine {
         Ok(())
     }
 
+    /// Lets a growth that failed be tried again, if it is still wanted. The owner chooses how
+    /// often: what waits for pages asks for them in every step.
+    pub fn retry_growth(&mut self) {
+        self.checkpoints.growth_is_held = false;
+    }
+
     /// The next operation for the disk, from a checkpoint or from growth; `None` until something
-    /// that is out has ended, or when there is nothing to do.
+    /// that is out has ended, or when there is nothing to do. After a growth that failed no other
+    /// is handed out before [`Self::retry_growth`].
     pub fn poll_disk_op(&mut self) -> Option<DiskOp> {
         let Self { working, checkpoints, identity, .. } = self;
-        for (index, shard) in working.shards.iter_mut().enumerate() {
-            if let Some(op) = shard.file.poll_disk_op() {
-                return Some(checkpoints.hand_out(Source::Growth(index), op));
+        if !checkpoints.growth_is_held {
+            for (index, shard) in working.shards.iter_mut().enumerate() {
+                if let Some(op) = shard.file.poll_disk_op() {
+                    return Some(checkpoints.hand_out(Source::Growth(index), op));
+                }
             }
         }
         let run = checkpoints.run.as_mut()?;
@@ -190,6 +216,7 @@ impl Engine {
             Source::Growth(shard) => {
                 let file = &mut self.working.shards[shard].file;
                 self.checkpoints.growth_failure = file.handle_disk_completion(completion).err();
+                self.checkpoints.growth_is_held = self.checkpoints.growth_failure.is_some();
             }
             Source::Pages(shard) => {
                 let run = self.checkpoints.run.as_mut().expect("its operations are out");
@@ -219,19 +246,17 @@ impl Engine {
             part.finish(&mut shard.file);
         }
         self.checkpoints.durable = Durable {
+            epoch: run.epoch,
             applied: run.applied,
             term: run.term,
             slot_next: 1 - self.checkpoints.durable.slot_next,
         };
+        // Now, and not with the next view: a batch that waits for pages publishes none.
+        let protected = self.publisher.protected();
+        for shard in &mut self.working.shards {
+            shard.file.reclaim(&protected);
+        }
     }
-}
-
-/// A bit for each page, in whole pages; one more in case the file grows while room is made.
-fn room_for_free_map(shard: &Shard) -> PagesNeeded {
-    let pages = shard.file.size_bytes().div_ceil(PAGE_SIZE_BYTES as u64);
-    let map_pages = pages.div_ceil(8 * PAGE_SIZE_BYTES as u64) + 1;
-    let extent_pages = u32::try_from(map_pages).unwrap_or(u32::MAX);
-    PagesNeeded { pages: 0, extent_pages }
 }
 
 impl CheckpointRun {

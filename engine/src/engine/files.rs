@@ -178,7 +178,7 @@ pub(super) fn open(files: EngineFiles, config: EngineConfig) -> Result<Opened, F
         Chosen::Durable { meta, .. } => meta,
         Chosen::Blank => return Err(Failure::State("no checkpoint was ever written".to_owned())),
         Chosen::Torn(fault) => {
-            return Err(Failure::State(format!("the only checkpoint does not count: {fault}")));
+            return Err(Failure::FirstCheckpointTorn(fault.to_string()));
         }
     };
     if meta.shards.len() != sources.len() {
@@ -205,7 +205,8 @@ pub(super) fn open(files: EngineFiles, config: EngineConfig) -> Result<Opened, F
 }
 
 fn durable_of(meta: &Meta, slot_next: u8) -> Durable {
-    Durable { applied: LogIndex(meta.applied_index), term: Term(meta.applied_term), slot_next }
+    let (applied, term) = (LogIndex(meta.applied_index), Term(meta.applied_term));
+    Durable { epoch: meta.epoch, applied, term, slot_next }
 }
 
 /// The roots in the order of their tags, as checkpoints name them.

@@ -132,7 +132,8 @@ pub struct PageFile {
     config: PageConfig,
     /// Size of the file that was asked for and is not there yet.
     growing_to: Option<u32>,
-    growth_out: Option<OpToken>,
+    /// The operation that is out, and the size it gives the file.
+    growth_out: Option<(OpToken, u32)>,
     next_token: u64,
     /// The free map of the durable checkpoint; it is free when the next checkpoint is durable.
     pub(super) free_map: Option<ExtentRef>,
@@ -328,7 +329,7 @@ impl PageFile {
         let pages = self.growing_to?;
         let token = OpToken(self.next_token);
         self.next_token += 1;
-        self.growth_out = Some(token);
+        self.growth_out = Some((token, pages));
         let size_bytes = PageId(pages).offset_bytes();
         Some(DiskOp { token, file: self.config.file, kind: DiskOpKind::Allocate { size_bytes } })
     }
@@ -339,9 +340,12 @@ impl PageFile {
     /// The disk refused. The file stays as long as it was; whether to ask again is the owner's
     /// choice: the next reservation that needs it does.
     pub fn handle_disk_completion(&mut self, completion: Completion) -> Result<(), DiskError> {
-        assert_eq!(self.growth_out.take(), Some(completion.token), "an answer nobody waits for");
-        let grown = self.growing_to.take().expect("a growth was asked for");
+        let (token, grown) = self.growth_out.take().expect("an answer nobody waits for");
+        assert_eq!(token, completion.token, "an answer to something else");
+        let wanted = self.growing_to.take();
         completion.result?;
+        // More may be wanted by now than was asked for; that comes next.
+        self.growing_to = wanted.filter(|wanted| *wanted > grown);
         self.note_grown(grown);
         Ok(())
     }

@@ -6,10 +6,10 @@
 //! - At either end the cursor stays where it is, so that it can turn round.
 
 use crate::page::node::Node;
-use crate::page::{FaultKind, PageBytes, PageFault, PagePtr, Pages, Root};
+use crate::page::{FaultKind, PageBytes, PageFault, PagePtr, Pages, Root, TreeTag};
 
 use super::search::{child_index, search, whole_key};
-use super::{Entry, HEIGHT_MAX, child_ptr, entry_at, node_at};
+use super::{Entry, HEIGHT_MAX, child_ptr, node_at};
 
 /// A key and its entry, borrowed from the pages.
 pub type KeyEntry<'p> = (&'p [u8], Entry<'p>);
@@ -27,6 +27,63 @@ struct Step<'p> {
     /// `None` until the cursor has been placed.
     page: Option<&'p PageBytes>,
     index: usize,
+}
+
+const CACHE_LINE_SIZE_BYTES: usize = 64;
+
+/// The entries of one leaf that a cursor has before it.
+#[derive(Clone, Copy)]
+pub struct LeafRun<'p> {
+    node: Node<'p>,
+    tree: TreeTag,
+    first: usize,
+    end: usize,
+}
+
+impl<'p> LeafRun<'p> {
+    /// How many there are.
+    #[must_use]
+    pub fn len(self) -> usize {
+        self.end - self.first
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.first == self.end
+    }
+
+    /// One of them.
+    ///
+    /// # Errors
+    /// The key is long and its extent damaged.
+    #[inline]
+    pub fn entry(self, pages: &'p impl Pages, index: usize) -> Result<KeyEntry<'p>, PageFault> {
+        assert!(index < self.len(), "entry {index} of {}", self.len());
+        key_entry(pages, self.tree, self.node, self.first + index)
+    }
+
+    /// Loads all of the leaf into the cache. A walk that takes every entry would else wait for the
+    /// first line of each, one after the other, for which the processor finds nothing to do
+    /// meanwhile; loads that depend on nothing overlap.
+    pub fn warm(self) {
+        let lines = self.node.page().as_bytes().iter().step_by(CACHE_LINE_SIZE_BYTES);
+        std::hint::black_box(lines.fold(0, |sum, byte| sum ^ byte));
+    }
+
+    /// The entries whose keys are smaller than `end`.
+    ///
+    /// # Errors
+    /// A key is long and its extent damaged.
+    pub fn before(self, pages: &'p impl Pages, end: &[u8]) -> Result<Self, PageFault> {
+        let Some(last) = self.len().checked_sub(1) else { return Ok(self) };
+        // Mostly all of a leaf lies before the end, and one comparison tells.
+        if self.entry(pages, last)?.0 < end {
+            return Ok(self);
+        }
+        let (behind, _) = search(pages, self.tree, self.node, end)?;
+        Ok(Self { end: behind.clamp(self.first, self.end), ..self })
+    }
 }
 
 impl<'p, P: Pages> Cursor<'p, P> {
@@ -151,6 +208,32 @@ impl<'p, P: Pages> Cursor<'p, P> {
         }
     }
 
+    /// Passes the rest of its leaf, or the next leaf if it stands behind one, and returns what it
+    /// passed, which is never empty; `None` at the end.
+    ///
+    /// # Errors
+    /// A page on the way is damaged.
+    pub fn next_leaf(&mut self) -> Result<Option<LeafRun<'p>>, PageFault> {
+        loop {
+            let Some(page) = self.steps[0].page else {
+                if self.root.is_empty() {
+                    return Ok(None);
+                }
+                self.seek_start()?;
+                continue;
+            };
+            let (node, first) = (Node::new(page), self.steps[0].index);
+            let end = node.count();
+            if first < end {
+                self.steps[0].index = end;
+                return Ok(Some(LeafRun { node, tree: self.root.tree, first, end }));
+            }
+            if !self.turn(|step, count| (step + 1 < count).then_some(step + 1), false)? {
+                return Ok(None);
+            }
+        }
+    }
+
     /// Passes the previous entry and returns it; `None` at the start.
     ///
     /// # Errors
@@ -193,7 +276,18 @@ impl<'p, P: Pages> Cursor<'p, P> {
 
     #[inline]
     fn entry(&self, node: Node<'p>, index: usize) -> Result<KeyEntry<'p>, PageFault> {
-        let key = whole_key(self.pages, self.root.tree, node.key(index))?;
-        Ok((key, entry_at(node, index, self.root.tree)))
+        key_entry(self.pages, self.root.tree, node, index)
     }
+}
+
+#[inline]
+fn key_entry<'p>(
+    pages: &'p impl Pages,
+    tree: TreeTag,
+    node: Node<'p>,
+    index: usize,
+) -> Result<KeyEntry<'p>, PageFault> {
+    let cell = node.leaf_cell(index);
+    let key = whole_key(pages, tree, cell.key)?;
+    Ok((key, Entry { head: cell.head, stored: cell.body, tree }))
 }

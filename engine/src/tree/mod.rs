@@ -26,7 +26,7 @@ mod tests;
 
 use std::ops::Bound;
 
-pub use cursor::Cursor;
+pub use cursor::{Cursor, LeafRun};
 pub use write::{Changes, insert, pages_needed, remove, supersede, take};
 
 use crate::page::node::{Node, StoredBody};

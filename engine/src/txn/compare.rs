@@ -96,7 +96,8 @@ impl CompareRun {
             return Ok(Some(holds_for_nothing(compare)));
         }
         // At least one key a step, whatever the budget: otherwise a small one would never end.
-        while let Some(record) = walk.record()? {
+        while walk.key().is_some() {
+            let record = walk.record(true)?;
             if !holds(compare, &record) {
                 return Ok(Some(false));
             }

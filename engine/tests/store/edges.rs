@@ -268,3 +268,31 @@ fn a_scan_overtaken_by_compaction_says_so() {
     let refused = scan.step(&driver.hold(), 1, &mut records).unwrap_err();
     assert!(matches!(refused, engine::ReadError::Rejection(Rejection::Compacted)), "{refused}");
 }
+
+#[test]
+fn a_hot_key_is_read_at_each_of_its_revisions() {
+    let mut driver = Driver::new(1);
+    let value = |change: i64| change.to_le_bytes();
+    // Put, put, put, deleted, and again: the chain goes on through the deletions.
+    for change in 0..1200 {
+        let put = PutRef { key: b"hot", value: &value(change), ..PutRef::default() };
+        let delete = DeleteRangeRef { key: b"hot", ..DeleteRangeRef::default() };
+        let frames = Frames::new();
+        driver.apply(if change % 4 == 3 { frames.delete(&delete) } else { frames.put(&put) });
+    }
+    for compacted in [None, Some(700), Some(1100)] {
+        if let Some(revision) = compacted {
+            let compact = CompactRef { revision: Revision(revision), physical: false };
+            driver.apply(Frames::new().compact(compact));
+            driver.sweep();
+        }
+        for revision in compacted.unwrap_or(2)..1202 {
+            let query = RangeQuery { key: b"hot", revision, ..RangeQuery::default() };
+            let (records, _) = driver.range(&query).unwrap();
+            let change = revision - 2;
+            let expected = (change % 4 != 3).then(|| value(change).to_vec());
+            let found = records.into_iter().next().map(|record| record.value);
+            assert_eq!(found, expected, "revision {revision}, compacted {compacted:?}");
+        }
+    }
+}

@@ -135,7 +135,7 @@ impl Model {
         }
         self.compacted = revision;
         self.compactions.push(revision);
-        Outcome::Compacted
+        Outcome::Compacted { sweep: None }
     }
 
     pub fn txn(&mut self, txn: &TxnRef<'_>) -> Outcome {

@@ -144,3 +144,40 @@ fn memory_is_given_back_among_the_changes() {
     let reopened = Engine::open(files(path), config).unwrap();
     assert_eq!(reopened.durable(), engine.durable());
 }
+
+/// Found in review: more was wanted while a growth was under way, and its end was taken for that of
+/// the larger one. Pages behind the end of the file were given out.
+#[test]
+fn a_file_is_as_long_as_the_growth_that_ended() {
+    let directory = Directory::new("growth");
+    let config = EngineConfig { shards: 2, shard_size_bytes_max: 1 << 30 };
+    let mut engine = Engine::create(files(&directory.0), config, IDENTITY).unwrap();
+    let grown = |engine: &mut Engine| {
+        let op = engine.poll_disk_op()?;
+        let (DiskOpKind::Allocate { size_bytes }, FileId::Shard(shard)) = (&op.kind, op.file)
+        else {
+            panic!("{op:?}");
+        };
+        Some((op.token, shard, *size_bytes))
+    };
+    let mut out = vec![grown(&mut engine).unwrap(), grown(&mut engine).unwrap()];
+    let mut index = 0;
+    assert!(engine.reserve_for(32 << 20).unwrap_err().may_grow);
+    for _ in 0..100 {
+        let Some((token, shard, size_bytes)) = out.pop() else { break };
+        file(&directory.0, &shard.to_string()).set_len(size_bytes).unwrap();
+        let completion = Completion { token, buffer: Vec::new(), result: Ok(()) };
+        engine.handle_disk_completion(completion).unwrap();
+        index += 1;
+        engine.apply_empty(LogIndex(index), Term(1));
+        engine.publish();
+        let told = engine.read_handle().pin().size_bytes;
+        let there: u64 =
+            ["0", "1"].iter().map(|name| file(&directory.0, name).metadata().unwrap().len()).sum();
+        assert!(told <= there, "{told} bytes are used, the files have {there}");
+        out.extend(std::iter::from_fn(|| grown(&mut engine)));
+    }
+    assert!(out.is_empty());
+    let size_bytes = engine.read_handle().pin().size_bytes;
+    assert!(size_bytes > 32 << 20, "{size_bytes}: what was wanted meanwhile was forgotten");
+}

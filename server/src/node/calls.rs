@@ -10,7 +10,8 @@ use crate::frontend::http2::StreamKey;
 use crate::mail::Slot;
 use crate::runtime::reactor::SocketId;
 use crate::runtime::slab::Slab;
-use crate::service::dispatch::Read;
+
+use super::reads::Reading;
 
 /// A call under way.
 #[derive(Debug)]
@@ -28,8 +29,8 @@ pub struct Call {
 pub enum Waiting {
     /// Its command's answer.
     Write,
-    /// A read-index round, then its steps.
-    Read(Box<Read>),
+    /// A read-index round, then its steps. `None` while a step is taken.
+    Read(Option<Box<Reading>>),
 }
 
 /// When a call is given up, and by whose clock.
@@ -54,6 +55,8 @@ pub struct Timeouts {
 struct Entry {
     call: Option<Call>,
     deadline: Deadline,
+    /// The client's own.
+    client_deadline: Option<Duration>,
     size_bytes: usize,
 }
 
@@ -84,12 +87,38 @@ impl Calls {
         let after = client.map_or(server, |timeout| timeout.min(server));
         let deadline = Deadline { at: now + after, is_ours };
         self.size_bytes += size_bytes;
-        Slot(self.entries.insert(Entry { call: Some(call), deadline, size_bytes }))
+        let client_deadline = client.map(|timeout| now + timeout);
+        Slot(self.entries.insert(Entry { call: Some(call), deadline, client_deadline, size_bytes }))
+    }
+
+    /// The call waits for nobody any more, so that only its client may give it up: a long read
+    /// takes as long as it takes.
+    pub fn lift_server_deadline(&mut self, slot: Slot) {
+        if let Some(entry) = self.entries.get_mut(slot.0) {
+            let at = entry.client_deadline.unwrap_or(Duration::MAX);
+            entry.deadline = Deadline { at, is_ours: false };
+        }
     }
 
     /// The call of a slot, if it has not been given up.
-    pub fn get_mut(&mut self, slot: Slot) -> Option<&mut Call> {
-        self.entries.get_mut(slot.0)?.call.as_mut()
+    pub fn get(&self, slot: Slot) -> Option<&Call> {
+        self.entries.get(slot.0)?.call.as_ref()
+    }
+
+    /// Takes the read of a slot out for a step; `None` if its call was given up.
+    pub fn begin_step(&mut self, slot: Slot) -> Option<(StreamKey, Box<Reading>)> {
+        let call = self.entries.get_mut(slot.0)?.call.as_mut()?;
+        let Waiting::Read(reading) = &mut call.waiting else {
+            unreachable!("only reads are stepped");
+        };
+        Some((call.stream, reading.take().expect("a step is ended before the next")))
+    }
+
+    /// Puts a read back that needs further steps.
+    pub fn end_step(&mut self, slot: Slot, reading: Box<Reading>) {
+        let call = self.entries.get_mut(slot.0).and_then(|entry| entry.call.as_mut());
+        let call = call.expect("nobody gives a call up during a step");
+        call.waiting = Waiting::Read(Some(reading));
     }
 
     /// Frees the slot, whose answer has come; `None` if its call was given up meanwhile.
@@ -170,5 +199,18 @@ mod tests {
         assert!(calls.poll_late(Duration::from_secs(6)).is_none());
         let (_, second) = calls.poll_late(SERVER).unwrap();
         assert!(second.is_ours);
+    }
+
+    #[test]
+    fn a_read_that_is_being_answered_is_given_up_by_its_client_alone() {
+        let mut calls = Calls::default();
+        let patient = insert(&mut calls, None);
+        let hurried = insert(&mut calls, Some(Duration::from_secs(60)));
+        calls.lift_server_deadline(patient);
+        calls.lift_server_deadline(hurried);
+        assert!(calls.poll_late(Duration::from_secs(59)).is_none());
+        let (_, late) = calls.poll_late(Duration::from_secs(60)).unwrap();
+        assert!(!late.is_ours);
+        assert!(calls.poll_late(Duration::from_secs(1 << 40)).is_none());
     }
 }

@@ -23,6 +23,8 @@ use crate::{log_event, log_lines};
 
 /// The longest sleep: how late a core may notice what nobody woke it for.
 const SLEEP_MAX: Duration = Duration::from_millis(500);
+/// Turns in which the last answers leave: the send that was under way, theirs, and one to spare.
+const LAST_TURNS: usize = 3;
 /// How often a front-end looks at deadlines.
 const FRONTEND_TICK: Duration = Duration::from_millis(100);
 
@@ -279,13 +281,31 @@ impl Core {
         }
     }
 
+    /// Sends what there is. A client takes one send at a time, so the answers that came while its
+    /// last one was under way need a further turn; who has stopped reading is not waited for.
+    fn send_last(&mut self) -> Result<(), Failure> {
+        for _ in 0..LAST_TURNS {
+            self.reactor.wait(Duration::ZERO)?;
+            while let Some(event) = self.reactor.poll_event() {
+                self.handle(event)?;
+            }
+            if let Some(frontend) = &mut self.frontend {
+                frontend.core.settle(self.now);
+                perform(&mut frontend.core, &mut self.reactor);
+            }
+        }
+        Ok(self.reactor.wait(Duration::ZERO)?)
+    }
+
     fn is_finished(&self) -> bool {
         if !self.switch.is_stopping() {
             return false;
         }
         match &self.log {
             Some(log) => log.is_stopped(),
-            None => self.switch.is_log_stopped(),
+            // What the log core posted before it stopped is seen here at the latest, after the
+            // switch: answers to durable writes still leave.
+            None => self.switch.is_log_stopped() && !self.has_mail(),
         }
     }
 }
@@ -299,7 +319,7 @@ impl CoreLoop for Core {
                     self.switch.announce_log_stopped();
                 }
                 // Answers that are ready leave before the sockets close.
-                if let Err(error) = self.reactor.wait(Duration::ZERO) {
+                if let Err(error) = self.send_last() {
                     let message = "answers were lost at the stop";
                     log_event!(Warn, message, "error" => &error as &dyn Display);
                 }

@@ -6,9 +6,13 @@
 //!
 //! Invariants:
 //! - A call that was handed out by its connection is answered once, or its client is gone.
-//! - A view is pinned only inside one call of `handle_*` or one step of a read: no pin waits for a
-//!   client's window.
+//! - A view is pinned only inside one call of `handle_*` or one step of a read, and one is held for
+//!   the hash being computed: no pin waits for a client's window.
+//! - The reads of a turn share a budget; those that find it spent wait for the next turn, so that
+//!   writes, watches and other connections get theirs.
 //! - All bytes that one turn has for a client leave in one send; one send a client is under way.
+
+mod stepping;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -20,6 +24,7 @@ use std::time::Duration;
 use engine::{Progress, ReadHandle};
 
 use super::calls::{Call, Calls, Timeouts, Waiting};
+use super::reads::ReadQueue;
 use super::shared::{Status, WatchInterest};
 use super::watches::{Place, Watches};
 use crate::frontend::grpc::{self, Event, Input, MethodTable};
@@ -44,8 +49,14 @@ const CALLS_MAX: usize = 64 * 1024;
 const COMMANDS_SIZE_BYTES_MAX: usize = 32 << 20;
 /// A single command; the log takes records of 32 MiB, whatever `--max-request-bytes` says.
 const COMMAND_SIZE_BYTES_MAX: usize = 30 << 20;
-/// Keys that the long reads of a core may touch in one turn.
-const READ_BUDGET_KEYS: usize = 1000;
+/// Keys that a step of a read may touch: short against the wait for a sync, long against the cost
+/// of coming back.
+const READ_STEP_KEYS: usize = 1000;
+/// Keys that the reads which arrive in a turn may touch together, and as many those that wait from
+/// turns before: a few hundred microseconds, which is what others wait for their turn.
+const READ_TURN_KEYS: usize = 2000;
+/// Buffers above this size are shared by the connections of a core rather than kept by one.
+const SPARE_SIZE_BYTES_MAX: usize = 64 << 10;
 /// Bytes that may arrive before the protocol is known.
 const SNIFF_BYTES_MAX: usize = 64;
 
@@ -134,7 +145,12 @@ struct Desk {
     methods: Rc<MethodTable>,
     ask: Ask,
     calls: Calls,
-    reading: VecDeque<Slot>,
+    reading: ReadQueue,
+    /// Hashes of the whole store, one after the other.
+    hashing: VecDeque<Slot>,
+    /// What is left of this turn's budget.
+    turn_keys: usize,
+    buffers: Vec<Vec<u8>>,
     answer: Vec<u8>,
 }
 
@@ -155,7 +171,10 @@ impl FrontendCore {
             methods: Rc::new(method_table()),
             ask: Ask::default(),
             calls: Calls::default(),
-            reading: VecDeque::new(),
+            reading: ReadQueue::default(),
+            hashing: VecDeque::new(),
+            turn_keys: READ_TURN_KEYS,
+            buffers: Vec::new(),
             answer: Vec::new(),
         };
         Self {
@@ -209,7 +228,11 @@ impl FrontendCore {
     pub fn handle_sent(&mut self, socket: SocketId, buffer: Vec<u8>) {
         let Some(client) = client_at(&mut self.clients, socket) else { return };
         client.sending = false;
-        client.spare = buffer;
+        if buffer.capacity() <= SPARE_SIZE_BYTES_MAX {
+            client.spare = buffer;
+        } else {
+            self.desk.keep_buffer(buffer);
+        }
         self.touch(socket);
     }
 
@@ -218,6 +241,8 @@ impl FrontendCore {
         if client_at(&mut self.clients, socket).is_some() {
             self.clients[socket.index()] = None;
             self.desk.watches.close_all(socket);
+            // Its reads are forgotten at their next step.
+            self.desk.reading.unpark(socket);
         }
     }
 
@@ -228,7 +253,23 @@ impl FrontendCore {
             self.finish_write(slot, &verdict);
         }
         for slot in reply.reads.drain(..) {
-            self.desk.reading.push_back(slot);
+            let Some(call) = self.desk.calls.get(slot) else {
+                self.desk.calls.take(slot);
+                continue;
+            };
+            let socket = call.socket;
+            self.desk.calls.lift_server_deadline(slot);
+            if self.desk.turn_keys == 0 {
+                self.desk.reading.push(socket, slot);
+                continue;
+            }
+            let mut keys = self.desk.turn_keys.min(READ_STEP_KEYS);
+            self.desk.turn_keys -= keys;
+            self.step_read(socket, slot, &mut keys);
+            self.desk.turn_keys += keys;
+        }
+        for slot in reply.patient.drain(..) {
+            self.desk.calls.lift_server_deadline(slot);
         }
         for (slot, reason) in reply.reads_failed.drain(..) {
             if let Some(call) = self.desk.calls.take(slot) {
@@ -310,7 +351,8 @@ impl FrontendCore {
     /// Whether reads wait for their next step.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        !self.desk.reading.is_empty() || self.desk.watches.has_work()
+        let desk = &self.desk;
+        !desk.reading.is_idle() || !desk.hashing.is_empty() || desk.watches.has_work()
     }
 
     fn greet(&mut self, socket: SocketId, seen: Vec<u8>, now: Duration) {
@@ -362,47 +404,74 @@ impl FrontendCore {
     }
 
     fn step_reads(&mut self) {
-        let mut rounds = self.desk.reading.len();
-        let mut budget = READ_BUDGET_KEYS;
-        while rounds > 0 && budget > 0 {
-            rounds -= 1;
-            budget = budget.saturating_sub(READ_BUDGET_KEYS / 4);
-            let slot = self.desk.reading.pop_front().expect("rounds counts what is there");
-            self.step_read(slot);
+        let mut left = READ_TURN_KEYS;
+        while left > 0
+            && let Some((socket, slot)) = self.desk.reading.pop()
+        {
+            let given = left.min(READ_STEP_KEYS);
+            let mut keys = given;
+            self.step_read(socket, slot, &mut keys);
+            // What finds its client gone costs something too.
+            left -= (given - keys).max(1);
         }
+        self.step_hash();
+        self.desk.turn_keys = READ_TURN_KEYS;
     }
 
-    fn step_read(&mut self, slot: Slot) {
+    /// Takes a step of a read and puts it back into the queue if another one is needed.
+    fn step_read(&mut self, socket: SocketId, slot: Slot, keys: &mut usize) {
         let desk = &mut self.desk;
-        let Some(call) = desk.calls.get_mut(slot) else {
+        let Some((stream, mut reading)) = desk.calls.begin_step(slot) else {
             // Given up while it waited for this step: nobody else holds the slot.
             desk.calls.take(slot);
             return;
         };
-        let socket = call.socket;
         let connection = connection_at(&mut self.clients, socket);
-        let Some(connection) = connection.filter(|connection| connection.is_open(call.stream))
-        else {
+        let Some(connection) = connection.filter(|connection| connection.is_open(stream)) else {
             desk.calls.take(slot);
             return;
         };
-        let Waiting::Read(read) = &mut call.waiting else {
-            unreachable!("only reads are stepped");
-        };
-        let budget = if read.needs_same_view() { usize::MAX } else { READ_BUDGET_KEYS };
-        let view = desk.views.pin();
-        match desk.service.step_read(read, &desk.node, &view, budget) {
-            Ok(Progress::More) => {
-                desk.reading.push_back(slot);
-                return;
+        if desk.step(connection, stream, &mut reading, keys) == Progress::More {
+            if reading.is_large() {
+                desk.reading.push_front(socket, slot);
+            } else {
+                desk.reading.push(socket, slot);
             }
-            Ok(Progress::Done) => connection.answer(call.stream, read.answer()),
-            Err(refusal) => connection.finish(call.stream, &status(refusal)),
+            desk.calls.end_step(slot, reading);
+            return;
         }
-        drop(view);
         desk.calls.take(slot);
         desk.report_fault();
         self.touch(socket);
+    }
+
+    /// Goes on with the first hash that waits. Those behind it hold no view.
+    fn step_hash(&mut self) {
+        let desk = &mut self.desk;
+        let Some(&slot) = desk.hashing.front() else { return };
+        let socket = desk.calls.get(slot).map(|call| call.socket);
+        let connection = socket.and_then(|socket| connection_at(&mut self.clients, socket));
+        if let Some(connection) = connection
+            && let Some((stream, mut reading)) = desk.calls.begin_step(slot)
+            && connection.is_open(stream)
+        {
+            let held = reading.view.is_some();
+            if !held {
+                reading.view = desk.views.hold();
+            }
+            let mut keys = READ_STEP_KEYS;
+            if reading.view.is_none()
+                || desk.step(connection, stream, &mut reading, &mut keys) == Progress::More
+            {
+                return desk.calls.end_step(slot, reading);
+            }
+        }
+        desk.hashing.pop_front();
+        desk.calls.take(slot);
+        desk.report_fault();
+        if let Some(socket) = socket {
+            self.touch(socket);
+        }
     }
 
     fn step_watches(&mut self) {
@@ -449,12 +518,14 @@ impl FrontendCore {
                 let pending = http2.stream_pending_bytes(stream);
                 self.desk.watches.handle_pending((socket, stream), pending);
             }
-            let pending = http2.output_pending_bytes();
+            let pending = http2.socket_pending_bytes();
             if !client.paused && pending > OUTPUT_PENDING_BYTES_MAX {
                 client.paused = true;
+                self.desk.reading.park(socket);
                 self.actions.push_back(SocketAction::Pause(socket));
             } else if client.paused && pending < OUTPUT_PENDING_BYTES_RESUME {
                 client.paused = false;
+                self.desk.reading.unpark(socket);
                 self.actions.push_back(SocketAction::Resume(socket));
             }
             if !client.sending && http2.has_output() {
@@ -542,6 +613,7 @@ impl Desk {
             message,
             &self.node,
             &view,
+            &mut self.turn_keys,
             frames,
             &mut self.answer,
         );
@@ -560,16 +632,7 @@ impl Desk {
                 let slot = self.calls.insert(call, size_bytes, now, timeouts);
                 self.ask.slots.push(slot);
             }
-            Action::Read(read) => {
-                let needs_round = read.needs_read_index();
-                let call = Call { socket, stream, waiting: Waiting::Read(read) };
-                let slot = self.calls.insert(call, 0, now, timeouts);
-                if needs_round {
-                    self.ask.reads.push(slot);
-                } else {
-                    self.reading.push_back(slot);
-                }
-            }
+            Action::Read(read) => self.begin_read(connection, request, read, now),
             Action::Stream => connection.send(stream, &self.answer),
         }
         self.report_fault();
@@ -676,3 +739,6 @@ fn method_table() -> MethodTable {
         .collect();
     MethodTable::new(&methods)
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,14 +10,18 @@
 //! - Entries are applied in log order, each once; the engine's applied index says which.
 //! - A linearizable read leaves only after the view its round asks for is published.
 //! - Any failure of the disk, the log or the engine ends the member: the owner stops the process.
+//!   A full disk is none: what needs room is refused, or waits for it asleep ([`admission`]).
+
+mod admission;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use engine::ids::{LogIndex, MemberId, Revision, Term};
-use engine::page::NoSpace;
-use engine::{Answer, Batch, Engine, Progress};
+use engine::{Answer, Batch, Engine, Outcome, Progress};
 use raft::eraftpb::{Entry, EntryType};
 use wal::{Lsn, RecordKind, Writer};
 
@@ -103,6 +107,10 @@ pub struct LogCore {
     stopping: bool,
     introduction: Introduction,
     introduced: Introduced,
+    /// A batch was refused for want of pages: a checkpoint gives some back.
+    store_wants_room: bool,
+    /// Physical compactions, which are answered when their sweep is done, with its revision.
+    sweeping: VecDeque<(Revision, Ticket, Answer)>,
 }
 
 struct Unsynced {
@@ -151,6 +159,8 @@ impl LogCore {
             stopping: false,
             introduction,
             introduced: Introduced::NotYet,
+            store_wants_room: false,
+            sweeping: VecDeque::new(),
         }
     }
 
@@ -214,16 +224,29 @@ impl LogCore {
             reply.reads_failed.push((ticket.slot, Unavailable::TimedOut));
         }
         self.wal.retry_spare();
-        if self.checkpoint.is_due(now, self.engine.dirty_bytes()) && self.engine.begin_checkpoint()
-        {
+        self.engine.retry_growth();
+        let is_due = self.checkpoint.is_due(now, self.engine.dirty_bytes());
+        if (is_due || self.checkpoint_makes_room()) && self.engine.begin_checkpoint() {
             self.checkpoint.handle_begun(now);
+            self.store_wants_room = false;
         }
+    }
+
+    /// Whether something waits for room that a checkpoint gives back: pages that only the last one
+    /// needs, segments that only the entries behind it are in.
+    fn checkpoint_makes_room(&self) -> bool {
+        let is_starved = self.engine.is_apply_starved() || self.engine.is_sweep_starved();
+        let log_wants_room = self.wal.starvation().is_some() && self.wal.has_old_segment();
+        (is_starved || self.store_wants_room || log_wants_room) && !self.engine.is_durable()
     }
 
     /// Gives up what waits and checkpoints: a member that stops cleanly starts without a replay.
     pub fn stop(&mut self) {
         self.stopping = true;
         for ticket in self.batcher.fail_waiting() {
+            self.refuse(ticket, Unavailable::Stopped);
+        }
+        for (_, ticket, _) in std::mem::take(&mut self.sweeping) {
             self.refuse(ticket, Unavailable::Stopped);
         }
         for ticket in self.reads.fail_all() {
@@ -238,15 +261,32 @@ impl LogCore {
         !self.batcher.has_proposed() && self.unsynced.is_empty() && !self.has_work()
     }
 
-    /// Starts the checkpoint of a clean stop; false when there is nothing to write.
-    pub fn begin_final_checkpoint(&mut self) -> bool {
-        self.engine.dirty_bytes() > 0 && self.engine.begin_checkpoint()
+    /// Gets on with the checkpoint of a clean stop: to be called until [`Self::is_checkpointed`].
+    /// One that is under way does not hold everything, so it is waited for; and a file may have to
+    /// grow first.
+    pub fn advance_final_checkpoint(&mut self) {
+        if !self.is_checkpointed() && !self.engine.is_checkpointing() {
+            // False means that a file has to grow first: the growth is among the operations.
+            self.engine.begin_checkpoint();
+        }
     }
 
     /// Whether everything applied is in the newest checkpoint.
     #[must_use]
     pub fn is_checkpointed(&self) -> bool {
         self.engine.durable().0 == self.engine.applied().0
+    }
+
+    /// What the disk said when it refused to let the store grow, until it has grown.
+    #[must_use]
+    pub fn store_shortage(&self) -> Option<&engine::page::disk::DiskError> {
+        self.engine.growth_failure()
+    }
+
+    /// What the disk said when it had no room for another segment, until there is one.
+    #[must_use]
+    pub fn log_shortage(&self) -> Option<wal::DiskError> {
+        self.wal.starvation()
     }
 
     /// Moves commands into raft and raft's entries into the log. Afterwards the log's operations
@@ -294,8 +334,9 @@ impl LogCore {
         self.engine.drop_copies(COPY_RUNS_MAX)?;
         let log_end = self.wal.durable().0;
         self.checkpoint.handle_applied(now, Cost { commands, entries, log_end });
-        if !self.has_work() {
+        if self.applying.is_none() && self.committed.is_empty() {
             self.engine.background_step(BACKGROUND_KEYS_MAX)?;
+            self.answer_swept();
         }
         self.release_reads();
         self.publish_status();
@@ -317,16 +358,22 @@ impl LogCore {
         &mut self.replies[frontend.place()]
     }
 
-    /// Whether [`Self::apply`] left work that does not wait for the disk.
+    /// Whether [`Self::apply`] left work that does not wait for the disk. A batch without pages to
+    /// go on is none: it is tried again when a file has grown, when a checkpoint is durable, or at
+    /// the next tick.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        self.applying.is_some() || !self.committed.is_empty()
+        match self.applying {
+            Some(_) => !self.engine.is_apply_starved(),
+            None => !self.committed.is_empty(),
+        }
     }
 
-    /// Whether a background sweep still runs.
+    /// Whether a background sweep can go on.
     #[must_use]
     pub fn has_background_work(&self) -> bool {
-        !self.engine.compaction_is_finished()
+        let has_room = self.applying.is_none() && !self.engine.is_sweep_starved();
+        has_room && !self.engine.compaction_is_finished()
     }
 
     /// The engine, for read handles and what a start must know.
@@ -369,50 +416,6 @@ impl LogCore {
         }
         if let Some(number) = persisted {
             self.consensus.handle_persisted(number);
-        }
-    }
-
-    fn propose(&mut self) -> Result<(), Failure> {
-        if self.batcher.has_waiting() && !self.consensus.is_leader() {
-            for ticket in self.batcher.fail_waiting() {
-                self.refuse(ticket, Unavailable::NoLeader);
-            }
-            return Ok(());
-        }
-        loop {
-            let Some(size_bytes) = self.batcher.peek_batch(self.writes_unsynced) else {
-                return Ok(());
-            };
-            match self.engine.reserve_for(size_bytes) {
-                Ok(()) => {}
-                // The files grow on the disk helper; the commands wait, and more join them.
-                Err(NoSpace { may_grow: true, .. }) if self.engine.growth_failure().is_none() => {
-                    return Ok(());
-                }
-                Err(_) => {
-                    drop(self.batcher.take_batch());
-                    self.refuse_taken(Unavailable::NoSpace);
-                    continue;
-                }
-            }
-            match self.consensus.propose(self.batcher.take_batch()) {
-                Ok((index, term)) => self.batcher.handle_proposed(index, term),
-                Err(_) => {
-                    // Too much is uncommitted, or leadership moves: nothing was appended.
-                    self.engine.cancel_reservation(size_bytes);
-                    self.refuse_taken(Unavailable::LeaderChanged);
-                }
-            }
-            // At once, so that each batch is a write of its own.
-            while let Some(work) = self.consensus.poll_work() {
-                self.write(work)?;
-            }
-        }
-    }
-
-    fn refuse_taken(&mut self, reason: Unavailable) {
-        for ticket in self.batcher.handle_refused() {
-            self.refuse(ticket, reason);
         }
     }
 
@@ -501,6 +504,20 @@ impl LogCore {
                 self.introduced = Introduced::Done;
                 continue;
             }
+            if let Outcome::Compacted { sweep: Some(revision) } = answer.outcome {
+                self.replies[ticket.frontend.place()].patient.push(ticket.slot);
+                self.sweeping.push_back((revision, ticket, answer));
+                continue;
+            }
+            let reply = &mut self.replies[ticket.frontend.place()];
+            reply.answers.push((ticket.slot, Verdict::Applied(answer)));
+        }
+    }
+
+    /// Compactions are accepted in the order of their revisions, and swept in it.
+    fn answer_swept(&mut self) {
+        let swept = self.engine.swept();
+        while let Some((_, ticket, answer)) = self.sweeping.pop_front_if(|first| first.0 <= swept) {
             let reply = &mut self.replies[ticket.frontend.place()];
             reply.answers.push((ticket.slot, Verdict::Applied(answer)));
         }
@@ -549,6 +566,9 @@ impl LogCore {
         if let Some(start) = release {
             // The entry that comes first may still be on its way to the disk.
             self.wal.release_before(start.min(self.wal.durable()));
+            // At once: an idle member has no next batch for the release to ride with, and would
+            // read segments at its next start that nobody needs.
+            self.wal.flush();
         }
         self.checkpoint.handle_finished();
     }

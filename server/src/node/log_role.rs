@@ -5,6 +5,7 @@
 //! hidden flags say so.
 
 use std::collections::VecDeque;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::log_core::LogCore;
 use super::switch::Switch;
 use crate::config::Config;
 use crate::mail::{Ask, FrontendId, Reply};
-use crate::runtime::disk_helper::{DiskHelper, Done, Job};
+use crate::runtime::disk_helper::{DiskHelper, Done};
 use crate::runtime::log_disk::{LogDisk, disk_error};
 use crate::runtime::post::{Inbox, Outbox};
 use crate::runtime::reactor::{Durability, Reactor};
@@ -71,6 +72,9 @@ pub struct LogRole {
     /// Writes through that are under way, and since when.
     through: Vec<(u64, Duration)>,
     stop: Stop,
+    /// Letters that found a full ring.
+    has_unposted: bool,
+    shortages: Shortages,
     announced: bool,
 }
 
@@ -98,6 +102,8 @@ impl LogRole {
             method: SyncMethod::default(),
             through: Vec::new(),
             stop: Stop::No,
+            has_unposted: false,
+            shortages: Shortages::default(),
             announced: false,
         }
     }
@@ -178,9 +184,10 @@ impl LogRole {
         self.core.order(now)?;
         self.begin_log_ops(now, reactor)?;
         while let Some(op) = self.core.poll_engine_op() {
-            self.helper.submit(Job::Engine(op));
+            self.helper.submit_engine(op);
         }
         self.post_replies(reactor);
+        self.report_shortages();
         self.announce();
         Ok(())
     }
@@ -195,17 +202,18 @@ impl LogRole {
         self.tick_next.min(delayed).saturating_sub(now)
     }
 
-    /// Whether a stop is complete.
+    /// Whether a stop is complete: the last letters are posted, too. Front-ends read until then, so
+    /// there will be room for them.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
-        self.stop == Stop::Done
+        self.stop == Stop::Done && !self.has_unposted
     }
 
     fn begin_log_ops(&mut self, now: Duration, reactor: &mut Reactor) -> Result<bool, Failure> {
         let mut begun = false;
         while let Some((id, op)) = self.core.poll_log_op() {
             if !matches!(op, wal::DiskOp::Write { .. }) {
-                self.helper.submit(Job::Log(id, op));
+                self.helper.submit_log(id, op);
             } else if self.settings.sync.delay.is_zero() {
                 self.begin_write(id, op, now, reactor)?;
                 begun = true;
@@ -250,6 +258,7 @@ impl LogRole {
     }
 
     fn post_replies(&mut self, reactor: &mut Reactor) {
+        self.has_unposted = false;
         for (place, line) in self.lines.iter_mut().enumerate() {
             let Some(line) = line else { continue };
             let frontend = FrontendId(u16::try_from(place).expect("fewer front-ends than cores"));
@@ -264,6 +273,7 @@ impl LogRole {
                 }
             } else {
                 // Answers keep their reserved place; events do not, their watchers catch up.
+                self.has_unposted = true;
                 reply.gap |= !reply.events.is_empty();
                 reply.events.clear();
             }
@@ -280,6 +290,35 @@ impl LogRole {
         }
     }
 
+    /// Says once when a full disk begins to refuse writes, and once when it is over.
+    fn report_shortages(&mut self) {
+        let store = self.core.store_shortage();
+        if store.is_some() != self.shortages.store {
+            self.shortages.store = store.is_some();
+            match store {
+                Some(error) => {
+                    let message = "the store cannot grow; writes it has no pages for are refused";
+                    log_event!(Warn, message, "error" => error as &dyn Display);
+                }
+                None => log_event!(Info, "the store can grow again"),
+            }
+        }
+        let log = self.core.log_shortage();
+        if log.is_some() != self.shortages.log {
+            self.shortages.log = log.is_some();
+            match log {
+                Some(error) => {
+                    let error =
+                        std::io::Error::from_raw_os_error(error.os_code.unwrap_or(libc::ENOSPC));
+                    let message = "the disk has no room for another segment of the log; writes are \
+                                   refused before the last one ends";
+                    log_event!(Warn, message, "error" => &error as &dyn Display);
+                }
+                None => log_event!(Info, "the log has another segment again"),
+            }
+        }
+    }
+
     fn advance_stop(&mut self, now: Duration) {
         match self.stop {
             Stop::No if self.settings.switch.is_stopping() => {
@@ -287,20 +326,29 @@ impl LogRole {
                 self.stop = Stop::Draining { until: now + STOP_DRAIN_MAX };
             }
             Stop::Draining { until } if self.core.is_quiet() || now >= until => {
-                self.stop = if self.core.begin_final_checkpoint() {
-                    Stop::Checkpointing { until: now + STOP_CHECKPOINT_MAX }
-                } else {
-                    Stop::Done
-                };
+                self.core.advance_final_checkpoint();
+                self.stop = Stop::Checkpointing { until: now + STOP_CHECKPOINT_MAX };
             }
-            Stop::Checkpointing { until } if self.core.is_checkpointed() || now >= until => {
+            Stop::Checkpointing { until } => {
                 let checkpointed = self.core.is_checkpointed();
-                log_event!(Info, "stopped the log core", "checkpointed" => checkpointed);
-                self.stop = Stop::Done;
+                // A store that cannot grow now will not have grown by then either.
+                if checkpointed || now >= until || self.core.store_shortage().is_some() {
+                    log_event!(Info, "stopped the log core", "checkpointed" => checkpointed);
+                    self.stop = Stop::Done;
+                } else {
+                    self.core.advance_final_checkpoint();
+                }
             }
-            Stop::No | Stop::Draining { .. } | Stop::Checkpointing { .. } | Stop::Done => {}
+            Stop::No | Stop::Draining { .. } | Stop::Done => {}
         }
     }
+}
+
+/// The shortages that were told.
+#[derive(Debug, Clone, Copy, Default)]
+struct Shortages {
+    store: bool,
+    log: bool,
 }
 
 /// What the flags say about the log role, and what it shares with the other cores.

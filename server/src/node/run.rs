@@ -188,6 +188,10 @@ fn open_stages(config: &Config, data_dir: &mut DataDir, boot_nonce: u64) -> Resu
         "replayed-entries" => started.replayed,
         "took" => begun.elapsed(),
     );
+    if let Some(fault) = &started.store_remade {
+        let message = "the store's only checkpoint did not count; it was made anew from the log";
+        log_event!(Warn, message, "error" => fault as &dyn Display);
+    }
     log_lines::kvstore_restored(started.stages.engine.revision().0);
     log_lines::starting_etcd_server(identity.member, None);
     log_lines::now_serving(identity.member, config);

@@ -6,7 +6,8 @@
 //! which commits it again when this member leads.
 //!
 //! A log that is damaged, missing or of another member is never guessed at: the member says what is
-//! wrong and does not start.
+//! wrong and does not start. A store whose very first checkpoint does not count is made anew, if
+//! the log still has everything since the beginning.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -70,6 +71,8 @@ pub struct Started {
     pub engine_disk: EngineDisk,
     /// Entries that were replayed.
     pub replayed: u64,
+    /// Set when the store's only checkpoint did not count and the store was made anew: why not.
+    pub store_remade: Option<String>,
 }
 
 /// Brings a member back to where it was, or founds it.
@@ -77,16 +80,19 @@ pub struct Started {
 /// # Errors
 /// What keeps it from starting. Nothing was changed but what recovery itself repairs.
 pub fn start(config: &StartConfig) -> Result<Started, Failure> {
-    let (mut engine, mut engine_disk) = open_store(config)?;
+    let Store { mut engine, disk: mut engine_disk, remade } = open_store(config)?;
     name_pages(config, &engine)?;
     let mut log_disk = LogDisk::new(&config.log_dir, config.direct);
     let identity = engine.identity();
     let (checkpointed, _) = engine.applied();
-    let mut replay = Replay::new(&engine);
+    let mut replay = Replay::new(&engine, remade);
     let wal = recover_log(config, identity, &mut log_disk, |record| {
         replay.handle_record(&mut engine, &mut engine_disk, &record)
     })?;
-    let Replay { hard_state, pending, retained, applied, .. } = replay;
+    let Replay { hard_state, pending, retained, applied, store_remade } = replay;
+    if let Some(fault) = store_remade.as_deref().filter(|_| !wal.is_whole()) {
+        return Err(cannot_remake(fault));
+    }
     let log_end = retained.back().map_or(BOOTSTRAP.0, |last| last.0);
     if log_end < checkpointed {
         // What the store has applied was durable in the log first.
@@ -128,7 +134,7 @@ pub fn start(config: &StartConfig) -> Result<Started, Failure> {
         snapshot_count: config.snapshot_count,
         retained,
     };
-    Ok(Started { stages, log_disk, engine_disk, replayed })
+    Ok(Started { stages, log_disk, engine_disk, replayed, store_remade })
 }
 
 fn shard_path(config: &StartConfig, shard: u16) -> PathBuf {
@@ -145,7 +151,46 @@ fn name_pages(config: &StartConfig, engine: &Engine) -> Result<(), Failure> {
         .map_err(|cause| Failure::File { operation: "watch the pages".into(), cause })
 }
 
-fn open_store(config: &StartConfig) -> Result<(Engine, EngineDisk), Failure> {
+/// The store before the log was read.
+struct Store {
+    engine: Engine,
+    disk: EngineDisk,
+    /// Why it is an empty one although there was one before.
+    remade: Option<String>,
+}
+
+fn open_store(config: &StartConfig) -> Result<Store, Failure> {
+    let (files, mut disk, is_empty) = open_files(config)?;
+    let engine_config =
+        EngineConfig { shards: config.shards, shard_size_bytes_max: SHARD_SIZE_BYTES_MAX };
+    if is_empty && !config.is_new {
+        return Err(Failure::Mismatch(format!(
+            "the store in {} has lost its checkpoints",
+            config.store_dir.display()
+        )));
+    }
+    if is_empty {
+        let mut engine = found(files, engine_config, config.identity)?;
+        checkpoint(&mut engine, &mut disk)?;
+        sync_directory(&config.store_dir)?;
+        return Ok(Store { engine, disk, remade: None });
+    }
+    let store_failure = |cause| Failure::Store { directory: config.store_dir.clone(), cause };
+    match Engine::open(files, engine_config) {
+        Ok(engine) => Ok(Store { engine, disk, remade: None }),
+        // Nothing was released from the log before the second checkpoint began. What is on the disk
+        // stays as it is until the log was read to its end.
+        Err(engine::Failure::FirstCheckpointTorn(fault)) => {
+            let (files, disk, _) = open_files(config)?;
+            let engine = found(files, engine_config, config.identity)?;
+            Ok(Store { engine, disk, remade: Some(fault) })
+        }
+        Err(cause) => Err(store_failure(cause)),
+    }
+}
+
+/// The store's files, twice, and whether there has never been a checkpoint.
+fn open_files(config: &StartConfig) -> Result<(EngineFiles, EngineDisk, bool), Failure> {
     let meta = open(&config.store_dir.join(META_FILE))?;
     let mut shards = Vec::new();
     for shard in 0..config.shards {
@@ -155,31 +200,26 @@ fn open_store(config: &StartConfig) -> Result<(Engine, EngineDisk), Failure> {
         file.try_clone().map_err(|cause| Failure::File { operation: "duplicate".into(), cause })
     };
     let disk_files = shards.iter().map(duplicate).collect::<Result<_, _>>()?;
-    let mut engine_disk = EngineDisk::new(duplicate(&meta)?, disk_files);
+    let disk = EngineDisk::new(duplicate(&meta)?, disk_files);
     let is_empty = file_len(&meta)? == 0;
     let directory = config.store_dir.clone();
-    let files = EngineFiles::Disk { meta, shards, directory };
-    let engine_config =
-        EngineConfig { shards: config.shards, shard_size_bytes_max: SHARD_SIZE_BYTES_MAX };
-    if !is_empty {
-        let engine = Engine::open(files, engine_config);
-        let directory = config.store_dir.clone();
-        let engine = engine.map_err(|cause| Failure::Store { directory, cause })?;
-        return Ok((engine, engine_disk));
-    }
-    if !config.is_new {
-        return Err(Failure::Mismatch(format!(
-            "the store in {} has lost its checkpoints",
-            config.store_dir.display()
-        )));
-    }
-    let mut engine = Engine::create(files, engine_config, config.identity)?;
+    Ok((EngineFiles::Disk { meta, shards, directory }, disk, is_empty))
+}
+
+/// An empty store at the index where every log begins.
+fn found(files: EngineFiles, config: EngineConfig, identity: Identity) -> Result<Engine, Failure> {
+    let mut engine = Engine::create(files, config, identity)?;
     let (index, term) = BOOTSTRAP;
     engine.apply_empty(index, term);
     engine.publish();
-    checkpoint(&mut engine, &mut engine_disk)?;
-    sync_directory(&config.store_dir)?;
-    Ok((engine, engine_disk))
+    Ok(engine)
+}
+
+fn cannot_remake(fault: &str) -> Failure {
+    Failure::Mismatch(format!(
+        "the store's only checkpoint does not count ({fault}), and the log does not begin with its \
+         first entry any more: the store cannot be made anew from it"
+    ))
 }
 
 /// Writes a checkpoint and waits for it.
@@ -199,7 +239,8 @@ pub fn checkpoint(engine: &mut Engine, disk: &mut EngineDisk) -> Result<(), Fail
             return Err(Failure::Mismatch(format!("the store cannot grow: {cause}")));
         }
     }
-    perform_all(engine, disk)
+    perform_all(engine, disk)?;
+    Ok(())
 }
 
 fn recover_log(
@@ -245,12 +286,15 @@ struct Replay {
     pending: VecDeque<Entry>,
     retained: VecDeque<(LogIndex, Lsn)>,
     applied: LogIndex,
+    /// See [`Store::remade`].
+    store_remade: Option<String>,
 }
 
 impl Replay {
-    fn new(engine: &Engine) -> Self {
+    fn new(engine: &Engine, store_remade: Option<String>) -> Self {
         let (applied, _) = engine.applied();
-        Self { hard_state: None, pending: VecDeque::new(), retained: VecDeque::new(), applied }
+        let (pending, retained) = (VecDeque::new(), VecDeque::new());
+        Self { hard_state: None, pending, retained, applied, store_remade }
     }
 
     fn handle_record(
@@ -282,6 +326,12 @@ impl Replay {
         // A later entry of an index replaces it and all behind it: an earlier leader's tail.
         while self.pending.pop_back_if(|last| last.index >= entry.index).is_some() {}
         let last = self.pending.back().map_or(self.applied, |last| LogIndex(last.index));
+        if let Some(fault) = &self.store_remade
+            && last == BOOTSTRAP.0
+            && index.0 > last.0 + 1
+        {
+            return Err(cannot_remake(fault));
+        }
         if index.0 != last.0 + 1 {
             return Err(Failure::Mismatch(format!(
                 "the log goes on with entry {index} behind entry {last}"
@@ -325,9 +375,12 @@ fn apply(
     engine.begin_batch(index, term, &batch);
     let mut answers = Vec::new();
     while engine.apply_step(APPLY_KEYS_MAX, &mut answers)? == Progress::More {
-        perform_all(engine, disk)?;
-        if let Some(error) = engine.growth_failure() {
-            return Err(Failure::Mismatch(format!("cannot replay the log: {error}")));
+        let has_moved = perform_all(engine, disk)?;
+        if engine.is_apply_starved() && (!has_moved || engine.growth_failure().is_some()) {
+            let error =
+                engine.growth_failure().map_or("it is full".to_owned(), ToString::to_string);
+            let failure = format!("cannot replay the log: the store has no room: {error}");
+            give_pages_back(engine, disk, Failure::Mismatch(failure))?;
         }
     }
     engine.publish();
@@ -335,20 +388,40 @@ fn apply(
 }
 
 fn reserve(engine: &mut Engine, disk: &mut EngineDisk, size_bytes: usize) -> Result<(), Failure> {
-    while let Err(no_space) = engine.reserve_for(size_bytes) {
-        if !no_space.may_grow || engine.growth_failure().is_some() {
-            return Err(Failure::Mismatch(format!("cannot replay the log: {no_space}")));
+    // The entry is committed: it may take whatever there is.
+    while let Err(no_space) = engine.reserve_last_for(size_bytes) {
+        if no_space.may_grow && engine.growth_failure().is_none() {
+            perform_all(engine, disk)?;
+            continue;
         }
-        perform_all(engine, disk)?;
+        let cause = engine.growth_failure().map(|error| format!(" ({error})")).unwrap_or_default();
+        let failure = Failure::Mismatch(format!("cannot replay the log: {no_space}{cause}"));
+        give_pages_back(engine, disk, failure)?;
     }
     Ok(())
 }
 
-fn perform_all(engine: &mut Engine, disk: &mut EngineDisk) -> Result<(), Failure> {
+/// On a full disk the checkpoint that the start began with holds pages which a newer one gives
+/// back, as they were given back while the member ran.
+fn give_pages_back(
+    engine: &mut Engine,
+    disk: &mut EngineDisk,
+    otherwise: Failure,
+) -> Result<(), Failure> {
+    if engine.is_durable() {
+        return Err(otherwise);
+    }
+    checkpoint(engine, disk)
+}
+
+/// Whether there was anything to perform.
+fn perform_all(engine: &mut Engine, disk: &mut EngineDisk) -> Result<bool, Failure> {
+    let mut has_moved = false;
     while let Some(op) = engine.poll_disk_op() {
         engine.handle_disk_completion(disk.perform(op))?;
+        has_moved = true;
     }
-    Ok(())
+    Ok(has_moved)
 }
 
 fn open(path: &Path) -> Result<File, Failure> {
@@ -373,3 +446,6 @@ fn sync_directory(path: &Path) -> Result<(), Failure> {
     let synced = File::open(path).and_then(|directory| directory.sync_all());
     synced.map_err(|cause| Failure::File { operation: format!("sync {}", path.display()), cause })
 }
+
+#[cfg(test)]
+mod tests;

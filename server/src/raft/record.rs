@@ -27,7 +27,8 @@ struct StateBody {
     commit: u64,
 }
 
-const ENTRY_HEAD_SIZE_BYTES: usize = size_of::<ArchivedEntryHead>();
+/// What an entry's record is longer than its payload.
+pub const ENTRY_HEAD_SIZE_BYTES: usize = size_of::<ArchivedEntryHead>();
 const STATE_SIZE_BYTES: usize = size_of::<ArchivedStateBody>();
 const _: () = assert!(ENTRY_HEAD_SIZE_BYTES == 17);
 const _: () = assert!(STATE_SIZE_BYTES == 24);

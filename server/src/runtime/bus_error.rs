@@ -1,4 +1,5 @@
-//! SIGBUS: a page of a mapped file cannot be had, because the file was shortened or its disk failed.
+//! SIGBUS: a page of a mapped file cannot be had, because the file was shortened or its disk
+//! failed.
 //!
 //! There is no way on from inside a load instruction: the handler says which page of which file it
 //! was and lets the signal end the process, as it would have without a word.

@@ -1,8 +1,12 @@
-//! The disk helper: one thread for the file work that must not hold up a core.
+//! The disk helper: threads for the file work that must not hold up a core.
 //!
-//! Segments prepared ahead, checkpoints, removals: slow, rare, and in no hurry. They are performed
-//! one after another in the order they came; a core is woken when one has ended. Log writes do not
-//! come here.
+//! Segments prepared ahead, checkpoints, removals: slow and rare. Log writes do not come here.
+//!
+//! Invariants:
+//! - The log's operations are performed one after another in the order they came, and so are the
+//!   engine's, each on a thread of its own: a segment that the log is about to need does not wait
+//!   for the syncs of a checkpoint.
+//! - A core is woken when one has ended.
 
 use std::io;
 use std::sync::mpsc;
@@ -11,15 +15,6 @@ use std::thread::JoinHandle;
 use super::files::EngineDisk;
 use super::log_disk::LogDisk;
 use super::wake::Waker;
-
-/// Work for the helper.
-#[derive(Debug)]
-pub enum Job {
-    /// An operation of the log.
-    Log(wal::OpId, wal::DiskOp),
-    /// An operation of the engine.
-    Engine(engine::page::disk::DiskOp),
-}
 
 /// How it ended.
 #[derive(Debug)]
@@ -30,50 +25,76 @@ pub enum Done {
     Engine(engine::page::disk::Completion),
 }
 
-/// The thread and the two queues to it.
+/// The threads, a queue to each, and one back.
 #[derive(Debug)]
 pub struct DiskHelper {
-    jobs: Option<mpsc::Sender<Job>>,
+    log: Hands<(wal::OpId, wal::DiskOp)>,
+    engine: Hands<engine::page::disk::DiskOp>,
     done: mpsc::Receiver<Done>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl DiskHelper {
-    /// Starts the thread; `waker` is called after each job.
+    /// Starts the threads; `waker` is called after each operation.
     ///
     /// # Errors
     /// When no thread can be had.
     pub fn start(mut log: LogDisk, mut engine: EngineDisk, waker: Waker) -> io::Result<Self> {
-        let (jobs, todo) = mpsc::channel();
         let (report, done) = mpsc::channel();
-        let thread = std::thread::Builder::new().name("disk-helper".into()).spawn(move || {
-            for job in todo {
-                let done = match job {
-                    Job::Log(id, op) => Done::Log(id, log.perform(op)),
-                    Job::Engine(op) => Done::Engine(engine.perform(op)),
-                };
-                if report.send(done).is_err() {
-                    return;
-                }
-                waker.wake();
-            }
-        })?;
-        Ok(Self { jobs: Some(jobs), done, thread: Some(thread) })
+        let mail = (report.clone(), waker.clone());
+        let log = Hands::start("log-disk", mail, move |(id, op)| Done::Log(id, log.perform(op)))?;
+        let mail = (report, waker);
+        let engine = Hands::start("store-disk", mail, move |op| Done::Engine(engine.perform(op)))?;
+        Ok(Self { log, engine, done })
     }
 
-    /// Queues a job.
-    pub fn submit(&self, job: Job) {
-        let jobs = self.jobs.as_ref().expect("jobs come before the end");
-        jobs.send(job).expect("the helper runs until its queue is closed");
+    /// Queues an operation of the log.
+    pub fn submit_log(&self, id: wal::OpId, op: wal::DiskOp) {
+        self.log.submit((id, op));
     }
 
-    /// The next job that ended.
+    /// Queues an operation of the engine.
+    pub fn submit_engine(&self, op: engine::page::disk::DiskOp) {
+        self.engine.submit(op);
+    }
+
+    /// The next operation that ended.
     pub fn poll_done(&self) -> Option<Done> {
         self.done.try_recv().ok()
     }
 }
 
-impl Drop for DiskHelper {
+/// One thread and the queue to it.
+#[derive(Debug)]
+struct Hands<Job> {
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<Job: Send + 'static> Hands<Job> {
+    fn start(
+        name: &str,
+        (report, waker): (mpsc::Sender<Done>, Waker),
+        mut perform: impl FnMut(Job) -> Done + Send + 'static,
+    ) -> io::Result<Self> {
+        let (jobs, todo) = mpsc::channel();
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
+            for job in todo {
+                if report.send(perform(job)).is_err() {
+                    return;
+                }
+                waker.wake();
+            }
+        })?;
+        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+    }
+
+    fn submit(&self, job: Job) {
+        let jobs = self.jobs.as_ref().expect("jobs come before the end");
+        jobs.send(job).expect("a helper runs until its queue is closed");
+    }
+}
+
+impl<Job> Drop for Hands<Job> {
     fn drop(&mut self) {
         self.jobs = None;
         if let Some(thread) = self.thread.take() {

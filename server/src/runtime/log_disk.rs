@@ -26,6 +26,8 @@ const SEGMENTS_IN_FLIGHT_MAX: u64 = 4;
 pub struct LogDisk {
     directory: PathBuf,
     open: HashMap<SegmentSequence, File>,
+    /// The segment that was last read: recovery reads one piece of it after the other.
+    reading: Option<(SegmentSequence, File)>,
     direct: bool,
 }
 
@@ -33,7 +35,8 @@ impl LogDisk {
     /// A log in `directory`, which exists. `direct` opens segments past the page cache.
     #[must_use]
     pub fn new(directory: &Path, direct: bool) -> Self {
-        Self { directory: directory.to_path_buf(), open: HashMap::new(), direct }
+        let directory = directory.to_path_buf();
+        Self { directory, open: HashMap::new(), reading: None, direct }
     }
 
     /// A second pair of hands on the same directory.
@@ -88,6 +91,7 @@ impl LogDisk {
                 // The names are handed over, so a descriptor of the old one is of no use.
                 self.open.remove(&from);
                 self.open.remove(&to);
+                self.reading = None;
                 let renamed = std::fs::rename(self.path(from), self.path(to));
                 renamed.map_err(|error| disk_error(&error))?;
                 Ok(Completion::Done)
@@ -95,7 +99,7 @@ impl LogDisk {
             DiskOp::Remove { segment } => self.remove(segment),
             DiskOp::Read { segment, offset, mut buffer } => {
                 let file = self.reading(segment).map_err(|error| disk_error(&error))?;
-                let read = read_full(&file, buffer.as_mut_slice(), offset);
+                let read = read_full(file, buffer.as_mut_slice(), offset);
                 let size_bytes = read.map_err(|error| disk_error(&error))?;
                 Ok(Completion::Read { buffer, size_bytes })
             }
@@ -125,15 +129,20 @@ impl LogDisk {
         Ok(&self.open[&segment])
     }
 
-    fn reading(&self, segment: SegmentSequence) -> io::Result<File> {
-        let path = self.path(segment);
-        let direct = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(&path);
-        match direct {
-            // File systems without direct access (tmpfs before 6.5) have no medium behind the
-            // cache either.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => File::open(&path),
-            other => other,
+    fn reading(&mut self, segment: SegmentSequence) -> io::Result<&File> {
+        if self.reading.as_ref().is_none_or(|(open, _)| *open != segment) {
+            let path = self.path(segment);
+            let direct = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(&path);
+            let file = match direct {
+                // File systems without direct access (tmpfs before 6.5) have no medium behind the
+                // cache either.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => File::open(&path)?,
+                other => other?,
+            };
+            self.reading = Some((segment, file));
         }
+        let (_, file) = self.reading.as_ref().expect("it has just been opened");
+        Ok(file)
     }
 
     fn list(&self) -> Result<Vec<ListedFile>, DiskError> {
@@ -171,11 +180,14 @@ impl LogDisk {
             file.write_all_at(piece, offset + done)?;
             done += piece.len() as u64;
         }
+        // Little by little: a flush of a whole new segment would hold up the log's writes.
+        file.sync_data()?;
         Ok(Completion::Done)
     }
 
     fn remove(&mut self, segment: SegmentSequence) -> Result<Completion, DiskError> {
         self.open.remove(&segment);
+        self.reading = None;
         match std::fs::remove_file(self.path(segment)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(disk_error(&error)),
             _ => Ok(Completion::Done),

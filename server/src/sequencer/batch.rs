@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 
 use engine::BatchHeader;
-use engine::command::BATCH_HEADER_SIZE_BYTES;
+use engine::command::{BATCH_HEADER_SIZE_BYTES, frees_space};
 use engine::ids::{LogIndex, MemberId, Term};
 
 use crate::mail::{FrontendId, Slot};
@@ -173,6 +173,48 @@ impl Batcher {
         Vec::new()
     }
 
+    /// Whether the next batch only deletes and compacts.
+    #[must_use]
+    pub fn frees_space(&self) -> bool {
+        let Some(batch) = self.waiting.front() else { return false };
+        let mut frames = &batch.bytes[BATCH_HEADER_SIZE_BYTES..];
+        while !frames.is_empty() {
+            let frame;
+            (frame, frames) = frames.split_at(frame_size(frames));
+            // As a rule the first one says no.
+            if !frees_space(frame) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Takes the commands that store something out of the next batch, for a full disk; what deletes
+    /// or compacts stays. These are the tickets of what was taken out.
+    pub fn refuse_storing(&mut self) -> Vec<Ticket> {
+        let Some(batch) = self.waiting.pop_front() else { return Vec::new() };
+        let size_bytes = batch.bytes.len();
+        let mut kept = Gathering { bytes: vec![0; BATCH_HEADER_SIZE_BYTES], tickets: Vec::new() };
+        let mut refused = Vec::new();
+        let mut frames = &batch.bytes[BATCH_HEADER_SIZE_BYTES..];
+        for ticket in batch.tickets {
+            let frame;
+            (frame, frames) = frames.split_at(frame_size(frames));
+            if frees_space(frame) {
+                kept.bytes.extend_from_slice(frame);
+                kept.tickets.push(ticket);
+            } else {
+                refused.push(ticket);
+            }
+        }
+        assert!(frames.is_empty(), "a ticket for every frame");
+        self.waiting_size_bytes -= size_bytes - kept.bytes.len();
+        if !kept.tickets.is_empty() {
+            self.waiting.push_front(kept);
+        }
+        refused
+    }
+
     /// Tickets of batches not yet proposed, for a member that does not lead.
     pub fn fail_waiting(&mut self) -> Vec<Ticket> {
         self.waiting_size_bytes = 0;
@@ -213,6 +255,8 @@ fn frames_within(frames: &[u8], room: usize, count_max: usize) -> (usize, usize)
 
 #[cfg(test)]
 mod tests {
+    use engine::command::{CompactRef, DeleteRangeRef, PutRef};
+
     use super::*;
 
     const FRONTEND: FrontendId = FrontendId(3);
@@ -335,6 +379,31 @@ mod tests {
         assert_eq!(lost.len(), 1);
         assert!(batcher.take_applied(LogIndex(7), Term(3), &mut lost).is_empty());
         assert_eq!(lost.len(), 2);
+    }
+
+    #[test]
+    fn on_a_full_disk_deletes_and_compactions_stay_in_their_order() {
+        let mut batcher = batcher();
+        let (mut writer, mut frames) = (engine::FrameWriter::new(), Vec::new());
+        let put = PutRef { key: b"k", value: b"v", ..PutRef::default() };
+        writer.push_put(&mut frames, &put);
+        writer.push_delete_range(&mut frames, &DeleteRangeRef { key: b"k", ..Default::default() });
+        writer.push_put(&mut frames, &put);
+        let compact = CompactRef { revision: engine::ids::Revision(1), physical: false };
+        writer.push_compact(&mut frames, compact);
+        let slots: Vec<Slot> = (0..4).map(Slot).collect();
+        batcher.handle_commands(FRONTEND, &frames, &slots);
+        assert!(!batcher.frees_space());
+        let refused: Vec<Slot> = batcher.refuse_storing().iter().map(|one| one.slot).collect();
+        assert_eq!(refused, [Slot(0), Slot(2)]);
+        assert!(batcher.frees_space());
+        let bytes = take(&mut batcher, 0).unwrap();
+        assert_eq!(engine::Batch::validate(bytes).unwrap().len(), 2);
+        let tickets: Vec<Slot> = batcher.handle_refused().iter().map(|one| one.slot).collect();
+        assert_eq!(tickets, [Slot(1), Slot(3)]);
+        batcher.handle_commands(FRONTEND, &frames[..frame_size(&frames)], &slots[..1]);
+        assert_eq!(batcher.refuse_storing().len(), 1);
+        assert!(!batcher.has_waiting() && batcher.waiting_size_bytes == 0);
     }
 
     #[test]

@@ -10,9 +10,14 @@
 //!    - `Read`: step it on a view. If [`Read::needs_read_index`], only on a view pinned after a
 //!      read-index round that was *begun* after this call has been confirmed and applied.
 //!    - `Stream`: `out` has the first message; send it and leave the call open.
-//! 3. [`Service::step_read`] until it says `Done`, then send [`Read::answer`]. Each step may use a
-//!    newer view, unless [`Read::needs_same_view`].
+//! 3. [`Service::open_read`], then [`Service::step_read`] until it says `Done`; the answer is what
+//!    the steps appended, unless [`Read::is_too_large`]. Each step may use a newer view, unless
+//!    [`Read::needs_same_view`].
 //! 4. [`Service::poll_fault`] after any of these: damage that was met on the way, to be logged.
+//!
+//! A budget is counted in keys looked at, and in bytes as well, which count as keys. It is lowered
+//! by what was used, so that one can be shared by all reads of a turn. A read that finds none left
+//! is an [`Action::Read`], to be stepped later.
 //!
 //! Messages of `Watch` streams do not come here: they go to [`WatchHub`](super::watch::WatchHub).
 //!
@@ -39,9 +44,11 @@ use super::maintenance::{self, AlarmAction};
 use super::method::Method;
 use super::node_state::NodeState;
 use super::proto::etcdserverpb as pb;
+use super::sink::AnswerSink;
 use super::status::Refusal;
 use super::validate::RequestSizer;
 use super::wire::Header;
+use crate::frontend::grpc::SEND_BYTES_MAX;
 
 /// The bounds that flags set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +57,9 @@ pub struct ServiceLimits {
     pub txn_ops_max: usize,
     /// `--max-request-bytes`.
     pub request_size_bytes_max: usize,
-    /// The keys a read may touch before others get their turn.
-    pub read_budget_keys: usize,
+    /// The largest answer that may be sent; what a range would answer beyond it is measured and
+    /// not written.
+    pub answer_size_bytes_max: u64,
 }
 
 impl Default for ServiceLimits {
@@ -59,9 +67,7 @@ impl Default for ServiceLimits {
         Self {
             txn_ops_max: 128,
             request_size_bytes_max: 3 << 19,
-            // About a quarter of a millisecond of encoding small records: short against the wait
-            // for a sync, long against the cost of coming back.
-            read_budget_keys: 1000,
+            answer_size_bytes_max: SEND_BYTES_MAX as u64,
         }
     }
 }
@@ -98,11 +104,11 @@ pub struct Service {
     fault: Option<PageFault>,
 }
 
-/// A read on its way, with the answer so far.
+/// A read on its way.
 pub struct Read {
     job: Job,
     read_index_needed: bool,
-    answer: Vec<u8>,
+    answer_size_bytes_max: u64,
 }
 
 enum Job {
@@ -123,7 +129,7 @@ impl std::fmt::Debug for Read {
             Job::Hash(_) => "hash of the store",
         };
         let index = self.read_index_needed;
-        write!(formatter, "Read({job}, read index {index}, {} bytes)", self.answer.len())
+        write!(formatter, "Read({job}, read index {index})")
     }
 }
 
@@ -133,15 +139,25 @@ impl Read {
         self.read_index_needed
     }
 
-    /// All steps have to see one and the same view. An owner that cannot keep one pinned between
-    /// its turns gives such a read the budget to finish in one step.
+    /// All steps have to see one and the same view, which the owner holds meanwhile.
     pub fn needs_same_view(&self) -> bool {
         matches!(self.job, Job::HashKv(_) | Job::Hash(_))
     }
 
-    /// The finished answer.
-    pub fn answer(&self) -> &[u8] {
-        &self.answer
+    /// About how many records the answer will have, once the read is open; 0 for what does not
+    /// answer with records of its own.
+    pub fn records_max(&self) -> i64 {
+        match &self.job {
+            Job::Range(range) if range.is_wide() => range.records_max(),
+            _ => 0,
+        }
+    }
+
+    /// The answer's size, if it is larger than may be sent. What was written of it is worth
+    /// nothing; the size is that of the whole answer once the read is done.
+    pub fn is_too_large(&self) -> Option<u64> {
+        let Job::Range(range) = &self.job else { return None };
+        Some(range.size_bytes()).filter(|size| *size > self.answer_size_bytes_max)
     }
 }
 
@@ -180,6 +196,7 @@ impl Service {
         message: &[u8],
         node: &NodeState,
         view: &View,
+        budget: &mut usize,
         frames: &mut Vec<u8>,
         out: &mut Vec<u8>,
     ) -> Action {
@@ -188,8 +205,8 @@ impl Service {
             Method::Put => {
                 kv::push_put(message, &self.sizer, &mut self.writer, frames).map(|()| Action::Write)
             }
-            Method::Range => self.handle_range(message, node, view, out),
-            Method::Txn => self.handle_txn(message, node, view, frames, out),
+            Method::Range => self.handle_range(message, node, view, budget, out),
+            Method::Txn => self.handle_txn(message, view, frames),
             Method::DeleteRange => {
                 kv::push_delete_range(message, &self.sizer, &mut self.writer, frames)
                     .map(|()| Action::Write)
@@ -205,33 +222,47 @@ impl Service {
         })
     }
 
-    /// Goes on with a read, within the budget of keys.
+    /// Takes a read's first look at a view, which must be that of its first step: what can be
+    /// refused is refused before there is an answer. Once is enough, again does nothing.
+    pub fn open_read(&mut self, read: &mut Read, view: &View) -> Result<(), Refusal> {
+        match &mut read.job {
+            Job::Range(range) => range.open(view).map_err(|error| self.refuse(&error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Goes on with a read, within a budget that must not be empty.
     pub fn step_read(
         &mut self,
         read: &mut Read,
         node: &NodeState,
         view: &View,
-        budget: usize,
+        budget: &mut usize,
+        out: &mut impl AnswerSink,
     ) -> Result<Progress, Refusal> {
+        assert!(*budget > 0, "a step without a budget gets nowhere");
         let header = node.header();
-        let out = &mut read.answer;
+        let size_bytes_max = read.answer_size_bytes_max;
         let progress = match &mut read.job {
-            Job::Range(range) => range.step(view, header, budget, out),
-            Job::Txn(scan) => step_txn(scan, view, header, budget, out),
+            Job::Range(range) => range.step(view, header, budget, size_bytes_max, out),
+            Job::Txn(scan) => step_txn(scan, view, header, budget, out.bytes()),
             Job::Members => {
-                cluster::put_member_list(out, header, node, view).map(|()| Progress::Done)
+                *budget -= 1;
+                let members = cluster::put_member_list(out.bytes(), header, node, view);
+                members.map(|()| Progress::Done)
             }
-            Job::HashKv(scan) => scan.step(view, budget).inspect(|_| {
+            Job::HashKv(scan) => scan.step(view, std::mem::take(budget)).inspect(|_| {
                 if let Some(hash) = scan.result() {
-                    maintenance::put_hash_kv(out, header, &hash);
+                    maintenance::put_hash_kv(out.bytes(), header, &hash);
                 }
             }),
-            Job::Hash(scan) => scan.step(view, budget).inspect(|_| {
+            Job::Hash(scan) => scan.step(view, std::mem::take(budget)).inspect(|_| {
                 if let Some(hash) = scan.result() {
-                    maintenance::put_hash(out, header, view, hash);
+                    maintenance::put_hash(out.bytes(), header, view, hash);
                 }
             }),
         };
+        out.cut();
         progress.map_err(|error| self.refuse(&error))
     }
 
@@ -255,45 +286,42 @@ impl Service {
         message: &[u8],
         node: &NodeState,
         view: &View,
+        budget: &mut usize,
         out: &mut Vec<u8>,
     ) -> Result<Action, Refusal> {
         let request = decode::decode_range(message)?;
         let mut range = RangeRead::new(&request)?;
-        if !(request.serializable || view.local_reads) {
-            return Ok(Action::read_after_index(Job::Range(range)));
+        let read_index_needed = !(request.serializable || view.local_reads);
+        if read_index_needed || range.is_wide() || *budget == 0 {
+            return Ok(self.read(Job::Range(range), read_index_needed));
         }
-        let start = out.len();
+        // One key is answered at once: the most frequent of all reads need not be kept anywhere.
+        let size_bytes_max = self.limits.answer_size_bytes_max;
         let progress = range
-            .step(view, node.header(), self.limits.read_budget_keys, out)
+            .step(view, node.header(), budget, size_bytes_max, out)
             .map_err(|error| self.refuse(&error))?;
-        if progress == Progress::Done {
-            return Ok(Action::Answer);
-        }
-        // What is long will be sent from a buffer of its own anyway.
-        let answer = out.split_off(start);
-        let job = Job::Range(range);
-        Ok(Action::Read(Box::new(Read { job, read_index_needed: false, answer })))
+        assert!(progress == Progress::Done, "a look-up is one step");
+        Ok(Action::Answer)
     }
 
     fn handle_txn(
         &mut self,
         message: &[u8],
-        node: &NodeState,
         view: &View,
         frames: &mut Vec<u8>,
-        out: &mut Vec<u8>,
     ) -> Result<Action, Refusal> {
         let ops_max = self.limits.txn_ops_max;
         let action = kv::push_txn(message, ops_max, &self.sizer, &mut self.writer, frames)?;
         let TxnAction::Read { scan, serializable } = action else {
             return Ok(Action::Write);
         };
-        let job = Job::Txn(Some(scan));
-        if serializable || view.local_reads {
-            self.begin_read(job, node, view, out)
-        } else {
-            Ok(Action::read_after_index(job))
-        }
+        let read_index_needed = !(serializable || view.local_reads);
+        Ok(self.read(Job::Txn(Some(scan)), read_index_needed))
+    }
+
+    fn read(&self, job: Job, read_index_needed: bool) -> Action {
+        let answer_size_bytes_max = self.limits.answer_size_bytes_max;
+        Action::Read(Box::new(Read { job, read_index_needed, answer_size_bytes_max }))
     }
 
     fn handle_seldom(
@@ -308,16 +336,14 @@ impl Service {
         match method {
             Method::MemberList => {
                 let request = pb::MemberListRequest::decode(message).map_err(Refusal::from)?;
-                if request.linearizable && !view.local_reads {
-                    return Ok(Action::read_after_index(Job::Members));
-                }
-                return self.begin_read(Job::Members, node, view, out);
+                let read_index_needed = request.linearizable && !view.local_reads;
+                return Ok(self.read(Job::Members, read_index_needed));
             }
-            Method::Hash => return self.begin_read(Job::Hash(<_>::default()), node, view, out),
+            Method::Hash => return Ok(self.read(Job::Hash(<_>::default()), false)),
             Method::HashKv => {
                 let revision = maintenance::decode_hash_kv(message)?;
                 let job = Job::HashKv(KeyValueHashScan::new(Revision(revision)));
-                return self.begin_read(job, node, view, out);
+                return Ok(self.read(job, false));
             }
             Method::Status => maintenance::put_status(out, header, node, view)
                 .map_err(|error| self.refuse(&error))?,
@@ -336,28 +362,6 @@ impl Service {
         Ok(Action::Answer)
     }
 
-    /// Takes a read's first step.
-    fn begin_read(
-        &mut self,
-        job: Job,
-        node: &NodeState,
-        view: &View,
-        out: &mut Vec<u8>,
-    ) -> Result<Action, Refusal> {
-        let mut read = Read { job, read_index_needed: false, answer: Vec::new() };
-        if read.needs_same_view() {
-            // The owner decides about the pin, so nothing is begun under this one.
-            return Ok(Action::Read(Box::new(read)));
-        }
-        match self.step_read(&mut read, node, view, self.limits.read_budget_keys)? {
-            Progress::Done => {
-                out.extend_from_slice(&read.answer);
-                Ok(Action::Answer)
-            }
-            Progress::More => Ok(Action::Read(Box::new(read))),
-        }
-    }
-
     fn refuse(&mut self, error: &ReadError) -> Refusal {
         match error {
             ReadError::Rejection(rejection) => Refusal::Rejected(*rejection),
@@ -369,21 +373,15 @@ impl Service {
     }
 }
 
-impl Action {
-    fn read_after_index(job: Job) -> Self {
-        Self::Read(Box::new(Read { job, read_index_needed: true, answer: Vec::new() }))
-    }
-}
-
 fn step_txn(
     job: &mut Option<TxnScan>,
     view: &View,
     header: Header,
-    budget: usize,
+    budget: &mut usize,
     out: &mut Vec<u8>,
 ) -> Result<Progress, ReadError> {
     let mut scan = job.take().expect("a finished read is not stepped again");
-    let progress = scan.step(view, budget)?;
+    let progress = scan.step_within(view, budget)?;
     match progress {
         Progress::Done => kv::put_txn_read(out, header, scan),
         Progress::More => *job = Some(scan),

@@ -15,6 +15,7 @@ use prost::Message;
 
 use super::decode::{self, RangeRequest, RequestOp, TxnRequest};
 use super::proto::etcdserverpb as pb;
+use super::sink::AnswerSink;
 use super::status::Refusal;
 use super::validate::{self, RequestSizer};
 use super::wire::{self, Header};
@@ -109,51 +110,128 @@ fn canonical_len<M: Message + Default>(message: &[u8]) -> Option<usize> {
     M::decode(message).ok().map(|message| message.encoded_len())
 }
 
-/// A range in the course of being answered, and the answer so far.
+/// A range in the course of being answered.
 pub(super) struct RangeRead {
     scan: RangeScan,
     begun: bool,
+    /// The answer's size so far.
+    size_bytes: u64,
 }
+
+/// Bytes of an answer that cost as much as looking at a key: copying them takes about as long.
+const BYTES_PER_KEY: usize = 512;
 
 impl RangeRead {
     /// Checks a range and makes it ready to run.
     pub(super) fn new(request: &RangeRequest<'_>) -> Result<Self, Refusal> {
         let query: RangeQuery<'_> = validate::check_range(request)?;
-        Ok(Self { scan: RangeScan::new(&query), begun: false })
+        Ok(Self { scan: RangeScan::new(&query), begun: false, size_bytes: 0 })
     }
 
-    /// Goes on; `out` holds what the steps before appended. Refused in the first step or never,
-    /// but for damage and for a compaction that overtakes the scan.
+    /// Refuses what a view refuses, before there is an answer.
+    pub(super) fn open(&mut self, view: &View) -> Result<(), ReadError> {
+        self.scan.open(view)
+    }
+
+    /// Whether more than one key is asked for.
+    pub(super) fn is_wide(&self) -> bool {
+        self.scan.is_wide()
+    }
+
+    /// An estimate of the records to come.
+    pub(super) fn records_max(&self) -> i64 {
+        self.scan.records_max().unwrap_or(i64::MAX)
+    }
+
+    /// The answer's size so far, whether it was written or had become too large for that.
+    pub(super) fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// Goes on; `out` holds what the steps before appended. Refused when it is opened or never,
+    /// but for damage and for a compaction that overtakes the scan. An answer that has become
+    /// larger than `size_bytes_max` is no longer written, only measured.
     pub(super) fn step(
         &mut self,
         view: &View,
         header: Header,
-        budget: usize,
-        out: &mut Vec<u8>,
+        budget: &mut usize,
+        size_bytes_max: u64,
+        out: &mut impl AnswerSink,
     ) -> Result<Progress, ReadError> {
+        self.scan.open(view)?;
+        let step_size_bytes = budget.saturating_mul(BYTES_PER_KEY) as u64;
+        let mut encoder = RecordEncoder {
+            out,
+            size_bytes: self.size_bytes,
+            size_bytes_max,
+            full_at: self.size_bytes.saturating_add(step_size_bytes),
+        };
         if !self.begun {
-            // The scan reads at the revision of the first view it sees, and this is it.
-            wire::put_header(out, &Header { revision: view.revision.0, ..header });
+            let revision = self.scan.summary().revision.0;
+            encoder.put(|out| wire::put_header(out, &Header { revision, ..header }));
             self.begun = true;
         }
-        let progress = self.scan.step(view, budget, &mut RecordEncoder { out })?;
+        let before = encoder.size_bytes;
+        let progress = self.scan.step_within(view, budget, &mut encoder)?;
+        let brought = usize::try_from(encoder.size_bytes - before).unwrap_or(usize::MAX);
+        *budget = budget.saturating_sub(brought / BYTES_PER_KEY);
         if progress == Progress::Done {
             let summary = self.scan.summary();
-            wire::put_bool(out, 3, summary.more);
-            wire::put_int64(out, 4, summary.count);
+            encoder.put(|out| {
+                wire::put_bool(out, 3, summary.more);
+                wire::put_int64(out, 4, summary.count);
+            });
         }
+        self.size_bytes = encoder.size_bytes;
         Ok(progress)
     }
 }
 
 /// Appends the records of a range to its answer.
-struct RecordEncoder<'o> {
-    out: &'o mut Vec<u8>,
+struct RecordEncoder<'o, O> {
+    out: &'o mut O,
+    size_bytes: u64,
+    size_bytes_max: u64,
+    /// The size at which the step ends.
+    full_at: u64,
 }
 
-impl RecordSink for RecordEncoder<'_> {
+impl<O: AnswerSink> RecordEncoder<'_, O> {
+    /// Appends a few small fields.
+    fn put(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.size_bytes > self.size_bytes_max {
+            let mut fields = Vec::new();
+            write(&mut fields);
+            self.size_bytes += fields.len() as u64;
+            return;
+        }
+        let bytes = self.out.bytes();
+        let before = bytes.len();
+        write(bytes);
+        self.size_bytes += (bytes.len() - before) as u64;
+        if self.size_bytes > self.size_bytes_max {
+            bytes.truncate(before);
+        }
+        self.out.cut();
+    }
+}
+
+impl<O: AnswerSink> RecordSink for RecordEncoder<'_, O> {
+    #[inline]
     fn record(&mut self, record: Record<'_>) {
-        wire::put_record(self.out, 2, &record);
+        let len = wire::record_len(&record);
+        self.size_bytes += wire::nested_len(len) as u64;
+        if self.size_bytes <= self.size_bytes_max {
+            wire::put_record_of_len(self.out.bytes(), 2, &record, len);
+            self.out.cut();
+        }
+    }
+
+    #[inline]
+    fn is_full(&self) -> bool {
+        // Measuring alone costs nothing that depends on sizes.
+        self.size_bytes >= self.full_at && self.size_bytes <= self.size_bytes_max
     }
 }
 
@@ -174,7 +252,7 @@ pub(super) fn put_answer(
             wire::put_header(out, &header);
             put_txn_outcome(out, txn);
         }
-        Outcome::Compacted | Outcome::System => wire::put_header(out, &header),
+        Outcome::Compacted { .. } | Outcome::System => wire::put_header(out, &header),
     }
     Ok(())
 }

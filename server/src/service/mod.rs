@@ -9,6 +9,7 @@ pub mod dispatch;
 pub mod method;
 pub mod node_state;
 pub mod proto;
+pub mod sink;
 pub mod status;
 pub mod validate;
 pub mod watch;
@@ -20,4 +21,4 @@ mod kv;
 mod maintenance;
 
 #[cfg(test)]
-mod test_store;
+pub(crate) mod test_store;

@@ -14,7 +14,7 @@ use engine::view::ReadHandle;
 use super::node_state::{MemberEntry, NodeState};
 
 /// The node whose store it is.
-pub(super) fn node() -> NodeState {
+pub(crate) fn node() -> NodeState {
     let member_id = MemberId(0xae);
     let peer_urls = vec!["http://localhost:2380".to_owned()];
     NodeState {
@@ -30,14 +30,14 @@ pub(super) fn node() -> NodeState {
 }
 
 /// One shard, nothing on a disk.
-pub(super) struct TestStore {
-    pub(super) engine: Engine,
-    pub(super) reader: ReadHandle,
+pub(crate) struct TestStore {
+    pub(crate) engine: Engine,
+    pub(crate) reader: ReadHandle,
     index: u64,
 }
 
 impl TestStore {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let config = EngineConfig { shards: 1, shard_size_bytes_max: 64 << 20 };
         let identity = Identity { cluster: ClusterId(0xc1), member: MemberId(0xae) };
         let mut engine = Engine::create(EngineFiles::new_in_memory(), config, identity).unwrap();
@@ -46,12 +46,12 @@ impl TestStore {
         Self { engine, reader, index: 0 }
     }
 
-    pub(super) fn revision(&self) -> Revision {
+    pub(crate) fn revision(&self) -> Revision {
         self.engine.revision()
     }
 
     /// Commits frames as one batch.
-    pub(super) fn commit(&mut self, frames: &[u8]) -> (Vec<Answer>, Option<Arc<EventBatch>>) {
+    pub(crate) fn commit(&mut self, frames: &[u8]) -> (Vec<Answer>, Option<Arc<EventBatch>>) {
         let header = BatchHeader {
             member: MemberId(0xae),
             boot_nonce: 1,
@@ -83,7 +83,7 @@ impl TestStore {
     }
 
     /// Lets the sweep of a compaction finish.
-    pub(super) fn sweep(&mut self) {
+    pub(crate) fn sweep(&mut self) {
         while self.engine.background_step(1000).unwrap() {}
         self.engine.publish();
     }

@@ -154,9 +154,11 @@ impl<'a> Fields<'a> {
 }
 
 /// The size of a number on the wire.
+#[inline]
 pub(super) const fn varint_len(number: u64) -> usize {
+    // A number of b bits takes b / 7 bytes, rounded up; this is the same without a division.
     let bits = 64 - (number | 1).leading_zeros() as usize;
-    bits.div_ceil(7)
+    (bits * 9 + 64) / 64
 }
 
 /// Appends a number.
@@ -168,6 +170,7 @@ pub(super) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
     out.push(low_byte(number));
 }
 
+#[inline]
 const fn low_byte(number: u64) -> u8 {
     number.to_le_bytes()[0]
 }
@@ -271,6 +274,7 @@ const fn bytes_field_len(len: usize) -> usize {
 }
 
 /// The size of a record as a `KeyValue`.
+#[inline]
 pub(super) const fn record_len(record: &Record<'_>) -> usize {
     bytes_field_len(record.key.len())
         + int64_field_len(record.create_revision.0)
@@ -280,24 +284,39 @@ pub(super) const fn record_len(record: &Record<'_>) -> usize {
         + int64_field_len(record.lease.0)
 }
 
+/// The size of a nested message of `len` bytes as one of the first fifteen fields.
+#[inline]
+pub(super) const fn nested_len(len: usize) -> usize {
+    1 + varint_len(len as u64) + len
+}
+
 /// Appends a record as a nested `KeyValue`.
 ///
 /// The numbers are gathered on the stack first: appended one byte at a time they cost more than
 /// the copy of a value of some hundred bytes.
 pub(super) fn put_record(out: &mut Vec<u8>, field: u64, record: &Record<'_>) {
-    let len = record_len(record);
+    put_record_of_len(out, field, record, record_len(record));
+}
+
+/// The same for a caller who knows what [`record_len`] says.
+#[inline]
+pub(super) fn put_record_of_len(out: &mut Vec<u8>, field: u64, record: &Record<'_>, len: usize) {
+    debug_assert_eq!(len, record_len(record));
     out.reserve(len + 2 * VARINT_SIZE_BYTES_MAX);
-    let mut head = Gathered::new();
-    head.varint(field << 3 | WIRE_BYTES);
-    head.varint(len as u64);
-    head.open_bytes(1, record.key.len());
+    let mut head = Gathered::<{ 2 * (1 + VARINT_SIZE_BYTES_MAX) }>::new();
+    head.open_bytes(field, len);
+    if !record.key.is_empty() {
+        head.open_bytes(1, record.key.len());
+    }
     out.extend_from_slice(head.bytes());
     out.extend_from_slice(record.key);
-    let mut numbers = Gathered::new();
+    let mut numbers = Gathered::<{ 4 * (1 + VARINT_SIZE_BYTES_MAX) }>::new();
     numbers.int64(2, record.create_revision.0);
     numbers.int64(3, record.mod_revision.0);
     numbers.int64(4, record.version);
-    numbers.open_bytes(5, record.value.len());
+    if !record.value.is_empty() {
+        numbers.open_bytes(5, record.value.len());
+    }
     out.extend_from_slice(numbers.bytes());
     out.extend_from_slice(record.value);
     put_int64(out, 6, record.lease.0);
@@ -306,44 +325,50 @@ pub(super) fn put_record(out: &mut Vec<u8>, field: u64, record: &Record<'_>) {
 /// The longest number.
 const VARINT_SIZE_BYTES_MAX: usize = 10;
 
-/// A few numbers on their way into an answer: four fields at most, each a tag of one byte and a
-/// number.
-struct Gathered {
-    bytes: [u8; 4 * (1 + VARINT_SIZE_BYTES_MAX)],
+/// A few numbers on their way into an answer, each behind a tag of one byte.
+struct Gathered<const SIZE: usize> {
+    bytes: [u8; SIZE],
     len: usize,
 }
 
-impl Gathered {
+impl<const SIZE: usize> Gathered<SIZE> {
+    #[inline]
     const fn new() -> Self {
-        Self { bytes: [0; 4 * (1 + VARINT_SIZE_BYTES_MAX)], len: 0 }
+        Self { bytes: [0; SIZE], len: 0 }
     }
 
+    #[inline]
     fn bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
 
-    fn varint(&mut self, mut number: u64) {
-        while number >= 0x80 {
-            self.bytes[self.len] = low_byte(number) | 0x80;
-            self.len += 1;
-            number >>= 7;
-        }
-        self.bytes[self.len] = low_byte(number);
+    #[inline]
+    fn push(&mut self, byte: u8) {
+        self.bytes[self.len] = byte;
         self.len += 1;
     }
 
+    #[inline]
+    fn varint(&mut self, mut number: u64) {
+        while number >= 0x80 {
+            self.push(low_byte(number) | 0x80);
+            number >>= 7;
+        }
+        self.push(low_byte(number));
+    }
+
+    #[inline]
     fn int64(&mut self, field: u64, number: i64) {
         if number != 0 {
-            self.varint(field << 3 | WIRE_VARINT);
+            self.push(low_byte(field << 3 | WIRE_VARINT));
             self.varint(number.cast_unsigned());
         }
     }
 
+    #[inline]
     fn open_bytes(&mut self, field: u64, len: usize) {
-        if len > 0 {
-            self.varint(field << 3 | WIRE_BYTES);
-            self.varint(len as u64);
-        }
+        self.push(low_byte(field << 3 | WIRE_BYTES));
+        self.varint(len as u64);
     }
 }
 

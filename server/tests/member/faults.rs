@@ -138,7 +138,7 @@ fn a_page_that_is_gone_is_named() {
         }
     };
     put_all(&mut client);
-    // A clean stop leaves all pages in the file, and none of them is in the memory of the next life.
+    // A clean stop leaves all pages in the file, and none is in the memory of the next life.
     member.signal("TERM");
     member.end();
     let member = Member::start(&data_dir);

@@ -171,7 +171,7 @@ impl Member {
         (status, std::mem::take(&mut self.log))
     }
 
-    fn log_text(&self) -> String {
+    pub fn log_text(&self) -> String {
         self.log.join("\n")
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | Bucket | Key | Value |
 //! |---|---|---|
-//! | `key` | revision: main, `_`, sub, and `t` behind it if the key was deleted | `mvccpb.KeyValue` |
+//! | `key` | revision: main, `_`, sub; `t` behind it if it is a deletion | `mvccpb.KeyValue` |
 //! | `meta` | [`META_CONSISTENT_INDEX`] and the like | see [`Meta`] |
 //! | `lease` | the id, 8 bytes | `leasepb.Lease` |
 //! | `alarm` | `etcdserverpb.AlarmMember` | nothing |
@@ -12,8 +12,8 @@
 //! | `members` | the id in hexadecimal | JSON |
 //! | `members_removed` | the id in hexadecimal | `removed` |
 //!
-//! Numbers in keys and values are big endian. Every conversion goes both ways; what etcd wrote comes
-//! out as the same bytes, because HashKV and a backup's hash are taken over them.
+//! Numbers in keys and values are big endian. Every conversion goes both ways; what etcd wrote
+//! comes out as the same bytes, because HashKV and a backup's hash are taken over them.
 //!
 //! Invariants:
 //! - What cannot be understood is an error that names bucket, key and rule.

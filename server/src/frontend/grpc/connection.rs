@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use super::super::http2::hpack::encoder::STATUS_200;
 use super::super::http2::{
-    self, CloseReason, ErrorCode, Event as StreamEvent, Field, ListRef, StreamKey,
+    self, Body, CloseReason, ErrorCode, Event as StreamEvent, Field, ListRef, StreamKey,
 };
 use super::message::{Assembler, MessageRules, PREFIX_BYTES};
 use super::method::{MethodId, MethodKind, MethodTable};
@@ -36,6 +36,9 @@ pub const ASSEMBLY_BYTES_MAX: usize = 64 << 20;
 
 /// The largest buffer that is kept for the next message in pieces.
 const SPARE_BYTES_MAX: usize = 64 << 10;
+
+/// The largest message that is sent, as etcd sets it; a larger answer becomes an error.
+pub const SEND_BYTES_MAX: usize = i32::MAX as usize;
 
 /// Response fields worth a place in the client's table.
 const PINNED: &[(&[u8], &[u8])] = &[
@@ -64,11 +67,11 @@ pub struct Config {
 #[derive(Debug)]
 pub struct Input<'i> {
     bytes: &'i [u8],
-    body: Option<Body<'i>>,
+    body: Option<Piece<'i>>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Body<'i> {
+struct Piece<'i> {
     stream: StreamKey,
     bytes: &'i [u8],
     end_stream: bool,
@@ -127,6 +130,54 @@ pub enum Event<'i> {
     },
     /// The connection is over, and with it every call.
     Closed(CloseReason),
+}
+
+/// What `write` says of the message it was to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// All of it is there.
+    Whole,
+    /// It is not to be sent from here.
+    Withdrawn,
+}
+
+/// A message, or the first part of one, that is gathered outside of the output.
+#[derive(Debug)]
+pub struct OwnedMessage {
+    /// Behind room for the prefix.
+    bytes: Vec<u8>,
+}
+
+impl OwnedMessage {
+    /// An empty message.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { bytes: vec![0; PREFIX_BYTES] }
+    }
+
+    /// Where its next bytes are to be appended.
+    pub fn bytes(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// Its size so far.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        self.bytes.len() - PREFIX_BYTES
+    }
+}
+
+impl Default for OwnedMessage {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What became of a message.
+enum Sent {
+    Message,
+    TooLarge(u64),
+    Withdrawn(OwnedMessage),
 }
 
 /// How far a call is.
@@ -226,14 +277,14 @@ impl Connection {
                 StreamEvent::Headers { stream, list, end_stream } => {
                     let call = self.handle_headers(stream, list);
                     if end_stream {
-                        input.body = Some(Body { stream, bytes: &[], end_stream });
+                        input.body = Some(Piece { stream, bytes: &[], end_stream });
                     }
                     if call.is_some() {
                         return call;
                     }
                 }
                 StreamEvent::Data { stream, bytes, end_stream } => {
-                    input.body = Some(Body { stream, bytes, end_stream });
+                    input.body = Some(Piece { stream, bytes, end_stream });
                 }
                 StreamEvent::Reset { stream, .. } => {
                     let was_out = self.call(stream).is_some_and(|call| call.is_out());
@@ -308,8 +359,8 @@ impl Connection {
 
     /// Takes one message off the body; what is left of the body goes back into the input.
     #[inline]
-    fn handle_body<'i>(&mut self, body: Body<'i>, input: &mut Input<'i>) -> Option<Event<'i>> {
-        let Body { stream, mut bytes, end_stream } = body;
+    fn handle_body<'i>(&mut self, body: Piece<'i>, input: &mut Input<'i>) -> Option<Event<'i>> {
+        let Piece { stream, mut bytes, end_stream } = body;
         let bytes_max = self.message_bytes_max;
         let call = self.calls.get_mut(stream.slot()).filter(|call| call.id == stream.id)?;
         let encoding = match &call.progress {
@@ -327,7 +378,7 @@ impl Connection {
         self.assembly_bytes = self.assembly_bytes - before + call.assembler.gathered_bytes();
         let event = match taken {
             Ok(Some(message)) => {
-                input.body = Some(Body { stream, bytes, end_stream });
+                input.body = Some(Piece { stream, bytes, end_stream });
                 self.handle_message(stream, message, end_stream && bytes.is_empty())
             }
             Ok(None) => None,
@@ -455,9 +506,42 @@ impl Connection {
     /// Answers a unary call with the message that `encode` appends, straight into the output.
     #[inline]
     pub fn answer_with(&mut self, stream: StreamKey, encode: impl FnOnce(&mut Vec<u8>)) {
-        let Some(call) = self.call(stream) else { return };
-        assert!(!call.headers_sent, "a unary answer on a stream that has begun");
-        self.send_with(stream, encode);
+        self.answer_in_place(stream, |body| (Written::Whole, encode(body.bytes())));
+    }
+
+    /// Answers a unary call with the message that `write` makes in the output, cut into frames as
+    /// it grows. What is not whole is taken out again and handed back as an [`OwnedMessage`].
+    /// `None` if the call is over, and then `write` was not called.
+    #[inline]
+    pub fn answer_in_place<T>(
+        &mut self,
+        stream: StreamKey,
+        write: impl FnOnce(&mut Body<'_>) -> (Written, T),
+    ) -> Option<(Option<OwnedMessage>, T)> {
+        let (sent, result) = self.write_message(stream, write)?;
+        match sent {
+            Sent::Message => {
+                self.finish(stream, &Status::OK);
+                Some((None, result))
+            }
+            Sent::TooLarge(size_bytes) => {
+                self.finish(stream, &Status::message_too_large(size_bytes));
+                Some((None, result))
+            }
+            Sent::Withdrawn(message) => Some((Some(message), result)),
+        }
+    }
+
+    /// Answers a unary call with a message that was gathered before.
+    pub fn answer_owned(&mut self, stream: StreamKey, message: OwnedMessage) {
+        let size_bytes = message.size_bytes();
+        if size_bytes > SEND_BYTES_MAX {
+            return self.finish(stream, &Status::message_too_large(size_bytes as u64));
+        }
+        self.begin(stream);
+        let OwnedMessage { mut bytes } = message;
+        bytes[..PREFIX_BYTES].copy_from_slice(&prefix(size_bytes));
+        self.http2.send_owned(stream, bytes);
         self.finish(stream, &Status::OK);
     }
 
@@ -469,18 +553,35 @@ impl Connection {
     /// Sends one message of a streaming answer: what `encode` appends.
     #[inline]
     pub fn send_with(&mut self, stream: StreamKey, encode: impl FnOnce(&mut Vec<u8>)) {
-        self.begin(stream);
-        if self.call(stream).is_none() {
-            return;
+        let written = self.write_message(stream, |body| (Written::Whole, encode(body.bytes())));
+        if let Some((Sent::TooLarge(size_bytes), ())) = written {
+            self.finish(stream, &Status::message_too_large(size_bytes));
         }
-        self.http2.send_data(stream, |out| {
-            let start = out.len();
-            out.extend_from_slice(&[0; PREFIX_BYTES]);
-            encode(out);
-            let length = out.len() - start - PREFIX_BYTES;
-            let length = u32::try_from(length).expect("no message of ours is near 4 GiB");
-            out[start + 1..start + PREFIX_BYTES].copy_from_slice(&length.to_be_bytes());
-        });
+    }
+
+    #[inline]
+    fn write_message<T>(
+        &mut self,
+        stream: StreamKey,
+        write: impl FnOnce(&mut Body<'_>) -> (Written, T),
+    ) -> Option<(Sent, T)> {
+        self.begin(stream);
+        self.call(stream)?;
+        self.http2.send_body(stream, |body| {
+            body.bytes().extend_from_slice(&[0; PREFIX_BYTES]);
+            let (written, result) = write(body);
+            let size_bytes = body.size_bytes() - PREFIX_BYTES;
+            let sent = if written == Written::Withdrawn {
+                Sent::Withdrawn(OwnedMessage { bytes: body.withdraw() })
+            } else if size_bytes > SEND_BYTES_MAX {
+                drop(body.withdraw());
+                Sent::TooLarge(size_bytes as u64)
+            } else {
+                body.put_start(&prefix(size_bytes));
+                Sent::Message
+            };
+            (sent, result)
+        })
     }
 
     /// Sends the response headers of a streaming answer, if they have not been sent: a watcher
@@ -550,6 +651,13 @@ impl Connection {
             self.keep_spare(buffer);
         }
     }
+}
+
+/// What stands before a message on the wire; none of ours is compressed.
+fn prefix(size_bytes: usize) -> [u8; PREFIX_BYTES] {
+    let size = u32::try_from(size_bytes).expect("larger messages are refused");
+    let [l0, l1, l2, l3] = size.to_be_bytes();
+    [0, l0, l1, l2, l3]
 }
 
 fn request(stream: StreamKey, head: RequestHead, message: Cow<'_, [u8]>) -> Event<'_> {

@@ -17,7 +17,7 @@ mod quote;
 pub mod request;
 pub mod status;
 
-pub use connection::{Config, Connection, Event, Input};
+pub use connection::{Config, Connection, Event, Input, OwnedMessage, SEND_BYTES_MAX, Written};
 pub use method::{Method, MethodId, MethodKind, MethodTable};
 pub use request::Metadata;
 pub use status::{Code, Status};

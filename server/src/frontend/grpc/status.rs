@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use super::connection::SEND_BYTES_MAX;
+
 /// gRPC's seventeen codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Code {
@@ -94,6 +96,15 @@ impl Status {
     /// A status with a text.
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
         Self { code, message: message.into() }
+    }
+
+    /// An answer would be larger than may be sent.
+    #[must_use]
+    pub fn message_too_large(size_bytes: u64) -> Self {
+        let text = format!(
+            "grpc: trying to send message larger than max ({size_bytes} vs. {SEND_BYTES_MAX})"
+        );
+        Self::new(Code::ResourceExhausted, text)
     }
 }
 

@@ -38,6 +38,11 @@ pub const STREAMS_CLOSED_REMEMBERED: usize = 64;
 /// only put small answers further behind large ones.
 pub const OUTPUT_FILL_BYTES: usize = 64 << 10;
 
+/// Bodies are written straight into the output until this much waits there; the rest stays in the
+/// streams. A range of a thousand small records (about 300 KiB) fits, and is so written once and
+/// never copied; a client that opens its windows wide and then does not read holds no more.
+pub const OUTPUT_DIRECT_BYTES: usize = 512 << 10;
+
 /// Answers that one connection may have waiting for its windows. Above it new streams are refused,
 /// to be tried again: a client that asks for much and takes nothing cannot be made to wait by not
 /// reading from it, since its WINDOW_UPDATEs come the same way. Large, because a client with the
@@ -70,4 +75,6 @@ pub const MEMO_BLOCKS: usize = 8;
 const _: () = assert!(CONNECTION_WINDOW_BYTES >= STREAM_WINDOW_BYTES);
 // A complete block of the largest size must fit into the CONTINUATION frames that we allow.
 const _: () = assert!(HEADER_LIST_BYTES_MAX <= CONTINUATIONS_MAX as usize * FRAME_BYTES_MAX);
+// What waits in the streams is moved before the output is empty and never beyond its bound.
+const _: () = assert!(OUTPUT_FILL_BYTES + FRAME_BYTES_MAX <= OUTPUT_DIRECT_BYTES);
 const _: () = assert!(MEMO_BLOCK_BYTES_MAX <= FRAME_BYTES_MAX);

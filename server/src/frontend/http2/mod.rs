@@ -12,6 +12,7 @@
 //! - Names follow RFC 9113 (HTTP/2) and RFC 7541 (HPACK); where a rule is held, its section is
 //!   named.
 
+mod body;
 pub mod connection;
 pub mod flow;
 pub mod frame;
@@ -27,6 +28,7 @@ pub mod settings;
 pub mod sniff;
 pub mod stream;
 
+pub use body::Body;
 pub use connection::{CloseReason, Config, Connection, Event};
 pub use frame::ErrorCode;
 pub use headers::HeaderList;

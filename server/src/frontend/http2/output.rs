@@ -2,19 +2,22 @@
 //!
 //! A unary answer that fits into the windows is written in one go, HEADERS, DATA and trailers
 //! behind each other. What does not fit waits in its stream; streams that wait take turns, one
-//! frame each, so a large answer delays a small one by no more than a frame. `poll_output` moves
-//! only as much of it as the socket is likely to take, which is what keeps the turns fair when
-//! the reader is slow.
+//! frame each. `poll_output` moves only as much of it as the socket is likely to take, which is
+//! what keeps the turns fair when the reader is slow. So an answer is delayed by what stands in
+//! the output, at most [`OUTPUT_DIRECT_BYTES`], and by a frame of each stream that waits.
 //!
 //! Invariants:
+//! - Bodies fill the output up to [`OUTPUT_DIRECT_BYTES`] and no further, however wide the client's
+//!   windows are: what a client does not read waits in its streams, where it is counted.
 //! - DATA is sent only within both windows, trailers only behind all DATA of their stream.
 //! - A stream is in the queue exactly when it has body to send and its own window has room.
 //! - A command for a stream that is gone does nothing: the client may reset one at any time.
 
+use super::body::Body;
 use super::connection::{Connection, Phase};
 use super::frame::{ErrorCode, FrameKind, HEAD_BYTES, flag, head, put_head, put_reset};
 use super::hpack::encoder::Field;
-use super::limits::{FRAME_BYTES_MAX, OUTPUT_FILL_BYTES};
+use super::limits::{FRAME_BYTES_MAX, OUTPUT_DIRECT_BYTES, OUTPUT_FILL_BYTES};
 use super::stream::{Closed, OwnedField, State, StreamKey};
 
 /// Control tokens that a client earns back with each DATA frame that it has to acknowledge by
@@ -95,44 +98,73 @@ impl Connection {
         entry.headers_sent = true;
     }
 
-    /// Sends the body that `body` appends. It is written straight into the output if nothing
-    /// waits before it and the windows allow; otherwise what is too much moves to its stream.
+    /// Sends the body that `body` appends.
     pub fn send_data(&mut self, stream: StreamKey, body: impl FnOnce(&mut Vec<u8>)) {
-        let Some(entry) = self.streams.get_mut(stream) else { return };
+        self.send_body(stream, |out| body(out.bytes()));
+    }
+
+    /// Sends the body that `write` makes; `None` if the stream is gone. It is written straight
+    /// into the output if nothing waits before it; what the windows or our bound do not allow
+    /// stays in its stream.
+    #[inline]
+    pub fn send_body<T>(
+        &mut self,
+        stream: StreamKey,
+        write: impl FnOnce(&mut Body<'_>) -> T,
+    ) -> Option<T> {
+        let waiting = self.output.waiting();
+        let entry = self.streams.get_mut(stream)?;
         assert!(entry.headers_sent, "body before headers on stream {}", stream.id);
         assert!(entry.trailers.is_none(), "body behind trailers on stream {}", stream.id);
-        if entry.pending_len() > 0 || !self.ready.is_empty() {
+        let is_first = entry.pending_len() == 0 && self.ready.is_empty();
+        let room = if is_first {
+            let windows = entry.send.available().min(self.send.available());
+            windows.min(OUTPUT_DIRECT_BYTES.saturating_sub(waiting))
+        } else {
             entry.compact();
-            let before = entry.pending.len();
-            body(&mut entry.pending);
-            self.output.queued += entry.pending.len() - before;
+            0
+        };
+        let out = &mut self.output.bytes;
+        let mut body = Body::new(out, &mut entry.pending, stream.id, room);
+        let result = write(&mut body);
+        let end = body.close();
+        entry.send.consume(end.sent);
+        self.send.consume(end.sent);
+        self.output.queued += end.pending;
+        self.note_data_sent(end.frames);
+        if end.pending > 0 {
             self.enqueue(stream);
+        }
+        Some(result)
+    }
+
+    /// Sends a body that stands in a buffer of its own. A large one is taken over as it
+    /// is.
+    pub fn send_owned(&mut self, stream: StreamKey, body: Vec<u8>) {
+        let Some(entry) = self.streams.get_mut(stream) else { return };
+        if entry.pending_len() > 0 || body.len() <= FRAME_BYTES_MAX {
+            self.send_data(stream, |out| out.extend_from_slice(&body));
             return;
         }
-        let out = &mut self.output.bytes;
-        let frame = out.len();
-        out.extend_from_slice(&[0; HEAD_BYTES]);
-        let start = out.len();
-        body(out);
-        let length = out.len() - start;
-        let room = FRAME_BYTES_MAX.min(entry.send.available()).min(self.send.available());
-        let sent = length.min(room);
-        if sent < length {
-            entry.pending.extend_from_slice(&out[start + sent..]);
-            out.truncate(start + sent);
-            self.output.queued += length - sent;
+        assert!(entry.headers_sent, "body before headers on stream {}", stream.id);
+        assert!(entry.trailers.is_none(), "body behind trailers on stream {}", stream.id);
+        self.output.queued += body.len();
+        entry.pending = body;
+        entry.pending_sent = 0;
+        self.enqueue(stream);
+    }
+
+    /// Lends a larger buffer to the output, for an answer that would else make it grow step by
+    /// step; the smaller one comes back, empty.
+    pub fn lend_output(&mut self, mut buffer: Vec<u8>) -> Vec<u8> {
+        let output = &mut self.output;
+        buffer.clear();
+        if buffer.capacity() > output.bytes.capacity() {
+            buffer.extend_from_slice(&output.bytes);
+            std::mem::swap(&mut output.bytes, &mut buffer);
+            buffer.clear();
         }
-        if sent == 0 {
-            out.truncate(frame);
-        } else {
-            entry.send.consume(sent);
-            self.send.consume(sent);
-            out[frame..start].copy_from_slice(&head(FrameKind::Data, 0, stream.id, sent));
-            self.note_data_sent();
-        }
-        if sent < length {
-            self.enqueue(stream);
-        }
+        buffer
     }
 
     /// Ends an answer. The trailers wait if body does.
@@ -199,9 +231,12 @@ impl Connection {
         self.reset_budget.give(1);
     }
 
-    fn note_data_sent(&mut self) {
-        self.pings.note_sent();
-        self.control_budget.give(TOKENS_PER_DATA_FRAME);
+    fn note_data_sent(&mut self, frames: usize) {
+        if frames > 0 {
+            self.pings.note_sent();
+            let frames = u32::try_from(frames).unwrap_or(u32::MAX);
+            self.control_budget.give(TOKENS_PER_DATA_FRAME.saturating_mul(frames));
+        }
     }
 
     /// Puts a stream into the queue if it can send.
@@ -251,6 +286,14 @@ impl Connection {
     /// What waits for the socket. An owner stops reading from a client that lets this grow.
     pub fn output_pending_bytes(&self) -> usize {
         self.output.waiting()
+    }
+
+    /// What waits for nothing but the socket: the output, and the streams behind it if their
+    /// windows are open. An owner may stop reading from a client that lets this grow: it shrinks
+    /// as the client reads, without a WINDOW_UPDATE.
+    pub fn socket_pending_bytes(&self) -> usize {
+        let may_send = !self.ready.is_empty() && self.send.available() > 0;
+        self.output.waiting() + if may_send { self.output.queued } else { 0 }
     }
 
     /// What waits in the streams, for a window or for its turn. An owner must go on reading
@@ -324,7 +367,7 @@ impl Connection {
         }
         let trailers = if drained { entry.trailers.take() } else { None };
         let room_wanted = drained && entry.room_wanted;
-        self.note_data_sent();
+        self.note_data_sent(1);
         if let Some(trailers) = trailers {
             let fields: Vec<_> = trailers.iter().map(OwnedField::as_field).collect();
             self.put_headers(stream, &fields, Ends::Here);

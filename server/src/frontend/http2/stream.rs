@@ -132,11 +132,8 @@ impl Stream {
 
     fn open(&mut self, id: u32, state: State, send_window: u32, body_left: Option<u64>) {
         assert!(self.id == 0, "slot is in use by stream {}", self.id);
-        let mut pending = std::mem::take(&mut self.pending);
-        pending.clear();
-        if pending.capacity() > PENDING_KEPT_BYTES {
-            pending = Vec::new();
-        }
+        let pending = std::mem::take(&mut self.pending);
+        assert!(pending.is_empty(), "a closed stream has nothing to send");
         *self = Self { id, state, body_left, pending, ..Self::free(send_window) };
     }
 
@@ -248,6 +245,9 @@ impl Streams {
         let stream = self.get_mut(key).expect("only open streams are closed");
         stream.id = 0;
         stream.pending.clear();
+        if stream.pending.capacity() > PENDING_KEPT_BYTES {
+            stream.pending = Vec::new();
+        }
         stream.pending_sent = 0;
         stream.trailers = None;
         self.free.push(key.slot);

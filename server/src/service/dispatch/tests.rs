@@ -11,6 +11,8 @@ struct Desk {
     store: TestStore,
     service: Service,
     node: NodeState,
+    /// What a turn may read.
+    keys: usize,
 }
 
 fn range(key: &str, range_end: &str) -> pb::RangeRequest {
@@ -40,11 +42,10 @@ fn kv(key: &str, value: &str, create: i64, modified: i64, version: i64) -> mvccp
 impl Desk {
     fn new(local_reads: bool) -> Self {
         let node = node();
-        let limits = ServiceLimits { read_budget_keys: 10, ..ServiceLimits::default() };
         let mut store = TestStore::new();
         store.engine.set_local_reads(local_reads);
         store.engine.publish();
-        Self { service: Service::new(limits, &node), node, store }
+        Self { service: Service::new(ServiceLimits::default(), &node), node, store, keys: 10 }
     }
 
     fn header(&self, revision: i64) -> Option<pb::ResponseHeader> {
@@ -55,8 +56,10 @@ impl Desk {
     fn act(&mut self, method: Method, message: &[u8]) -> (Action, Vec<u8>, Vec<u8>) {
         let (mut frames, mut out) = (b"frames".to_vec(), b"out".to_vec());
         let view = self.store.reader.pin();
-        let (service, node) = (&mut self.service, &self.node);
-        let action = service.handle_message(method, message, node, &view, &mut frames, &mut out);
+        let (service, node, mut keys) = (&mut self.service, &self.node, self.keys);
+        let (frames_to, out_to) = (&mut frames, &mut out);
+        let action =
+            service.handle_message(method, message, node, &view, &mut keys, frames_to, out_to);
         let (frames, out) = (frames.split_off(6), out.split_off(3));
         assert_eq!(matches!(action, Action::Write), !frames.is_empty());
         assert_eq!(matches!(action, Action::Answer | Action::Stream), !out.is_empty());
@@ -79,8 +82,11 @@ impl Desk {
             }
             Action::Read(mut read) => {
                 let view = self.store.reader.pin();
-                while self.service.step_read(&mut read, &self.node, &view, 3)? == Progress::More {}
-                out = read.answer().to_vec();
+                let (service, node) = (&mut self.service, &self.node);
+                service.open_read(&mut read, &view)?;
+                while service.step_read(&mut read, node, &view, &mut 3, &mut out)? == Progress::More
+                {
+                }
             }
         }
         let answer = A::decode(&out[..]).unwrap();
@@ -149,23 +155,89 @@ fn a_long_range_is_answered_in_steps_at_one_revision() {
     let (action, _, _) = desk.act(Method::Range, &request);
     let Action::Read(mut read) = action else { panic!("{action:?}") };
     assert!(!read.needs_read_index() && !read.needs_same_view());
+    desk.service.open_read(&mut read, &desk.store.reader.pin()).unwrap();
     // What is written meanwhile is not part of the answer.
-    let mut steps = 0;
+    let (mut steps, mut out) = (0, Vec::new());
     loop {
         desk.put("k050", "later");
         desk.put(&format!("k9{steps}"), "later");
         let view = desk.store.reader.pin();
-        let progress = desk.service.step_read(&mut read, &desk.node, &view, 10).unwrap();
+        let (service, node, mut keys) = (&mut desk.service, &desk.node, 10);
+        let progress = service.step_read(&mut read, node, &view, &mut keys, &mut out).unwrap();
+        assert!(keys == 0 || progress == Progress::Done);
         if progress == Progress::Done {
             break;
         }
         steps += 1;
     }
     assert!(steps > 3, "{steps} steps");
-    let answer = pb::RangeResponse::decode(read.answer()).unwrap();
+    let answer = pb::RangeResponse::decode(&out[..]).unwrap();
     assert_eq!((answer.header, answer.count), (desk.header(101), 100));
     assert_eq!(answer.kvs.len(), 100);
     assert!(answer.kvs.iter().all(|kv| &kv.value[..] == b"v"));
+}
+
+/// A step was bounded in keys alone, so that one over large values copied gigabytes.
+#[test]
+fn a_step_ends_after_some_bytes_too_and_brings_a_record_in_any_case() {
+    let mut desk = Desk::new(true);
+    let value = "v".repeat(3000);
+    for number in 0..20 {
+        desk.put(&format!("k{number:03}"), &value);
+    }
+    for (keys, steps_expected) in [(1, 20), (10, 10), (1000, 1)] {
+        let (action, _, _) = desk.act(Method::Range, &range("k", "l").encode_to_vec());
+        let Action::Read(mut read) = action else { panic!("{action:?}") };
+        let view = desk.store.reader.pin();
+        let (mut steps, mut out) = (1, Vec::new());
+        let (service, node) = (&mut desk.service, &desk.node);
+        service.open_read(&mut read, &view).unwrap();
+        while service.step_read(&mut read, node, &view, &mut { keys }, &mut out).unwrap()
+            == Progress::More
+        {
+            steps += 1;
+        }
+        assert_eq!(steps, steps_expected, "with {keys} keys a step");
+        assert_eq!(pb::RangeResponse::decode(&out[..]).unwrap().kvs.len(), 20);
+    }
+}
+
+#[test]
+fn a_read_that_finds_the_budget_spent_waits() {
+    let mut desk = Desk::new(true);
+    desk.put("k", "v");
+    desk.keys = 0;
+    let (action, _, _) = desk.act(Method::Range, &range("k", "").encode_to_vec());
+    assert!(matches!(action, Action::Read(_)), "{action:?}");
+    let expected = vec![kv("k", "v", 2, 2, 1)];
+    assert_eq!(desk.range(&range("k", "")).unwrap().kvs, expected);
+}
+
+/// An answer grew until its length no longer fitted the wire, and ended the process.
+#[test]
+fn an_answer_that_is_too_large_is_measured_and_not_written() {
+    let mut desk = Desk::new(true);
+    for number in 0..50 {
+        desk.put(&format!("k{number:03}"), &"v".repeat(number));
+    }
+    let request = range("k", "l").encode_to_vec();
+    let whole = desk.range(&range("k", "l")).unwrap().encoded_len() as u64;
+    for (size_bytes_max, is_too_large) in [(whole, false), (whole - 1, true), (100, true)] {
+        let limits = ServiceLimits { answer_size_bytes_max: size_bytes_max, ..<_>::default() };
+        desk.service = Service::new(limits, &desk.node);
+        let (action, _, _) = desk.act(Method::Range, &request);
+        let Action::Read(mut read) = action else { panic!("{action:?}") };
+        let view = desk.store.reader.pin();
+        let (service, node, mut out) = (&mut desk.service, &desk.node, Vec::new());
+        service.open_read(&mut read, &view).unwrap();
+        while service.step_read(&mut read, node, &view, &mut 7, &mut out).unwrap() == Progress::More
+        {
+            assert!(out.len() as u64 <= size_bytes_max, "{} of {size_bytes_max}", out.len());
+        }
+        assert_eq!(read.is_too_large(), Some(whole).filter(|_| is_too_large));
+        assert!(out.len() as u64 <= size_bytes_max);
+        assert_eq!(out.len() as u64 == whole, !is_too_large);
+    }
 }
 
 #[test]
@@ -188,7 +260,7 @@ fn only_serializable_reads_run_before_the_read_index() {
     ];
     for (method, message, waits) in table {
         match desk.act(method, &message).0 {
-            Action::Read(read) => assert!(waits && read.needs_read_index(), "{method:?}"),
+            Action::Read(read) => assert_eq!(read.needs_read_index(), waits, "{method:?}"),
             Action::Answer => assert!(!waits, "{method:?}"),
             action => panic!("{method:?}: {action:?}"),
         }

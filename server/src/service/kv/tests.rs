@@ -72,7 +72,7 @@ fn deletes_are_answered_as_generated_code_would() {
 #[test]
 fn compactions_are_answered_with_a_header() {
     let expected = pb::CompactionResponse { header: header(42) };
-    assert_eq!(encoded(Outcome::Compacted), Ok(expected.encode_to_vec()));
+    assert_eq!(encoded(Outcome::Compacted { sweep: None }), Ok(expected.encode_to_vec()));
 }
 
 #[test]

@@ -1,0 +1,148 @@
+//! A step of a read: from the view to where the answer leaves.
+//!
+//! Invariants:
+//! - A range is encoded into the output of its connection; what takes more than a step is gathered
+//!   in a buffer of its own, and no byte of it leaves before the last step.
+//! - Buffers that large answers need are lent: an idle connection keeps none.
+
+use std::time::Duration;
+
+use engine::{Progress, View};
+
+use super::super::calls::{Call, Timeouts, Waiting};
+use super::super::reads::Reading;
+use super::{Desk, READ_STEP_KEYS, Request, SPARE_SIZE_BYTES_MAX, status};
+use crate::frontend::grpc::{self, OwnedMessage, Written};
+use crate::frontend::http2::{Body, StreamKey};
+use crate::service::dispatch::Read;
+use crate::service::sink::AnswerSink;
+
+/// Shared buffers that are kept, and the largest size worth it: what an output may reach.
+const BUFFERS_MAX: usize = 8;
+const BUFFER_SIZE_BYTES_MAX: usize = 2 << 20;
+/// A range of more records is given a shared buffer to begin with.
+const RECORDS_OWN_BUFFER_MAX: i64 = 64;
+/// An answer that is written where the socket takes it from.
+struct InPlace<'b, 'c>(&'b mut Body<'c>);
+
+impl AnswerSink for InPlace<'_, '_> {
+    #[inline]
+    fn bytes(&mut self) -> &mut Vec<u8> {
+        self.0.bytes()
+    }
+
+    #[inline]
+    fn cut(&mut self) {
+        self.0.cut();
+    }
+}
+
+impl Desk {
+    /// Takes a read's first step if it may be taken now, and keeps what is left of it.
+    pub(super) fn begin_read(
+        &mut self,
+        connection: &mut grpc::Connection,
+        request: Request,
+        read: Box<Read>,
+        now: Duration,
+    ) {
+        let Request { socket, stream, timeout, .. } = request;
+        let (needs_round, needs_view) = (read.needs_read_index(), read.needs_same_view());
+        let mut reading = Reading::new(read);
+        if !needs_round && !needs_view && self.turn_keys > 0 {
+            let mut keys = self.turn_keys.min(READ_STEP_KEYS);
+            self.turn_keys -= keys;
+            let progress = self.step(connection, stream, &mut reading, &mut keys);
+            self.turn_keys += keys;
+            if progress == Progress::Done {
+                return;
+            }
+        }
+        let waiting = Waiting::Read(Some(Box::new(reading)));
+        let timeouts = Timeouts { client: timeout, server: self.config.request_timeout };
+        let slot = self.calls.insert(Call { socket, stream, waiting }, 0, now, timeouts);
+        if needs_round {
+            self.ask.reads.push(slot);
+            return;
+        }
+        self.calls.lift_server_deadline(slot);
+        if needs_view {
+            self.hashing.push_back(slot);
+        } else {
+            self.reading.push(socket, slot);
+        }
+    }
+
+    /// Takes a step of a read; when it is done, its call is answered.
+    pub(super) fn step(
+        &mut self,
+        connection: &mut grpc::Connection,
+        stream: StreamKey,
+        reading: &mut Reading,
+        keys: &mut usize,
+    ) -> Progress {
+        let Self { service, node, views, buffers, .. } = self;
+        let Reading { read, answer, view } = reading;
+        let pinned;
+        let view: &View = if let Some(held) = view {
+            held
+        } else {
+            pinned = views.pin();
+            &pinned
+        };
+        if let Err(refusal) = service.open_read(read, view) {
+            connection.finish(stream, &status(refusal));
+            return Progress::Done;
+        }
+        let records = read.records_max();
+        let result = if answer.is_none() && records > 0 {
+            if records > RECORDS_OWN_BUFFER_MAX {
+                lend_buffer(buffers, connection);
+            }
+            let written = connection.answer_in_place(stream, |body| {
+                match service.step_read(read, node, view, keys, &mut InPlace(body)) {
+                    Ok(Progress::Done) if read.is_too_large().is_none() => (Written::Whole, None),
+                    other => (Written::Withdrawn, Some(other)),
+                }
+            });
+            let Some((Some(gathered), Some(result))) = written else { return Progress::Done };
+            *answer = Some(gathered);
+            result
+        } else {
+            let answer = answer.get_or_insert_default();
+            service.step_read(read, node, view, keys, answer.bytes())
+        };
+        let too_large = read.is_too_large();
+        if too_large.is_some() {
+            // From here on it is only measured, for the status that says how large it would be.
+            *answer = Some(OwnedMessage::new());
+        }
+        match (result, too_large) {
+            (Ok(Progress::More), _) => return Progress::More,
+            (Err(refusal), _) => connection.finish(stream, &status(refusal)),
+            (Ok(Progress::Done), Some(size_bytes)) => {
+                connection.finish(stream, &grpc::Status::message_too_large(size_bytes));
+            }
+            (Ok(Progress::Done), None) => {
+                connection.answer_owned(stream, answer.take().unwrap_or_default());
+            }
+        }
+        Progress::Done
+    }
+
+    /// Keeps a large buffer for the next large answer of any connection.
+    pub(super) fn keep_buffer(&mut self, buffer: Vec<u8>) {
+        if self.buffers.len() < BUFFERS_MAX && buffer.capacity() <= BUFFER_SIZE_BYTES_MAX {
+            self.buffers.push(buffer);
+        }
+    }
+}
+
+/// Gives a connection's output one of the shared buffers, which comes back when it was sent.
+fn lend_buffer(buffers: &mut Vec<Vec<u8>>, connection: &mut grpc::Connection) {
+    let Some(buffer) = buffers.pop() else { return };
+    let replaced = connection.http2().lend_output(buffer);
+    if replaced.capacity() > SPARE_SIZE_BYTES_MAX {
+        buffers.push(replaced);
+    }
+}
