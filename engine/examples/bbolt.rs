@@ -2,7 +2,8 @@
 //!
 //! `dump FILE` prints every pair, `check FILE` proves a file sound, `schema FILE` reads every pair
 //! as what etcd means by it and writes it again, `write FILE SEED KEYS` makes a backup of an
-//! invented store and prints what etcd must answer about it.
+//! invented store and prints what etcd must answer about it, `leaves FILE COUNT` makes a file with a
+//! bucket of so many leaves, each with a large pair and a small one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -15,7 +16,7 @@ use engine::bbolt::schema::{
     self, Alarm, AlarmKind, Auth, Cluster, Lease, Member, Meta, Pair, Permission, PermissionKind,
     RevisionKey, Role, User, record_from, record_into, record_len,
 };
-use engine::bbolt::{Backup, Envelope, Measure, Reader, Source, check::check};
+use engine::bbolt::{Backup, Envelope, Measure, Reader, Source, Writer, check::check, front};
 use engine::{Change, LeaseId, LogIndex, MemberId, Record, Revision, Term};
 use sha2::{Digest, Sha256};
 
@@ -41,7 +42,8 @@ fn main() -> Result<()> {
             store.write(path)?;
             store.print_expected(&mut out)?;
         }
-        _ => return Err("dump FILE | check FILE | schema FILE | write FILE SEED KEYS".into()),
+        ["leaves", path, count] => write_leaves(path, count.parse()?)?,
+        _ => return Err("dump, check, schema, write or leaves, and a file".into()),
     }
     Ok(out.flush()?)
 }
@@ -160,6 +162,23 @@ fn read_again(bucket: &[u8], key: &[u8], value: &[u8]) -> Result<Pair> {
         }
         _ => unreachable!("all buckets are named"),
     })
+}
+
+fn write_leaves(path: &str, count: u32) -> Result<()> {
+    let mut writer = Writer::new();
+    writer.begin_bucket(schema::KEY)?;
+    for number in 0..count {
+        let key = |kind| [&number.to_be_bytes()[..], &[kind; 13]].concat();
+        writer.add(&key(0), &[0; 3900])?;
+        writer.add(&key(1), &[1; 50])?;
+    }
+    let totals = writer.finish();
+    let mut file = File::create(path)?;
+    file.write_all(&front(totals))?;
+    while let Some(pages) = writer.poll_pages() {
+        file.write_all(&pages)?;
+    }
+    Ok(())
 }
 
 /// Numbers from a seed (xorshift64*).

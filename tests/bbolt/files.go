@@ -154,6 +154,50 @@ func bboltTakesOurs(directory string, seed, keys int) error {
 	return nil
 }
 
+// bbolt panics when it merges below a branch with a single child, so there must be none: with each
+// number of leaves around where a branch ends and where a third level begins, the last leaf is
+// left nearly empty, which makes bbolt merge it with a neighbour.
+func bboltMergesOurs(directory string) error {
+	path := filepath.Join(directory, "db")
+	for _, end := range []int{123, 2 * 123, 3 * 123, 123 * 123} {
+		for leaves := end - 2; leaves <= end+3; leaves++ {
+			_, err := output(*tool, "leaves", path, strconv.Itoa(leaves))
+			if err == nil {
+				err = mergesLast(path, leaves)
+			}
+			if err != nil {
+				return fmt.Errorf("%d leaves: %w", leaves, err)
+			}
+		}
+	}
+	return nil
+}
+
+func mergesLast(path string, leaves int) (err error) {
+	db, err := bbolt.Open(path, 0o600, nil)
+	if err != nil {
+		return err
+	}
+	db.NoSync = true
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			err = fmt.Errorf("bbolt panics: %v", panicked)
+			return
+		}
+		err = errors.Join(err, check(db), db.Close())
+	}()
+	return db.Update(func(tx *bbolt.Tx) error {
+		bucket := tx.Bucket([]byte("key"))
+		if stats := bucket.Stats(); stats.LeafPageN != leaves {
+			return fmt.Errorf("bbolt counts %d leaves", stats.LeafPageN)
+		}
+		cursor := bucket.Cursor()
+		cursor.Last()
+		large, _ := cursor.Prev()
+		return bucket.Delete(large)
+	})
+}
+
 // The file must end with the digest of the rest, and the rest must be whole pages.
 func digestEnds(path string) error {
 	file, err := os.ReadFile(path)

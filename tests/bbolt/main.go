@@ -65,6 +65,10 @@ func cases() []testCase {
 			func(directory string) error { return bboltTakesOurs(directory, seed, keys) },
 		})
 	}
+	all = append(all, testCase{
+		"our files bear merges where a branch has just begun",
+		bboltMergesOurs,
+	})
 	for seed, keys := range []int{20, 4000} {
 		all = append(all, testCase{
 			fmt.Sprintf("etcd serves our backup of seed %d with %d keys", seed, keys),
