@@ -90,10 +90,11 @@ impl Checkpoints {
 }
 
 impl Engine {
-    /// Begins a checkpoint of the last published state. False if one is under way, or if there is
+    /// Begins a checkpoint of the last published state. False if one is under way or has left
+    /// copies to drop, or if there is
     /// no room for its free map before a file has grown.
     pub fn begin_checkpoint(&mut self) -> bool {
-        if self.checkpoints.run.is_some() {
+        if self.checkpoints.run.is_some() || self.has_copies_to_drop() {
             return false;
         }
         let view = self.publisher.current();
@@ -106,9 +107,6 @@ impl Engine {
             parts: Vec::new(),
             meta: MetaStage::Waiting,
         };
-        if self.drop_copies(usize::MAX).is_err() {
-            return false;
-        }
         // Room in every file first: a checkpoint is begun in all shards or in none.
         let has_room = |shard: &mut Shard| shard.file.reserve(shard.checkpoint_need()).is_ok();
         if !self.working.shards.iter_mut().all(has_room) {
@@ -148,16 +146,22 @@ impl Engine {
     }
 
     /// Gives back memory that the last checkpoint has made needless: private copies of pages that
-    /// are in the file now, `runs_max` runs of neighbours in each shard at most. To be called now
-    /// and then; the next checkpoint does what is left.
+    /// are in the file now, so many runs of neighbours and so many pages in each shard at most. The
+    /// next checkpoint begins when they are gone.
     ///
     /// # Errors
     /// The system refuses.
-    pub fn drop_copies(&mut self, runs_max: usize) -> Result<(), Failure> {
+    pub fn drop_copies(&mut self, runs_max: u32, pages_max: u32) -> Result<(), Failure> {
         for shard in &mut self.working.shards {
-            shard.file.drop_copies(runs_max)?;
+            shard.file.drop_copies(runs_max, pages_max)?;
         }
         Ok(())
+    }
+
+    /// Whether [`Engine::drop_copies`] has more to do.
+    #[must_use]
+    pub fn has_copies_to_drop(&self) -> bool {
+        self.working.shards.iter().any(|shard| shard.file.has_copies_to_drop())
     }
 
     /// Lets a growth that failed be tried again, if it is still wanted. The owner chooses how

@@ -361,21 +361,30 @@ impl PageFile {
         self.copies.is_some()
     }
 
-    /// Drops private copies of what the last checkpoint wrote, `runs_max` runs of neighbours at
-    /// most.
+    /// Drops private copies of what the last checkpoint wrote, so many runs of neighbours and so
+    /// many pages at most.
     ///
     /// # Errors
     /// The system refuses.
-    pub fn drop_copies(&mut self, runs_max: usize) -> Result<(), PageFailure> {
+    pub fn drop_copies(&mut self, runs_max: u32, pages_max: u32) -> Result<(), PageFailure> {
         let Some((copies, mut from)) = self.copies.take() else { return Ok(()) };
+        let mut pages_left = pages_max;
         for _ in 0..runs_max {
             let Some(start) = copies.next_present(from) else { return Ok(()) };
+            if pages_left == 0 {
+                break;
+            }
             let mut end = start;
             // What is dirty was free when the checkpoint ended and has been given out since.
-            while end < copies.len() && copies.contains(end) && !self.alloc.is_dirty(end) {
+            while end - start < pages_left
+                && end < copies.len()
+                && copies.contains(end)
+                && !self.alloc.is_dirty(end)
+            {
                 end += 1;
             }
             from = end.max(start + 1);
+            pages_left -= end - start;
             // SAFETY: pages that were written are durable in the file and stay as they are until
             // the next checkpoint is durable, which begins after this; the others are reached by
             // nobody.

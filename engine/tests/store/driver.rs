@@ -123,6 +123,7 @@ impl Driver {
 
     /// Performs a whole checkpoint.
     pub fn checkpoint(&mut self) {
+        self.engine.drop_copies(u32::MAX, u32::MAX).unwrap();
         assert!(self.engine.begin_checkpoint());
         while let Some(op) = self.engine.poll_disk_op() {
             let file = match op.file {

@@ -50,15 +50,27 @@ struct Begun {
     log_end: u64,
 }
 
+/// What is in the log and not in the checkpoint when a member starts.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Tail {
+    /// Commands.
+    pub commands: u64,
+    /// Log entries they came in.
+    pub entries: u64,
+    /// Bytes of the log.
+    pub size_bytes: u64,
+}
+
 impl CheckpointPolicy {
-    /// Nothing is behind the checkpoint yet; the log ends at `log_end`.
+    /// The log ends at `log_end`. A member that is killed again and again counts what it has just
+    /// replayed: else its start would take longer each time.
     #[must_use]
-    pub fn new(entries_max: u64, log_end: u64) -> Self {
+    pub fn new(entries_max: u64, log_end: u64, tail: Tail) -> Self {
         Self {
             entries_max,
-            entries: 0,
-            commands: 0,
-            log_start: log_end,
+            entries: tail.entries,
+            commands: tail.commands,
+            log_start: log_end.saturating_sub(tail.size_bytes),
             log_end,
             begun: None,
             written_at: Duration::ZERO,
@@ -124,14 +136,14 @@ mod tests {
 
     #[test]
     fn nothing_is_due_on_a_clean_store() {
-        let mut policy = CheckpointPolicy::new(10_000, 0);
+        let mut policy = CheckpointPolicy::new(10_000, 0, Tail::default());
         applied(&mut policy, SECOND, 10_000_000, 1 << 40);
         assert!(!policy.is_due(SECOND * 100, 0));
     }
 
     #[test]
     fn a_long_replay_is_due_and_counts_from_the_checkpoint_on() {
-        let mut policy = CheckpointPolicy::new(10_000, 0);
+        let mut policy = CheckpointPolicy::new(10_000, 0, Tail::default());
         applied(&mut policy, SECOND, 1000, 4096);
         assert!(!policy.is_due(SECOND, 1));
         applied(&mut policy, SECOND, 400_000, 1 << 20);
@@ -146,7 +158,7 @@ mod tests {
 
     #[test]
     fn the_configured_number_of_entries_is_the_latest() {
-        let mut policy = CheckpointPolicy::new(3, 0);
+        let mut policy = CheckpointPolicy::new(3, 0, Tail::default());
         applied(&mut policy, SECOND, 1, 4096);
         applied(&mut policy, SECOND, 1, 4096);
         assert!(!policy.is_due(SECOND, 1));
@@ -156,12 +168,19 @@ mod tests {
 
     #[test]
     fn quiet_makes_a_checkpoint_due_once() {
-        let mut policy = CheckpointPolicy::new(10_000, 0);
+        let mut policy = CheckpointPolicy::new(10_000, 0, Tail::default());
         applied(&mut policy, SECOND, 1, 4096);
         assert!(!policy.is_due(SECOND + IDLE_AFTER / 2, 1));
         assert!(policy.is_due(SECOND + IDLE_AFTER, 1));
         policy.handle_begun(SECOND + IDLE_AFTER);
         policy.handle_finished();
         assert!(!policy.is_due(SECOND * 60, 1));
+    }
+
+    #[test]
+    fn a_replay_counts() {
+        let tail = Tail { commands: 400_000, entries: 400, size_bytes: 1 << 20 };
+        let policy = CheckpointPolicy::new(10_000, 1 << 20, tail);
+        assert!(policy.is_due(SECOND, 1));
     }
 }

@@ -25,6 +25,9 @@ use crate::{log_event, log_lines};
 const SLEEP_MAX: Duration = Duration::from_millis(500);
 /// Turns in which the last answers leave: the send that was under way, theirs, and one to spare.
 const LAST_TURNS: usize = 3;
+/// A wait that took this long found nothing when it began; a look at a ring that has something
+/// takes a few microseconds.
+const SLEPT_FROM: Duration = Duration::from_micros(50);
 /// How often a front-end looks at deadlines.
 const FRONTEND_TICK: Duration = Duration::from_millis(100);
 
@@ -103,7 +106,6 @@ impl Core {
 
     fn run_turn(&mut self) -> Result<bool, Failure> {
         self.sleep()?;
-        self.now = self.origin.elapsed();
         while let Some(event) = self.reactor.poll_event() {
             self.handle(event)?;
         }
@@ -142,8 +144,13 @@ impl Core {
         if self.has_mail() {
             timeout = Duration::ZERO;
         }
+        let begun = self.origin.elapsed();
         let waited = self.reactor.wait(timeout);
         self.bell.unpark();
+        self.now = self.origin.elapsed();
+        if let Some(log) = &mut self.log {
+            log.handle_wake(self.now, self.now.saturating_sub(begun) >= SLEPT_FROM);
+        }
         Ok(waited?)
     }
 

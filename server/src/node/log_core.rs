@@ -25,7 +25,7 @@ use engine::{Answer, Batch, Engine, Outcome, Progress};
 use raft::eraftpb::{Entry, EntryType};
 use wal::{Lsn, RecordKind, Writer};
 
-use super::checkpoint::{CheckpointPolicy, Cost};
+use super::checkpoint::{CheckpointPolicy, Cost, Tail};
 use super::failure::Failure;
 use super::shared::{Status, StatusCopy, WatchInterest};
 use crate::mail::{Ask, FrontendId, Reply, Slot, Unavailable, Verdict};
@@ -41,7 +41,9 @@ pub const APPLY_KEYS_MAX: usize = 4096;
 /// that arrives meanwhile hardly waits.
 pub const BACKGROUND_KEYS_MAX: usize = 256;
 /// Runs of pages whose private copies a turn gives back after a checkpoint: each is a system call.
-const COPY_RUNS_MAX: usize = 64;
+const COPY_RUNS_MAX: u32 = 64;
+/// The same in pages: each costs the kernel a fraction of a microsecond.
+const COPY_PAGES_MAX: u32 = 1024;
 /// Log that is kept behind the newest checkpoint, for followers that lag: they catch up from it
 /// without a snapshot.
 pub const CATCH_UP_SIZE_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -62,6 +64,8 @@ pub struct Stages {
     pub request_timeout: Duration,
     /// A checkpoint is due at the latest after so many entries.
     pub snapshot_count: u64,
+    /// What this start replayed, and the next one would replay again.
+    pub tail: Tail,
     /// Where the entries recovered from the log begin, oldest first.
     pub retained: VecDeque<(LogIndex, Lsn)>,
 }
@@ -136,8 +140,8 @@ impl LogCore {
         interest: Arc<WatchInterest>,
     ) -> Self {
         let Stages { consensus, wal, engine, member, boot_nonce, request_timeout, .. } = stages;
-        let Stages { snapshot_count, retained, .. } = stages;
-        let checkpoint = CheckpointPolicy::new(snapshot_count, wal.durable().0);
+        let Stages { snapshot_count, retained, tail, .. } = stages;
+        let checkpoint = CheckpointPolicy::new(snapshot_count, wal.durable().0, tail);
         Self {
             published: engine.revision(),
             consensus,
@@ -331,7 +335,7 @@ impl LogCore {
             self.applying = None;
             self.finish(index, term);
         }
-        self.engine.drop_copies(COPY_RUNS_MAX)?;
+        self.engine.drop_copies(COPY_RUNS_MAX, COPY_PAGES_MAX)?;
         let log_end = self.wal.durable().0;
         self.checkpoint.handle_applied(now, Cost { commands, entries, log_end });
         if self.applying.is_none() && self.committed.is_empty() {
@@ -369,11 +373,12 @@ impl LogCore {
         }
     }
 
-    /// Whether a background sweep can go on.
+    /// Whether a background sweep can go on, or memory can be given back.
     #[must_use]
     pub fn has_background_work(&self) -> bool {
         let has_room = self.applying.is_none() && !self.engine.is_sweep_starved();
-        has_room && !self.engine.compaction_is_finished()
+        let can_sweep = has_room && !self.engine.compaction_is_finished();
+        can_sweep || self.engine.has_copies_to_drop()
     }
 
     /// The engine, for read handles and what a start must know.

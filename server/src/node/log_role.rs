@@ -69,6 +69,11 @@ pub struct LogRole {
     delayed: VecDeque<(Duration, wal::OpId, wal::DiskOp)>,
     writes_begun: u64,
     method: SyncMethod,
+    /// When the ring was looked at last, and the time before.
+    looked: Duration,
+    looked_before: Duration,
+    /// Whether the core slept before it looked.
+    slept: bool,
     /// Writes through that are under way, and since when.
     through: Vec<(u64, Duration)>,
     stop: Stop,
@@ -100,6 +105,9 @@ impl LogRole {
             delayed: VecDeque::new(),
             writes_begun: 0,
             method: SyncMethod::default(),
+            looked: Duration::ZERO,
+            looked_before: Duration::ZERO,
+            slept: false,
             through: Vec::new(),
             stop: Stop::No,
             has_unposted: false,
@@ -119,6 +127,12 @@ impl LogRole {
         self.lines.iter().flatten().any(|line| !line.asks.is_empty())
     }
 
+    /// The core looks at its ring; `slept` says whether it had to wait for what it finds.
+    pub fn handle_wake(&mut self, now: Duration, slept: bool) {
+        self.looked_before = std::mem::replace(&mut self.looked, now);
+        self.slept = slept;
+    }
+
     /// A log write ended.
     ///
     /// # Errors
@@ -132,7 +146,10 @@ impl LogRole {
     ) -> Result<(), Failure> {
         if let Some(place) = self.through.iter().position(|write| write.0 == token) {
             let (_, since) = self.through.swap_remove(place);
-            self.method.handle_write_through(now.saturating_sub(since), now);
+            // Between two looks at the ring this core may have applied for milliseconds: unless it
+            // slept until the write ended, all it knows is when the write had not ended yet.
+            let known_until = if self.slept { now } else { self.looked_before };
+            self.method.handle_write_through(known_until.saturating_sub(since), now);
         }
         let result = result
             .map(|size_bytes| wal::Completion::Written { buffer, size_bytes })

@@ -20,6 +20,7 @@ use engine::{Batch, Engine, EngineConfig, EngineFiles, Identity, Progress};
 use raft::eraftpb::{Entry, EntryType, HardState};
 use wal::{Lsn, RecordKind, Recovery};
 
+use super::checkpoint::Tail;
 use super::failure::Failure;
 use super::log_core::{APPLY_KEYS_MAX, Stages};
 use crate::raft::record::{KIND_ENTRY, decode_entry, decode_state};
@@ -89,7 +90,7 @@ pub fn start(config: &StartConfig) -> Result<Started, Failure> {
     let wal = recover_log(config, identity, &mut log_disk, |record| {
         replay.handle_record(&mut engine, &mut engine_disk, &record)
     })?;
-    let Replay { hard_state, pending, retained, applied, store_remade } = replay;
+    let Replay { hard_state, pending, retained, applied, store_remade, tail } = replay;
     if let Some(fault) = store_remade.as_deref().filter(|_| !wal.is_whole()) {
         return Err(cannot_remake(fault));
     }
@@ -132,6 +133,7 @@ pub fn start(config: &StartConfig) -> Result<Started, Failure> {
         boot_nonce: config.boot_nonce,
         request_timeout: config.request_timeout,
         snapshot_count: config.snapshot_count,
+        tail,
         retained,
     };
     Ok(Started { stages, log_disk, engine_disk, replayed, store_remade })
@@ -229,6 +231,7 @@ fn cannot_remake(fault: &str) -> Failure {
 pub fn checkpoint(engine: &mut Engine, disk: &mut EngineDisk) -> Result<(), Failure> {
     // The checkpoint's own pages may want the file to grow first, and those of a new store always
     // do. Going on without would seal a directory that has no checkpoint, which no start accepts.
+    engine.drop_copies(u32::MAX, u32::MAX)?;
     while !engine.begin_checkpoint() {
         let Some(growth) = engine.poll_disk_op() else {
             return Err(Failure::Mismatch("the store has no room for a checkpoint".into()));
@@ -288,13 +291,16 @@ struct Replay {
     applied: LogIndex,
     /// See [`Store::remade`].
     store_remade: Option<String>,
+    /// What was applied.
+    tail: Tail,
 }
 
 impl Replay {
     fn new(engine: &Engine, store_remade: Option<String>) -> Self {
         let (applied, _) = engine.applied();
         let (pending, retained) = (VecDeque::new(), VecDeque::new());
-        Self { hard_state: None, pending, retained, applied, store_remade }
+        let tail = Tail::default();
+        Self { hard_state: None, pending, retained, applied, store_remade, tail }
     }
 
     fn handle_record(
@@ -352,22 +358,25 @@ impl Replay {
             if entry.get_entry_type() != EntryType::EntryNormal {
                 return Err(Failure::UnknownEntry { index });
             }
-            apply(engine, disk, (index, term), entry)?;
+            self.tail.size_bytes += entry.data.len() as u64;
+            self.tail.entries += 1;
+            self.tail.commands += apply(engine, disk, (index, term), entry)?;
             self.applied = index;
         }
         Ok(())
     }
 }
 
+/// Applies an entry; answers with the number of its commands.
 fn apply(
     engine: &mut Engine,
     disk: &mut EngineDisk,
     (index, term): (LogIndex, Term),
     entry: Entry,
-) -> Result<(), Failure> {
+) -> Result<u64, Failure> {
     if entry.data.is_empty() {
         engine.apply_empty(index, term);
-        return Ok(());
+        return Ok(0);
     }
     let batch =
         Batch::validate(entry.data).map_err(|cause| Failure::InvalidEntry { index, cause })?;
@@ -384,7 +393,7 @@ fn apply(
         }
     }
     engine.publish();
-    Ok(())
+    Ok(batch.len() as u64)
 }
 
 fn reserve(engine: &mut Engine, disk: &mut EngineDisk, size_bytes: usize) -> Result<(), Failure> {

@@ -5,12 +5,14 @@
 //! Invariants:
 //! - The log's operations are performed one after another in the order they came, and so are the
 //!   engine's, each on a thread of its own: a segment that the log is about to need does not wait
-//!   for the syncs of a checkpoint.
+//!   for the syncs of a checkpoint. Nor does a file that has to grow, for which writes may wait.
 //! - A core is woken when one has ended.
 
 use std::io;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+
+use engine::page::disk::DiskOpKind;
 
 use super::files::EngineDisk;
 use super::log_disk::LogDisk;
@@ -30,6 +32,7 @@ pub enum Done {
 pub struct DiskHelper {
     log: Hands<(wal::OpId, wal::DiskOp)>,
     engine: Hands<engine::page::disk::DiskOp>,
+    growth: Hands<engine::page::disk::DiskOp>,
     done: mpsc::Receiver<Done>,
 }
 
@@ -37,14 +40,17 @@ impl DiskHelper {
     /// Starts the threads; `waker` is called after each operation.
     ///
     /// # Errors
-    /// When no thread can be had.
+    /// When no thread or no descriptor can be had.
     pub fn start(mut log: LogDisk, mut engine: EngineDisk, waker: Waker) -> io::Result<Self> {
         let (report, done) = mpsc::channel();
         let mail = (report.clone(), waker.clone());
         let log = Hands::start("log-disk", mail, move |(id, op)| Done::Log(id, log.perform(op)))?;
-        let mail = (report, waker);
+        let mut growing = engine.duplicate()?;
+        let mail = (report.clone(), waker.clone());
         let engine = Hands::start("store-disk", mail, move |op| Done::Engine(engine.perform(op)))?;
-        Ok(Self { log, engine, done })
+        let grow = move |op| Done::Engine(growing.perform(op));
+        let growth = Hands::start("store-growth", (report, waker), grow)?;
+        Ok(Self { log, engine, growth, done })
     }
 
     /// Queues an operation of the log.
@@ -54,7 +60,10 @@ impl DiskHelper {
 
     /// Queues an operation of the engine.
     pub fn submit_engine(&self, op: engine::page::disk::DiskOp) {
-        self.engine.submit(op);
+        match op.kind {
+            DiskOpKind::Allocate { .. } => self.growth.submit(op),
+            DiskOpKind::Write { .. } | DiskOpKind::Sync => self.engine.submit(op),
+        }
     }
 
     /// The next operation that ended.

@@ -74,6 +74,15 @@ impl EngineDisk {
         Self { meta, shards, write_back: VecDeque::new(), write_back_size_bytes: 0 }
     }
 
+    /// The same files, for another thread.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn duplicate(&self) -> io::Result<Self> {
+        let shards = self.shards.iter().map(File::try_clone).collect::<io::Result<_>>()?;
+        Ok(Self::new(self.meta.try_clone()?, shards))
+    }
+
     /// Performs an operation, waiting for its end.
     pub fn perform(&mut self, op: DiskOp) -> Completion {
         let file = self.file(op.file);

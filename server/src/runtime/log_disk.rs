@@ -199,7 +199,7 @@ impl LogDisk {
 #[must_use]
 pub fn disk_error(error: &io::Error) -> DiskError {
     let kind = match error.raw_os_error() {
-        Some(libc::ENOSPC | libc::EDQUOT) => DiskErrorKind::NoSpace,
+        Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => DiskErrorKind::NoSpace,
         Some(libc::ENOENT) => DiskErrorKind::NotFound,
         _ => DiskErrorKind::Io,
     };

@@ -169,6 +169,12 @@ struct WriteInFlight {
     written: Option<i32>,
 }
 
+impl WriteInFlight {
+    fn size_bytes(&self) -> usize {
+        self.buffer.as_slice().len()
+    }
+}
+
 /// One core's ring and all that is in flight on it.
 pub struct Reactor {
     ring: IoUring,
@@ -545,8 +551,10 @@ impl Reactor {
     fn handle_sync(&mut self, index: u32, result: i32) {
         let write = self.writes.get_mut(index).expect("a write is kept until its last completion");
         let written = write.written.expect("a sync follows a write");
-        let cancelled = result == -libc::ECANCELED;
-        self.end_write(index, if result < 0 && !cancelled { result } else { written });
+        // A write that fell short breaks the link: its own result says more than the cancellation.
+        let is_whole = usize::try_from(written).is_ok_and(|size| size == write.size_bytes());
+        let is_broken = result == -libc::ECANCELED && !is_whole;
+        self.end_write(index, if result < 0 && !is_broken { result } else { written });
     }
 
     fn end_write(&mut self, index: u32, result: i32) {

@@ -115,7 +115,7 @@ fn checkpoint(
     }
     let state = checkpoint.state(vec![root]);
     checkpoint.finish(pages);
-    pages.drop_copies(usize::MAX).unwrap();
+    pages.drop_copies(u32::MAX, u32::MAX).unwrap();
     state
 }
 

@@ -245,7 +245,7 @@ impl Store {
         self.possible = None;
         for (checkpoint, shard) in running.checkpoints.into_iter().zip(&mut self.shards) {
             checkpoint.finish(&mut shard.pages);
-            shard.pages.drop_copies(usize::MAX).unwrap();
+            shard.pages.drop_copies(u32::MAX, u32::MAX).unwrap();
         }
         Ok(true)
     }

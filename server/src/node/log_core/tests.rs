@@ -15,6 +15,7 @@ use wal::sim::{self, SimDisk};
 use wal::{SegmentSequence, Start};
 
 use super::super::checkpoint::IDLE_AFTER;
+use super::super::checkpoint::Tail;
 use super::super::shared::{Status, WatchInterest};
 use super::super::start::checkpoint;
 use super::*;
@@ -65,6 +66,7 @@ impl World {
             boot_nonce: 1,
             request_timeout: Duration::from_secs(7),
             snapshot_count: u64::MAX,
+            tail: Tail::default(),
             retained: VecDeque::new(),
         };
         let (mut frames, mut writer) = (Vec::new(), FrameWriter::new());
