@@ -2,8 +2,8 @@
 //!
 //! `dump FILE` prints every pair, `check FILE` proves a file sound, `schema FILE` reads every pair
 //! as what etcd means by it and writes it again, `write FILE SEED KEYS` makes a backup of an
-//! invented store and prints what etcd must answer about it, `leaves FILE COUNT` makes a file with a
-//! bucket of so many leaves, each with a large pair and a small one.
+//! invented store and prints what etcd must answer about it, `leaves FILE COUNT` makes a file with
+//! a bucket of so many leaves, each with a large pair and a small one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;

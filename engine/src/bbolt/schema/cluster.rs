@@ -120,7 +120,7 @@ impl Member {
     }
 }
 
-/// A member's key in [`MEMBERS`] and [`MEMBERS_REMOVED`].
+/// A member's key in [`MEMBERS`] and [`super::MEMBERS_REMOVED`].
 #[must_use]
 pub fn member_key(id: MemberId) -> Vec<u8> {
     format!("{:x}", id.0).into_bytes()
