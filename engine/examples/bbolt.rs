@@ -16,7 +16,9 @@ use engine::bbolt::schema::{
     self, Alarm, AlarmKind, Auth, Cluster, Lease, Member, Meta, Pair, Permission, PermissionKind,
     RevisionKey, Role, User, record_from, record_into, record_len,
 };
-use engine::bbolt::{Backup, Envelope, Measure, Reader, Source, Writer, check::check, front};
+use engine::bbolt::{
+    Backup, Envelope, Measure, Reader, Source, Totals, Writer, check::check, front,
+};
 use engine::{Change, LeaseId, LogIndex, MemberId, Record, Revision, Term};
 use sha2::{Digest, Sha256};
 
@@ -164,21 +166,28 @@ fn read_again(bucket: &[u8], key: &[u8], value: &[u8]) -> Result<Pair> {
     })
 }
 
+/// Pages go out as they grow, and the front last, which a file that is not sent allows.
 fn write_leaves(path: &str, count: u32) -> Result<()> {
     let mut writer = Writer::new();
+    let file = File::create(path)?;
+    let mut at = front(Totals { page_count: 0, root: 0 }).len() as u64;
+    let mut drain = |writer: &mut Writer| -> io::Result<()> {
+        while let Some(pages) = writer.poll_pages() {
+            file.write_all_at(&pages, at)?;
+            at += pages.len() as u64;
+        }
+        Ok(())
+    };
     writer.begin_bucket(schema::KEY)?;
     for number in 0..count {
         let key = |kind| [&number.to_be_bytes()[..], &[kind; 13]].concat();
         writer.add(&key(0), &[0; 3900])?;
         writer.add(&key(1), &[1; 50])?;
+        drain(&mut writer)?;
     }
     let totals = writer.finish();
-    let mut file = File::create(path)?;
-    file.write_all(&front(totals))?;
-    while let Some(pages) = writer.poll_pages() {
-        file.write_all(&pages)?;
-    }
-    Ok(())
+    drain(&mut writer)?;
+    Ok(file.write_all_at(&front(totals), 0)?)
 }
 
 /// Numbers from a seed (xorshift64*).
