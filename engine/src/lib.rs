@@ -7,6 +7,7 @@
 //! Nothing here knows the wire, the log, a clock or a socket.
 
 pub mod answer;
+pub mod bbolt;
 mod chain;
 pub mod command;
 mod compaction;
