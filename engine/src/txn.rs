@@ -37,7 +37,7 @@ pub(crate) trait TxnTarget: Store {
         budget: &mut usize,
     ) -> Result<Progress, PageFault>;
 
-    fn lease_is_known(&self, lease: LeaseId) -> bool;
+    fn lease_is_known(&self, lease: LeaseId) -> Result<bool, PageFault>;
 }
 
 impl TxnTarget for Working {
@@ -54,8 +54,8 @@ impl TxnTarget for Working {
         run.step(delete, self, budget)
     }
 
-    fn lease_is_known(&self, lease: LeaseId) -> bool {
-        Self::lease_is_known(lease)
+    fn lease_is_known(&self, lease: LeaseId) -> Result<bool, PageFault> {
+        Self::lease_is_known(self, lease)
     }
 }
 
@@ -169,7 +169,7 @@ impl TxnRun {
                     if keeps && !key_exists(put.key, target, budget)? {
                         return Err(Rejection::KeyNotFound.into());
                     }
-                    if !target.lease_is_known(put.lease) {
+                    if !target.lease_is_known(put.lease)? {
                         return Err(Rejection::LeaseNotFound.into());
                     }
                 }
@@ -485,7 +485,7 @@ impl TxnTarget for ReadOnly<'_> {
         unreachable!("a scan is made of ranges alone")
     }
 
-    fn lease_is_known(&self, _: LeaseId) -> bool {
+    fn lease_is_known(&self, _: LeaseId) -> Result<bool, PageFault> {
         unreachable!("a scan is made of ranges alone")
     }
 }

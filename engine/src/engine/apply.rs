@@ -11,7 +11,8 @@ use crate::command::{Batch, Command, CommandKind, DeleteRangeRef, MemberPublishR
 use crate::compaction::Compaction;
 use crate::delete::DeleteRun;
 use crate::engine::Failure;
-use crate::ids::{MemberId, Revision};
+use crate::ids::{LeaseId, MemberId, Revision, Term};
+use crate::lease::{self, RevokeRun};
 use crate::limits;
 use crate::page::PageFault;
 use crate::range::Progress;
@@ -30,6 +31,8 @@ pub(super) const SLICE_SIZE_BYTES_MAX: usize = 64 << 10;
 /// A batch on its way.
 pub(super) struct BatchRun {
     batch: Batch,
+    /// The term of the entry that carries it.
+    term: Term,
     /// The next command.
     next: usize,
     /// The command before that, if it is not finished.
@@ -50,12 +53,13 @@ pub(super) enum Step {
 
 enum CommandRun {
     Delete(DeleteRun),
+    Revoke(RevokeRun),
     Txn(TxnRun),
 }
 
 impl BatchRun {
-    pub(super) fn new(batch: Batch) -> Self {
-        Self { batch, next: 0, command: None, segment: Segment::default() }
+    pub(super) fn new(batch: Batch, term: Term) -> Self {
+        Self { batch, term, next: 0, command: None, segment: Segment::default() }
     }
 
     pub(super) fn step(
@@ -135,7 +139,7 @@ impl BatchRun {
             let command = batch.command(self.next);
             self.next += 1;
             let answered = answers.len();
-            self.command = begin(command, working, compaction, answers)?;
+            self.command = begin(command, self.term, working, compaction, answers)?;
             copied_bytes += answers[answered..].iter().map(prevs_size_bytes).sum::<usize>();
         }
         Ok(())
@@ -161,7 +165,7 @@ impl BatchRun {
             }
             let command = batch.command(self.next);
             self.next += 1;
-            self.command = begin(command, working, compaction, answers)?;
+            self.command = begin(command, self.term, working, compaction, answers)?;
         }
         Ok(())
     }
@@ -173,7 +177,7 @@ pub(super) fn refusal_of(
     put: &PutRef<'_>,
     working: &Working,
 ) -> Result<Option<Rejection>, PageFault> {
-    if !Working::lease_is_known(put.lease) {
+    if !working.lease_is_known(put.lease)? {
         return Ok(Some(Rejection::LeaseNotFound));
     }
     if put.ignore_value || put.ignore_lease {
@@ -188,6 +192,7 @@ pub(super) fn refusal_of(
 /// Does a command, or begins it if it may be long.
 fn begin(
     command: Command<'_>,
+    term: Term,
     working: &mut Working,
     compaction: &mut Compaction,
     answers: &mut Vec<Answer>,
@@ -229,6 +234,23 @@ fn begin(
             system::put_cluster_version(&mut working.shards[0], &version.version)?;
             Outcome::System
         }
+        Command::LeaseGrant(grant) => match lease::grant(grant, working)? {
+            true => Outcome::LeaseGranted(grant),
+            false => Outcome::Rejected(Rejection::LeaseExists),
+        },
+        Command::LeaseRevoke(revoke) => {
+            let is_late = revoke.expired_in.is_some_and(|expired_in| expired_in != term);
+            if !is_late && revoke.id != LeaseId(0) && working.lease_is_known(revoke.id)? {
+                return Ok(Some(CommandRun::Revoke(RevokeRun::new(revoke.id))));
+            }
+            Outcome::Rejected(Rejection::LeaseNotFound)
+        }
+        Command::LeaseCheckpoint(checkpoint) => {
+            for remaining in checkpoint.leases() {
+                lease::set_remaining(remaining, working)?;
+            }
+            Outcome::System
+        }
     };
     answer(outcome, working, answers);
     Ok(None)
@@ -251,6 +273,13 @@ fn go_on(
                 return Ok(Some(CommandRun::Delete(run)));
             }
             Outcome::DeleteRange { deleted: run.deleted, prevs: run.prevs }
+        }
+        (CommandRun::Revoke(mut run), Command::LeaseRevoke(_)) => {
+            if run.step(working, &mut left)? == Progress::More {
+                *budget -= slice - left;
+                return Ok(Some(CommandRun::Revoke(run)));
+            }
+            Outcome::LeaseRevoked
         }
         (CommandRun::Txn(mut run), Command::Txn(table)) => {
             match run.step(table, working, &mut left) {
@@ -282,7 +311,12 @@ fn prevs_size_bytes(answer: &Answer) -> usize {
     match &answer.outcome {
         Outcome::Put { prev } => prev.as_ref().map_or(0, OwnedRecord::size_bytes),
         Outcome::DeleteRange { prevs, .. } => prevs.iter().map(OwnedRecord::size_bytes).sum(),
-        Outcome::Txn(_) | Outcome::Rejected(_) | Outcome::Compacted { .. } | Outcome::System => 0,
+        Outcome::Txn(_)
+        | Outcome::LeaseGranted(_)
+        | Outcome::LeaseRevoked
+        | Outcome::Rejected(_)
+        | Outcome::Compacted { .. }
+        | Outcome::System => 0,
     }
 }
 

@@ -255,7 +255,14 @@ pub(super) fn put_answer(
             wire::put_header(out, &header);
             put_txn_outcome(out, txn);
         }
-        Outcome::Compacted { .. } | Outcome::System => wire::put_header(out, &header),
+        Outcome::LeaseGranted(grant) => {
+            wire::put_header(out, &header);
+            wire::put_int64(out, 2, grant.id.0);
+            wire::put_int64(out, 3, grant.ttl_seconds);
+        }
+        Outcome::Compacted { .. } | Outcome::LeaseRevoked | Outcome::System => {
+            wire::put_header(out, &header);
+        }
     }
     Ok(())
 }
