@@ -122,7 +122,11 @@ fn begin(asked: Revision, view: &View) -> Result<HashRun, ReadError> {
 impl HashRun {
     pub(crate) fn new(revision: Revision, compacted: Revision) -> Self {
         // Before the first compaction there are no old versions to decide on.
-        let phase = if compacted.0 > 0 {
+        // And before the first revision there is nothing, and no record there to look for: what a
+        // compaction has taken would be missed as if it were damage.
+        let phase = if revision.0 <= 0 {
+            Phase::Hash { keeps_all: true }
+        } else if compacted.0 > 0 {
             Phase::Search { position: Vec::new() }
         } else {
             Phase::Hash { keeps_all: false }

@@ -165,12 +165,13 @@ impl TxnRun {
                     }
                 }
                 Operation::Put(put) => {
+                    // As in a put of its own: etcd looks for the lease before the key.
+                    if !target.lease_is_known(put.lease)? {
+                        return Err(Rejection::LeaseNotFound.into());
+                    }
                     let keeps = put.ignore_value || put.ignore_lease;
                     if keeps && !key_exists(put.key, target, budget)? {
                         return Err(Rejection::KeyNotFound.into());
-                    }
-                    if !target.lease_is_known(put.lease)? {
-                        return Err(Rejection::LeaseNotFound.into());
                     }
                 }
                 Operation::DeleteRange(_) | Operation::Txn(_) => {}

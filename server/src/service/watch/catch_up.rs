@@ -80,7 +80,7 @@ impl WatchHub {
             self.arrive(cohort, None);
             return Ok(());
         }
-        self.outbox.begin_pass();
+        self.outbox.begin_pass(Some(view.revision));
         let mut budget_left = budget;
         while budget_left > 0 && self.outbox.size_bytes() < PASS_SIZE_BYTES_MAX {
             let from = self.cohorts.get_mut(cohort).cursor;
@@ -124,6 +124,7 @@ impl WatchHub {
             }
             let (stream, watch_id) = (watcher.stream, watcher.watch_id);
             self.remove_watcher(member);
+            self.stream(stream).compacted.insert(watch_id);
             self.outbox.push(Output::Compacted { stream, watch_id, compacted });
         }
         self.cohorts.get_mut(cohort).cursor = compacted;

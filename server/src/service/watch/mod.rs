@@ -37,7 +37,7 @@ mod requests;
 mod slots;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -120,6 +120,8 @@ struct Watcher {
     delete_wanted: bool,
     progress_notify: bool,
     fragment: bool,
+    /// What the client asked to begin with; 0 for what is to come.
+    start: Revision,
     /// Wants nothing before this, or was told it.
     from: Revision,
     lane: Lane,
@@ -145,6 +147,9 @@ impl Watcher {
 struct Stream {
     id: StreamId,
     watchers: HashMap<i64, Key>,
+    /// Watches that a compaction has ended and the client has not cancelled. As in etcd they keep
+    /// their ids, and the stream tells no progress of its own while there are any.
+    compacted: HashSet<i64>,
     watch_id_next: i64,
     blocked: bool,
     parked: Vec<Key>,
@@ -152,6 +157,13 @@ struct Stream {
     behind: usize,
     /// The client asked how far it is when the store was here.
     progress_target: Option<Revision>,
+}
+
+impl Stream {
+    /// Whether a watch has the id, or had it until a compaction ended it.
+    fn has_watch(&self, watch_id: i64) -> bool {
+        self.watchers.contains_key(&watch_id) || self.compacted.contains(&watch_id)
+    }
 }
 
 /// All watches of one front-end core.
@@ -214,6 +226,7 @@ impl WatchHub {
         let key = self.streams.insert(Stream {
             id: stream,
             watchers: HashMap::new(),
+            compacted: HashSet::new(),
             watch_id_next: 0,
             blocked: false,
             parked: Vec::new(),
@@ -376,7 +389,7 @@ impl WatchHub {
     /// Offers events of the first batch to the live watchers: all, or whole revisions until the
     /// pass is full.
     fn pass(&mut self, batch: &EventBatch) {
-        self.outbox.begin_pass();
+        self.outbox.begin_pass(None);
         let mut revision = None;
         while self.batch_next < batch.len() {
             let event = batch.event(self.batch_next);

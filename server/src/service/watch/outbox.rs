@@ -68,7 +68,8 @@ pub(super) struct EventsOutput {
     /// will be told these events again.
     pub(super) epoch: u32,
     pub(super) first_revision: Revision,
-    pub(super) last_revision: Revision,
+    /// What the header says: see [`Outbox::begin_pass`].
+    header_revision: Revision,
     /// A fragment of this response has left already, so the rest must.
     pub(super) continued: bool,
     fragment: bool,
@@ -173,6 +174,8 @@ pub(super) struct Outbox {
     with_prev: Vec<u8>,
     links: Vec<Link>,
     outputs: VecDeque<Output>,
+    /// Where the store was when this pass began to read the past.
+    read_at: Option<Revision>,
     head: Vec<u8>,
 }
 
@@ -183,12 +186,17 @@ impl Outbox {
             with_prev: Vec::new(),
             links: Vec::new(),
             outputs: VecDeque::new(),
+            read_at: None,
             head: Vec::new(),
         }
     }
 
     /// Begins a pass. What was taken makes room.
-    pub(super) fn begin_pass(&mut self) {
+    ///
+    /// As in etcd, a header tells the revision of the last event that it comes with when the event
+    /// is told as it happens, and the store's revision when the past is read.
+    pub(super) fn begin_pass(&mut self, read_at: Option<Revision>) {
+        self.read_at = read_at;
         if self.outputs.is_empty() {
             self.plain.clear();
             self.with_prev.clear();
@@ -302,7 +310,7 @@ impl Outbox {
                 watcher,
                 epoch,
                 first_revision,
-                last_revision,
+                header_revision: self.read_at.unwrap_or(last_revision),
                 continued: false,
                 fragment: false,
                 variant,
@@ -352,7 +360,7 @@ impl Outbox {
         header: Header,
     ) -> WatchOutput<'_> {
         self.head.clear();
-        let header = Header { revision: output.last_revision.0, ..header };
+        let header = Header { revision: output.header_revision.0, ..header };
         wire::put_header(&mut self.head, &header);
         wire::put_int64(&mut self.head, 2, watch_id);
         wire::put_bool(&mut self.head, 7, output.fragment);

@@ -47,11 +47,18 @@ impl WatchHub {
     }
 
     pub(super) fn ask_progress(&mut self, key: Key, view: &View) {
-        let stream = self.stream(key);
-        // Nobody to speak for: etcd says nothing then.
-        if stream.watchers.is_empty() {
+        let stream = self.streams.get(key).expect("a stream asks while it is open");
+        // Nobody to speak for, or somebody whose time has not come: etcd says nothing then.
+        let waits = |watcher: &Key| {
+            self.watchers.get(*watcher).is_some_and(|watcher| watcher.start > view.revision)
+        };
+        let is_silent = stream.watchers.is_empty()
+            || !stream.compacted.is_empty()
+            || stream.watchers.values().any(waits);
+        if is_silent {
             return;
         }
+        let stream = self.stream(key);
         if stream.progress_target.is_none() {
             self.progress_asked.push(key);
         }

@@ -63,6 +63,7 @@ impl WatchHub {
             delete_wanted: !filtered(FilterType::Nodelete),
             progress_notify: create.progress_notify,
             fragment: create.fragment,
+            start: Revision(create.start_revision),
             from,
             lane: Lane::Live,
             epoch: 0,
@@ -100,20 +101,24 @@ impl WatchHub {
         let stream = self.stream(key);
         let mut watch_id = create.watch_id;
         if watch_id == 0 {
-            while stream.watchers.contains_key(&stream.watch_id_next) {
+            while stream.has_watch(stream.watch_id_next) {
                 stream.watch_id_next += 1;
             }
             watch_id = stream.watch_id_next;
             stream.watch_id_next += 1;
-        } else if stream.watchers.contains_key(&watch_id) {
+        } else if stream.has_watch(watch_id) {
             return Err(WatchRefusal::DuplicateId);
         }
         Ok((span, watch_id))
     }
 
     fn cancel(&mut self, key: Key, watch_id: i64, view: &View) {
-        let Some(watcher) = self.stream(key).watchers.get(&watch_id).copied() else { return };
-        self.remove_watcher(watcher);
+        let stream = self.stream(key);
+        match stream.watchers.get(&watch_id).copied() {
+            Some(watcher) => self.remove_watcher(watcher),
+            None if stream.compacted.remove(&watch_id) => {}
+            None => return,
+        }
         self.outbox.push(Output::Canceled { stream: key, watch_id, revision: view.revision });
         self.settle_progress();
     }

@@ -1,0 +1,169 @@
+//! The two servers that are compared: real etcd, the reference, and ringd.
+//!
+//! Both are started with the same name, token and advertised addresses, so that even their ids are
+//! equal; only the ports they listen on and their data directories differ.
+//!
+//! Invariants:
+//! - A process never outlives its [`Server`]: dropping it ends the process by its id and waits.
+//! - A data directory is new when its server starts, and gone when the server is.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// What etcd logs once clients are served.
+const READY_LINE: &str = "ready to serve client requests";
+/// A server that is not ready by then never will be.
+const READY_TIME_MAX: Duration = Duration::from_secs(60);
+/// A server that has not stopped by then is killed.
+const STOP_TIME_MAX: Duration = Duration::from_secs(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
+/// What a failure shows of a log.
+const LOG_TAIL_BYTES: usize = 2048;
+/// What both advertise; nobody connects there.
+const CLIENT_URL: &str = "http://localhost:2379";
+const PEER_URL: &str = "http://localhost:2380";
+
+/// Which of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Real etcd, which is right.
+    Reference,
+    /// Ours.
+    Ringd,
+}
+
+impl Side {
+    /// Both, in the order of every array of two.
+    pub const BOTH: [Self; 2] = [Self::Reference, Self::Ringd];
+
+    /// The name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Reference => "etcd",
+            Self::Ringd => "ringd",
+        }
+    }
+}
+
+/// The executables, and where their data may go.
+#[derive(Clone, Debug)]
+pub struct Binaries {
+    /// Real etcd.
+    pub etcd: PathBuf,
+    /// Ours.
+    pub ringd: PathBuf,
+    /// A directory for data and logs.
+    pub scratch: PathBuf,
+}
+
+impl Binaries {
+    fn path(&self, side: Side) -> &Path {
+        match side {
+            Side::Reference => &self.etcd,
+            Side::Ringd => &self.ringd,
+        }
+    }
+}
+
+/// A running server.
+pub struct Server {
+    child: Child,
+    directory: PathBuf,
+    /// Where clients connect.
+    pub address: SocketAddr,
+}
+
+impl Server {
+    /// Starts a server on free ports and an empty directory, and waits until it serves clients.
+    pub fn start(binaries: &Binaries, side: Side, args: &[&str]) -> Result<Self, String> {
+        let name = side.name();
+        let failed = |error: std::io::Error| format!("cannot start {name}: {error}");
+        // Both listeners are held until both ports are known, so that they differ.
+        let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+        let (client, peer) = (free().map_err(failed)?, free().map_err(failed)?);
+        let address = client.local_addr().map_err(failed)?;
+        let peer_address = peer.local_addr().map_err(failed)?;
+        // The port makes the name unlike that of any server that runs beside this one.
+        let directory = binaries.scratch.join(format!("{name}-{}", address.port()));
+        std::fs::create_dir_all(&directory).map_err(failed)?;
+        let log_path = directory.join("log");
+        let log = File::create(&log_path).map_err(failed)?;
+        drop((client, peer));
+        let child = Command::new(binaries.path(side))
+            .args(["--name", "member", "--initial-cluster-token", "compared"])
+            .arg("--data-dir")
+            .arg(directory.join("data"))
+            .args(["--listen-client-urls", &format!("http://{address}")])
+            .args(["--listen-peer-urls", &format!("http://{peer_address}")])
+            .args(["--advertise-client-urls", CLIENT_URL])
+            .args(["--initial-advertise-peer-urls", PEER_URL])
+            .args(["--initial-cluster", &format!("member={PEER_URL}")])
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().map_err(failed)?)
+            .stderr(log)
+            .spawn()
+            .map_err(failed)?;
+        let mut server = Self { child, directory, address };
+        server.wait_until_ready(name)?;
+        Ok(server)
+    }
+
+    fn wait_until_ready(&mut self, name: &str) -> Result<(), String> {
+        let end = Instant::now() + READY_TIME_MAX;
+        loop {
+            if self.log().contains(READY_LINE) {
+                return Ok(());
+            }
+            if self.has_ended() || Instant::now() > end {
+                return Err(format!("{name} did not become ready:\n{}", self.log_tail()));
+            }
+            std::thread::sleep(POLL_INTERVAL);
+        }
+    }
+
+    /// Whether the process is gone, which no request may lead to.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// The end of what the server has logged.
+    pub fn log_tail(&self) -> String {
+        let log = self.log();
+        let start = log.len().saturating_sub(LOG_TAIL_BYTES);
+        let start = (start..log.len()).find(|at| log.is_char_boundary(*at)).unwrap_or(log.len());
+        log[start..].to_owned()
+    }
+
+    fn log(&self) -> String {
+        let bytes = std::fs::read(self.directory.join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Asks the process to end; false if it cannot be asked.
+    fn ask_to_end(&self) -> bool {
+        // The child has not been waited for, so its id is still its own.
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        pid.is_some_and(|pid| kill_process(pid, Signal::TERM).is_ok())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if !self.has_ended() && self.ask_to_end() {
+            let end = Instant::now() + STOP_TIME_MAX;
+            while !self.has_ended() && Instant::now() < end {
+                std::thread::sleep(POLL_INTERVAL);
+            }
+        }
+        // Nothing is left to tell a failure to: the process may be gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
