@@ -233,12 +233,12 @@ impl Model {
                     }
                 }
                 OperationRef::Put(put) => {
+                    if !self.lease_is_known(put.lease) {
+                        return Err(Rejection::LeaseNotFound);
+                    }
                     let keeps = put.ignore_value || put.ignore_lease;
                     if keeps && !self.now.contains_key(put.key) {
                         return Err(Rejection::KeyNotFound);
-                    }
-                    if !self.lease_is_known(put.lease) {
-                        return Err(Rejection::LeaseNotFound);
                     }
                 }
                 OperationRef::Txn(nested) => self.check(nested, path)?,
