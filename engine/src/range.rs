@@ -643,9 +643,13 @@ impl RangeScan {
         let record = record(needs_value)?;
         self.matched += 1;
         if self.options.is_sorted() {
-            *budget = budget.saturating_sub(limits::keys_for_bytes(record.size_bytes()));
-            self.sorted.push(record, &self.options);
-            return Ok(Progress::More);
+            let is_fetched = self.options.fetched_max().is_none_or(|max| self.matched <= max);
+            if is_fetched {
+                *budget = budget.saturating_sub(limits::keys_for_bytes(record.size_bytes()));
+                self.sorted.push(record, &self.options);
+            }
+            let is_decided = !is_fetched && self.count.is_some();
+            return Ok(if is_decided { Progress::Done } else { Progress::More });
         }
         if !is_full(self.emitted) {
             sink.record(self.options.shown(record));
@@ -716,6 +720,13 @@ impl Options {
     /// Whether the records have to be collected first: the order of keys is there already.
     fn is_sorted(&self) -> bool {
         self.target != SortTarget::Key
+    }
+
+    /// How many records are sorted at all. Asked for a limit and a target without an order, etcd
+    /// fetches the first keys only, one beyond the limit, and sorts these.
+    fn fetched_max(&self) -> Option<i64> {
+        let is_partial = self.order == SortOrder::None && !self.is_filtered();
+        self.limit.filter(|_| is_partial).map(|limit| limit.saturating_add(1))
     }
 
     fn needs_value(&self) -> bool {

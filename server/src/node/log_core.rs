@@ -36,7 +36,7 @@ use crate::sequencer::read_index::ReadIndex;
 
 /// Keys that one call of [`LogCore::apply`] may touch before it returns to the loop: a few
 /// milliseconds, well below a heartbeat.
-pub const APPLY_KEYS_MAX: usize = 4096;
+pub const APPLY_KEYS_MAX: usize = 1024;
 /// Keys that a step of a background sweep may touch: a fraction of a millisecond, so that a batch
 /// that arrives meanwhile hardly waits.
 pub const BACKGROUND_KEYS_MAX: usize = 256;

@@ -159,6 +159,25 @@ fn add_sorts(corpus: &mut Corpus) {
     corpus.case("range/sort-of-nothing", |c| {
         c.range(pb::RangeRequest { sort_order: 2, sort_target: 4, ..list(c, "") });
     });
+    // etcd sorts what it has fetched, and how much that is depends on the order asked for.
+    for limit in 1..6 {
+        corpus.case(format!("range/sort-against-the-keys-limit-{limit}"), move |c| {
+            for (key, value) in [("e", "1"), ("d", "2"), ("c", "3"), ("b", "4"), ("a", "5")] {
+                let request = put(c, key, value);
+                c.put(request);
+            }
+            for sort_order in 0..3 {
+                for sort_target in 0..5 {
+                    let sorted = pb::RangeRequest { sort_order, sort_target, ..list(c, "") };
+                    let sorted = pb::RangeRequest { limit, ..sorted };
+                    c.range(sorted.clone());
+                    c.range(pb::RangeRequest { keys_only: true, ..sorted.clone() });
+                    c.range(pb::RangeRequest { min_mod_revision: 1, ..sorted.clone() });
+                    c.range(pb::RangeRequest { revision: c.revision() - 1, ..sorted });
+                }
+            }
+        });
+    }
     corpus.case("range/sort-value-is-by-bytes", |c| {
         for (key, value) in [("a", "b"), ("b", ""), ("c", "B"), ("d", "aa"), ("e", "\u{ff}")] {
             let request = put(c, key, value);
