@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::command::LeaseGrantRef;
 use crate::ids::{LeaseId, Revision};
 use crate::page::PageFault;
 use crate::range::Record;
@@ -17,6 +18,8 @@ pub enum Rejection {
     KeyNotFound,
     /// The lease to attach does not exist.
     LeaseNotFound,
+    /// A lease with the id exists already.
+    LeaseExists,
     /// The store is over its quota.
     NoSpace,
 }
@@ -71,6 +74,12 @@ pub struct OwnedRecord {
 }
 
 impl OwnedRecord {
+    /// The bytes of key and value.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        self.key.len() + self.value.len()
+    }
+
     /// The record, borrowed.
     #[must_use]
     pub fn as_record(&self) -> Record<'_> {
@@ -109,6 +118,10 @@ pub enum Outcome {
         /// Set if the answer is to wait until the sweep has reached this revision.
         sweep: Option<Revision>,
     },
+    /// A lease has begun.
+    LeaseGranted(LeaseGrantRef),
+    /// A lease has ended, and its keys with it.
+    LeaseRevoked,
     /// A command of the cluster's own.
     System,
 }

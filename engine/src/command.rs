@@ -26,14 +26,17 @@ use rkyv::rancor;
 use rkyv::ser::Serializer;
 use rkyv::ser::allocator::Arena;
 
-use crate::ids::{LeaseId, MemberId, Revision};
+use crate::ids::{LeaseId, MemberId, Revision, Term};
 use crate::limits::FRAME_SIZE_BYTES_MAX;
 use crate::view::MemberAttributes;
-use body::{ClusterVersionBody, CompactBody, DeleteRangeBody, MemberPublishBody, PutBody};
+use body::{
+    ClusterVersionBody, CompactBody, DeleteRangeBody, LeaseCheckpointBody, LeaseGrantBody,
+    LeaseRevokeBody, MemberPublishBody, PutBody,
+};
 
 pub(crate) use body::{
     ArchivedClusterVersionBody, ArchivedCompactBody, ArchivedDeleteRangeBody,
-    ArchivedMemberPublishBody, ArchivedPutBody,
+    ArchivedLeaseCheckpointBody, ArchivedMemberPublishBody, ArchivedPutBody,
 };
 pub use txn::{CompareRef, OperationRef, TxnRef};
 pub(crate) use txn::{Operation, TxnTable};
@@ -118,6 +121,12 @@ pub enum CommandKind {
     MemberPublish = 5,
     /// The cluster's version changes.
     ClusterVersionSet = 6,
+    /// A lease begins.
+    LeaseGrant = 7,
+    /// A lease ends, and the keys attached to it with it.
+    LeaseRevoke = 8,
+    /// How long leases have left is noted, for the next leader.
+    LeaseCheckpoint = 9,
 }
 
 impl CommandKind {
@@ -129,17 +138,21 @@ impl CommandKind {
             4 => Self::Compact,
             5 => Self::MemberPublish,
             6 => Self::ClusterVersionSet,
+            7 => Self::LeaseGrant,
+            8 => Self::LeaseRevoke,
+            9 => Self::LeaseCheckpoint,
             _ => return None,
         })
     }
 }
 
-/// Whether a frame's command makes a full store smaller: a delete or a compaction. A transaction
-/// may store as well, so it does not count.
+/// Whether a frame's command makes a full store smaller: a delete, the end of a lease or a
+/// compaction. A transaction may store as well, so it does not count.
 #[must_use]
 pub fn frees_space(frame: &[u8]) -> bool {
     let kind = frame.get(4).copied().and_then(CommandKind::from_byte);
-    matches!(kind, Some(CommandKind::DeleteRange | CommandKind::Compact))
+    let frees = [CommandKind::DeleteRange, CommandKind::LeaseRevoke, CommandKind::Compact];
+    kind.is_some_and(|kind| frees.contains(&kind))
 }
 
 /// A put to be written into a frame; the fields mean what they mean in etcd's `PutRequest`.
@@ -178,6 +191,34 @@ pub struct CompactRef {
     pub revision: Revision,
     /// The answer waits until the sweep is finished; apply only passes it on to who answers.
     pub physical: bool,
+}
+
+/// A lease to be written into a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseGrantRef {
+    /// Its id, never zero.
+    pub id: LeaseId,
+    /// How long it lives without a keep-alive.
+    pub ttl_seconds: i64,
+}
+
+/// The end of a lease to be written into a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseRevokeRef {
+    /// The lease.
+    pub id: LeaseId,
+    /// Set when it has expired: the term whose leader found it so. In another term the command
+    /// does nothing, for there may have been a keep-alive since.
+    pub expired_in: Option<Term>,
+}
+
+/// How long a lease has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseRemaining {
+    /// The lease.
+    pub id: LeaseId,
+    /// Zero when it has its whole time.
+    pub remaining_seconds: i64,
 }
 
 /// A member's attributes to be written into a frame.
@@ -240,6 +281,27 @@ impl FrameWriter {
         self.push(frames, CommandKind::ClusterVersionSet, &ClusterVersionBody { version });
     }
 
+    /// Appends the grant of a lease.
+    pub fn push_lease_grant(&mut self, frames: &mut Vec<u8>, grant: LeaseGrantRef) {
+        let body = LeaseGrantBody { id: grant.id.0, ttl_seconds: grant.ttl_seconds };
+        self.push(frames, CommandKind::LeaseGrant, &body);
+    }
+
+    /// Appends the end of a lease.
+    pub fn push_lease_revoke(&mut self, frames: &mut Vec<u8>, revoke: LeaseRevokeRef) {
+        let term = revoke.expired_in.map_or(0, |term| term.0);
+        self.push(frames, CommandKind::LeaseRevoke, &LeaseRevokeBody { id: revoke.id.0, term });
+    }
+
+    /// Appends what leases have left.
+    pub fn push_lease_checkpoint(&mut self, frames: &mut Vec<u8>, leases: &[LeaseRemaining]) {
+        let ids: Vec<i64> = leases.iter().map(|lease| lease.id.0).collect();
+        let remaining_seconds: Vec<i64> =
+            leases.iter().map(|lease| lease.remaining_seconds).collect();
+        let body = LeaseCheckpointBody { ids: &ids, remaining_seconds: &remaining_seconds };
+        self.push(frames, CommandKind::LeaseCheckpoint, &body);
+    }
+
     fn push<B: body::Body>(&mut self, frames: &mut Vec<u8>, kind: CommandKind, body: &B) {
         let start = frames.len();
         frames.extend_from_slice(&[0; 4]);
@@ -263,6 +325,9 @@ pub(crate) enum Command<'a> {
     Compact(&'a ArchivedCompactBody),
     MemberPublish(&'a ArchivedMemberPublishBody<'static>),
     ClusterVersionSet(&'a ArchivedClusterVersionBody<'static>),
+    LeaseGrant(LeaseGrantRef),
+    LeaseRevoke(LeaseRevokeRef),
+    LeaseCheckpoint(&'a ArchivedLeaseCheckpointBody<'static>),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -377,6 +442,15 @@ impl Batch {
             CommandKind::ClusterVersionSet => {
                 Command::ClusterVersionSet(body::access::<ClusterVersionBody<'static>>(body))
             }
+            CommandKind::LeaseGrant => {
+                Command::LeaseGrant(body::access::<LeaseGrantBody>(body).to_ref())
+            }
+            CommandKind::LeaseRevoke => {
+                Command::LeaseRevoke(body::access::<LeaseRevokeBody>(body).to_ref())
+            }
+            CommandKind::LeaseCheckpoint => {
+                Command::LeaseCheckpoint(body::access::<LeaseCheckpointBody<'static>>(body))
+            }
         }
     }
 }
@@ -427,6 +501,9 @@ fn check_frame(bytes: &[u8], at: usize, index: usize) -> Result<Frame, CommandEr
         CommandKind::Compact => body::is_sound::<CompactBody>(body),
         CommandKind::MemberPublish => body::is_sound::<MemberPublishBody<'static>>(body),
         CommandKind::ClusterVersionSet => body::is_sound::<ClusterVersionBody<'static>>(body),
+        CommandKind::LeaseGrant => body::is_sound::<LeaseGrantBody>(body),
+        CommandKind::LeaseRevoke => body::is_sound::<LeaseRevokeBody>(body),
+        CommandKind::LeaseCheckpoint => body::is_sound::<LeaseCheckpointBody<'static>>(body),
     };
     if !sound {
         return Err(CommandError::Malformed { index, kind });

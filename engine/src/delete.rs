@@ -1,10 +1,13 @@
 //! Range deletes, resumable: keys are collected in chunks and deleted one by one, in order.
 //!
-//! Invariant: what lies before `position` is deleted, what lies behind is untouched.
+//! Invariants:
+//! - What lies before `position` is deleted, what lies behind is untouched.
+//! - A step is over when its keys and the bytes of the records it answers with have used its budget
+//!   up, whether the chunk was done or not.
 
 use crate::answer::OwnedRecord;
 use crate::command::DeleteRangeRef;
-use crate::limits::{DELETE_CHUNK_KEYS_MAX, DELETE_CHUNK_SIZE_BYTES_MAX};
+use crate::limits::{self, DELETE_CHUNK_KEYS_MAX, DELETE_CHUNK_SIZE_BYTES_MAX};
 use crate::page::PageFault;
 use crate::range::Progress;
 use crate::store::Store;
@@ -18,6 +21,8 @@ pub(crate) struct DeleteRun {
     position: Vec<u8>,
     pub(crate) deleted: i64,
     pub(crate) prevs: Vec<OwnedRecord>,
+    /// The bytes of their keys and values.
+    pub(crate) prevs_size_bytes: usize,
     /// The keys of a chunk, one after the other.
     keys: Vec<u8>,
     key_ends: Vec<usize>,
@@ -29,6 +34,7 @@ impl DeleteRun {
             position: delete.key.to_vec(),
             deleted: 0,
             prevs: Vec::new(),
+            prevs_size_bytes: 0,
             keys: Vec::new(),
             key_ends: Vec::new(),
         }
@@ -43,7 +49,7 @@ impl DeleteRun {
     ) -> Result<Progress, PageFault> {
         let Some(bounds) = Bounds::of(delete.key, delete.range_end) else {
             *budget = budget.saturating_sub(1);
-            self.delete(delete.key, delete.prev_kv, working)?;
+            self.delete(delete.key, delete.prev_kv, working, budget)?;
             return Ok(Progress::Done);
         };
         while *budget > 0 {
@@ -53,13 +59,21 @@ impl DeleteRun {
             if working.reserve(self.key_ends.len(), 2 * self.keys.len()).is_err() {
                 return Ok(Progress::More);
             }
-            *budget = budget.saturating_sub(self.key_ends.len().max(1));
             let keys = std::mem::take(&mut self.keys);
             let key_ends = std::mem::take(&mut self.key_ends);
-            let mut start = 0;
+            let (mut start, mut next) = (0, next);
             for &end in &key_ends {
-                self.delete(&keys[start..end], delete.prev_kv, working)?;
+                // The records came out larger than the chunk's keys let expect.
+                if *budget == 0 {
+                    next = Some(keys[start..end].to_vec());
+                    break;
+                }
+                *budget -= 1;
+                self.delete(&keys[start..end], delete.prev_kv, working, budget)?;
                 start = end;
+            }
+            if key_ends.is_empty() {
+                *budget = budget.saturating_sub(1);
             }
             (self.keys, self.key_ends) = (keys, key_ends);
             match next {
@@ -99,9 +113,13 @@ impl DeleteRun {
         key: &[u8],
         prev_kv: bool,
         working: &mut Working,
+        budget: &mut usize,
     ) -> Result<(), PageFault> {
         if let Some(prev) = working.delete(key, prev_kv)? {
             self.deleted += 1;
+            let size_bytes = prev.as_ref().map_or(0, OwnedRecord::size_bytes);
+            *budget = budget.saturating_sub(limits::keys_for_bytes(size_bytes));
+            self.prevs_size_bytes += size_bytes;
             self.prevs.extend(prev);
         }
         Ok(())

@@ -25,6 +25,7 @@ use crate::command::Batch;
 use crate::compaction::{Compaction, Sweep};
 use crate::events::EventBatch;
 use crate::ids::{ClusterId, LogIndex, MemberId, Revision, Term};
+use crate::lease::LeaseChange;
 use crate::limits::READ_SLOTS_MAX;
 use crate::page::disk::DiskError;
 use crate::page::pin::Publisher;
@@ -295,7 +296,7 @@ impl Engine {
         assert!(self.run.is_none(), "entry {index} begun inside entry {}", self.applied);
         self.note_entry(index, term);
         self.cancel_reservation(batch.bytes().len());
-        self.run = Some(BatchRun::new(batch.clone()));
+        self.run = Some(BatchRun::new(batch.clone(), term));
     }
 
     /// An entry without commands: raft's own. Moves `applied` and nothing else.
@@ -372,6 +373,11 @@ impl Engine {
     pub fn take_events(&mut self) -> Option<Arc<EventBatch>> {
         assert!(self.run.is_none(), "a batch's events are told together");
         self.working.events.take(self.working.revision).map(Arc::new)
+    }
+
+    /// What happened to leases since it was last taken, in the order of the log.
+    pub fn take_lease_changes(&mut self) -> Vec<LeaseChange> {
+        std::mem::take(&mut self.working.lease_changes)
     }
 
     /// Works on a scheduled compaction, touching about `budget` changes, and publishes what it did.

@@ -8,15 +8,21 @@
 //! - The hash depends on the history alone: not on pages, shards or how far a sweep has come.
 //! - A scan may go on over later views: it stays at its revision, and begins again if history was
 //!   compacted meanwhile.
+//! - A step is bounded by what it touches: bytes, look-ups and keys that bring nothing count too.
 
 use crate::answer::{ReadError, Rejection};
 use crate::ids::{Change, Revision};
 use crate::layout::ChangeKind;
+use crate::limits;
 use crate::page::{PageFault, Pages};
 use crate::range::{Progress, Record};
 use crate::store::{self, Changes, Front, ShardRoots, Store};
 use crate::view::View;
 use crate::walk::{Bounds, Direction, Walk};
+
+/// What a look-up costs that a walk in order does not have: its page may have to come from the
+/// disk. A guess on the safe side; what matters is that a step of them is not hundreds.
+const LOOK_UP_KEYS: usize = 4;
 
 /// The name of etcd's bucket opens its hash.
 const BUCKET: &[u8] = b"key";
@@ -48,12 +54,21 @@ pub struct KeyValueHashScan {
 pub(crate) struct HashRun {
     revision: Revision,
     compacted: Revision,
-    /// Whether no key lives at the revision: then etcd leaves nothing out.
-    keeps_all: bool,
+    phase: Phase,
     /// The next change to hash.
     next: Change,
     hash: u32,
     record_scratch: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Looking for a key that lives at the revision, from this one on.
+    Search { position: Vec<u8> },
+    Hash {
+        /// Whether no key lives at the revision: then etcd leaves nothing out.
+        keeps_all: bool,
+    },
 }
 
 impl KeyValueHashScan {
@@ -76,7 +91,7 @@ impl KeyValueHashScan {
         }
         let mut run = match self.run.take() {
             Some(run) if run.compacted == view.compacted => run,
-            _ => Self::begin(self.asked, view)?,
+            _ => begin(self.asked, view)?,
         };
         if run.step(view, budget)? == Progress::More {
             self.run = Some(run);
@@ -86,17 +101,6 @@ impl KeyValueHashScan {
         Ok(Progress::Done)
     }
 
-    fn begin(asked: Revision, view: &View) -> Result<HashRun, ReadError> {
-        if asked.0 > 0 && asked < view.compacted {
-            return Err(Rejection::Compacted.into());
-        }
-        if asked > view.revision {
-            return Err(Rejection::FutureRevision.into());
-        }
-        let revision = if asked.0 == 0 { view.revision } else { asked };
-        Ok(HashRun::begin(revision, view.compacted, view)?)
-    }
-
     /// The finished hash.
     #[must_use]
     pub fn result(&self) -> Option<KeyValueHash> {
@@ -104,33 +108,68 @@ impl KeyValueHashScan {
     }
 }
 
+fn begin(asked: Revision, view: &View) -> Result<HashRun, ReadError> {
+    if asked.0 > 0 && asked < view.compacted {
+        return Err(Rejection::Compacted.into());
+    }
+    if asked > view.revision {
+        return Err(Rejection::FutureRevision.into());
+    }
+    let revision = if asked.0 == 0 { view.revision } else { asked };
+    Ok(HashRun::new(revision, view.compacted))
+}
+
 impl HashRun {
-    pub(crate) fn begin<S: Store>(
-        revision: Revision,
-        compacted: Revision,
-        store: &S,
-    ) -> Result<Self, PageFault> {
-        let all = Bounds { start: &[], end: None };
-        // Before the first revision there is nothing, and no record there to look for: what a
+    pub(crate) fn new(revision: Revision, compacted: Revision) -> Self {
+        // Before the first compaction there are no old versions to decide on.
+        // And before the first revision there is nothing, and no record there to look for: what a
         // compaction has taken would be missed as if it were damage.
-        let keeps_all = revision.0 <= 0
-            || Walk::new(store, all, revision, Direction::Ascending)?.key().is_none();
-        Ok(Self {
+        let phase = if revision.0 <= 0 {
+            Phase::Hash { keeps_all: true }
+        } else if compacted.0 > 0 {
+            Phase::Search { position: Vec::new() }
+        } else {
+            Phase::Hash { keeps_all: false }
+        };
+        Self {
             revision,
             compacted,
-            keeps_all,
+            phase,
             next: Change::default(),
             hash: crc32c::crc32c(BUCKET),
             record_scratch: Vec::new(),
-        })
+        }
     }
 
+    /// Goes on, touching about `budget` records. The store must hold the history of the run's
+    /// revision, whatever was written since.
     pub(crate) fn step<S: Store>(
         &mut self,
         store: &S,
         budget: usize,
     ) -> Result<Progress, ReadError> {
         let mut left = budget.max(1);
+        match &mut self.phase {
+            Phase::Search { position } => {
+                let Some(keeps_all) = find_none(store, self.revision, position, &mut left)? else {
+                    return Ok(Progress::More);
+                };
+                self.phase = Phase::Hash { keeps_all };
+                self.add_changes(store, keeps_all, left)
+            }
+            Phase::Hash { keeps_all } => {
+                let keeps_all = *keeps_all;
+                self.add_changes(store, keeps_all, left)
+            }
+        }
+    }
+
+    fn add_changes<S: Store>(
+        &mut self,
+        store: &S,
+        keeps_all: bool,
+        mut left: usize,
+    ) -> Result<Progress, ReadError> {
         let mut changes = Changes::new(store, self.next)?;
         while let Some(front) = changes.front() {
             if front.change().main > self.revision {
@@ -140,9 +179,8 @@ impl HashRun {
                 self.next = front.change();
                 return Ok(Progress::More);
             }
-            left -= 1;
             let (pages, roots) = store.shard(front.shard);
-            self.add(pages, roots, &front)?;
+            left = left.saturating_sub(self.add(pages, roots, &front, keeps_all)?);
             changes.advance(&front)?;
         }
         Ok(Progress::Done)
@@ -157,12 +195,14 @@ impl HashRun {
         }
     }
 
+    /// Takes a change into the hash; answers with what that cost, in keys.
     fn add<P: Pages>(
         &mut self,
         pages: &P,
         roots: &ShardRoots,
         front: &Front<'_>,
-    ) -> Result<(), ReadError> {
+        keeps_all: bool,
+    ) -> Result<usize, ReadError> {
         let (change, key) = (front.change(), front.key);
         let is_old = change.main <= self.compacted;
         if front.logged.kind == ChangeKind::Tombstone {
@@ -170,28 +210,24 @@ impl HashRun {
                 let record = Record { key, ..Record::default() };
                 self.hash_entry(change, true, &record);
             }
-            return Ok(());
+            return Ok(1);
         }
+        let mut cost = 1;
         // Whether the sweep has come here or not, of the old versions only those still seen count.
-        if is_old && !self.is_seen(pages, roots, front)? {
-            return Ok(());
+        if is_old {
+            cost += LOOK_UP_KEYS;
+            let revision = if keeps_all { self.compacted } else { self.revision };
+            if !is_seen(pages, roots, front, revision)? {
+                return Ok(cost);
+            }
+        }
+        if front.logged.value_at.is_none() {
+            cost += LOOK_UP_KEYS;
         }
         let found = front.version(pages, roots)?;
         let record = found.version.record(key, found.value(pages)?);
         self.hash_entry(change, false, &record);
-        Ok(())
-    }
-
-    /// Whether a read at the revision that decides on old versions sees this one.
-    fn is_seen<P: Pages>(
-        &self,
-        pages: &P,
-        roots: &ShardRoots,
-        front: &Front<'_>,
-    ) -> Result<bool, PageFault> {
-        let revision = if self.keeps_all { self.compacted } else { self.revision };
-        let seen = store::version_at(pages, roots, front.key, revision)?;
-        Ok(seen.is_some_and(|found| found.version.change == front.change()))
+        Ok(cost + limits::keys_for_bytes(record.key.len() + record.value.len()))
     }
 
     fn hash_entry(&mut self, change: Change, is_tombstone: bool, record: &Record<'_>) {
@@ -207,6 +243,43 @@ impl HashRun {
         protobuf_into(record, &mut self.record_scratch);
         self.hash = crc32c::crc32c_append(self.hash, &self.record_scratch);
     }
+}
+
+/// Looks on for a key that lives at the revision; says whether there is none, as soon as that is
+/// known.
+fn find_none<S: Store>(
+    store: &S,
+    revision: Revision,
+    position: &mut Vec<u8>,
+    budget: &mut usize,
+) -> Result<Option<bool>, PageFault> {
+    let rest = Bounds { start: &position[..], end: None };
+    let mut walk = Walk::new(store, rest, revision, Direction::Ascending)?;
+    while let Some(key) = walk.key() {
+        if walk.is_seen() {
+            return Ok(Some(false));
+        }
+        if *budget == 0 {
+            let key = key.to_vec();
+            drop(walk);
+            *position = key;
+            return Ok(None);
+        }
+        *budget -= 1;
+        walk.advance()?;
+    }
+    Ok(Some(true))
+}
+
+/// Whether a read at the revision that decides on old versions sees this one.
+fn is_seen<P: Pages>(
+    pages: &P,
+    roots: &ShardRoots,
+    front: &Front<'_>,
+    revision: Revision,
+) -> Result<bool, PageFault> {
+    let seen = store::version_at(pages, roots, front.key, revision)?;
+    Ok(seen.is_some_and(|found| found.version.change == front.change()))
 }
 
 /// Appends a record as `mvccpb.KeyValue`: fields by number, zeros left out, as Go writes it.

@@ -7,6 +7,7 @@
 //! - `values`: change → empty head, body = value of a superseded version that `revisions` does not
 //!   hold: the first of a key, and large ones.
 //! - `tombstones`: key → the change that deleted it, for keys that do not exist now.
+//! - `attachments`: lease (8 bytes, big endian) and key → nothing, for keys that have a lease.
 //! - `system` (shard 0 alone): the store's own facts.
 //!
 //! So a put costs one page of `current` at a random place and a few bytes at the edge of
@@ -34,6 +35,9 @@ pub(crate) const VALUES: TreeTag = TreeTag(3);
 pub(crate) const SYSTEM: TreeTag = TreeTag(4);
 /// The tag of the `tombstones` tree.
 pub(crate) const TOMBSTONES: TreeTag = TreeTag(5);
+
+/// The tag of the `attachments` tree.
+pub(crate) const ATTACHMENTS: TreeTag = TreeTag(6);
 
 /// Key and value of an update that is logged whole in `revisions`, at most. What is larger stays
 /// out, so that no value in an extent is ever stored twice, and a page of changes holds several.
@@ -83,6 +87,13 @@ const KIND_MASK: i64 = 3;
 const HAS_PREV: i64 = 4;
 const HAS_VALUE: i64 = 8;
 const HAS_SHORTCUT: i64 = 16;
+
+/// Writes the key of an attachment into `out`, replacing what it held.
+pub(crate) fn attachment_key(lease: LeaseId, key: &[u8], out: &mut Vec<u8>) {
+    out.clear();
+    out.extend_from_slice(&lease.0.to_be_bytes());
+    out.extend_from_slice(key);
+}
 
 /// A head being written, on the stack.
 pub(crate) struct Head {

@@ -7,6 +7,7 @@
 //! Nothing here knows the wire, the log, a clock or a socket.
 
 pub mod answer;
+pub mod bbolt;
 mod chain;
 pub mod command;
 mod compaction;
@@ -16,6 +17,7 @@ pub mod events;
 pub mod hash;
 pub mod ids;
 mod layout;
+pub mod lease;
 pub mod limits;
 pub mod page;
 pub mod quota;
@@ -28,6 +30,9 @@ pub mod txn;
 pub mod view;
 mod walk;
 mod working;
+
+#[cfg(test)]
+mod step_tests;
 
 pub use answer::{
     Answer, OperationOutcome, Outcome, OwnedRecord, ReadError, Rejection, TxnOutcome,

@@ -22,6 +22,16 @@ pub const DELETE_CHUNK_KEYS_MAX: usize = 256;
 /// The same bound in bytes of keys: what a chunk needs is reserved at once.
 pub const DELETE_CHUNK_SIZE_BYTES_MAX: usize = 64 << 10;
 
+/// Bytes that cost a step as much as looking at a key does: copying or checking them takes about
+/// as long. Budgets are counted in keys, so that one number bounds both.
+pub const BYTES_PER_KEY: usize = 512;
+
+/// What so many bytes take off a budget.
+#[must_use]
+pub const fn keys_for_bytes(size_bytes: usize) -> usize {
+    size_bytes / BYTES_PER_KEY
+}
+
 /// The compactions whose hashes are remembered; etcd's number, visible through `HashKV`.
 pub const COMPACTION_HASHES_MAX: usize = 10;
 

@@ -6,7 +6,7 @@
 //! Costs: a page of a list at the newest revision is one descent and its records, the count comes
 //! from the tree's subtree counts. An older revision also costs the changes made since. Filters
 //! may have to look at the whole range; sorting by anything but the key always does, and holds no
-//! more than about twice the limit.
+//! more than the limit.
 //!
 //! Invariants:
 //! - `count` is the number of keys of the range at the revision, whatever else was asked.
@@ -21,6 +21,7 @@ use rkyv::{Archive, Serialize};
 use crate::answer::{OwnedRecord, ReadError, Rejection};
 use crate::ids::{Change, LeaseId, Revision};
 use crate::layout::ChangeKind;
+use crate::limits;
 use crate::page::{PageFault, Pages};
 use crate::store::{ShardChanges, Store};
 use crate::tree;
@@ -133,6 +134,12 @@ pub struct Record<'a> {
 }
 
 impl Record<'_> {
+    /// The bytes of key and value.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        self.key.len() + self.value.len()
+    }
+
     /// A copy that outlives the view.
     #[must_use]
     pub fn to_owned(&self) -> OwnedRecord {
@@ -183,6 +190,38 @@ pub struct RangeSummary {
     pub more: bool,
     /// The store's revision when the scan began: what the answer's header tells.
     pub revision: Revision,
+}
+
+/// Collects copies of records. Their bytes end a step and count against the budget of the next,
+/// as looking at keys does.
+pub(crate) struct RecordCopies<'r> {
+    records: &'r mut Vec<OwnedRecord>,
+    size_bytes: usize,
+    /// The size at which the step ends.
+    full_at: usize,
+}
+
+impl<'r> RecordCopies<'r> {
+    pub(crate) fn new(records: &'r mut Vec<OwnedRecord>, budget: usize) -> Self {
+        let full_at = budget.saturating_mul(limits::BYTES_PER_KEY);
+        Self { records, size_bytes: 0, full_at }
+    }
+
+    /// The bytes that this step brought.
+    pub(crate) fn size_bytes(&self) -> usize {
+        self.size_bytes
+    }
+}
+
+impl RecordSink for RecordCopies<'_> {
+    fn record(&mut self, record: Record<'_>) {
+        self.size_bytes += record.size_bytes();
+        self.records.push(record.to_owned());
+    }
+
+    fn is_full(&self) -> bool {
+        self.size_bytes >= self.full_at
+    }
 }
 
 /// A range being answered.
@@ -255,9 +294,9 @@ enum State {
         from: Change,
     },
     Walk,
-    Emit {
-        next: usize,
-    },
+    /// Putting the collected records into their order.
+    Sort,
+    Emit,
     Done,
 }
 
@@ -334,6 +373,12 @@ impl RangeScan {
         !matches!(self.end, RangeEnd::Single)
     }
 
+    /// Bytes that the scan itself holds: records that wait to be sorted.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.sorted.size_bytes()
+    }
+
     /// No more records than this are to come, as far as that is known without looking at them.
     #[must_use]
     pub fn records_max(&self) -> Option<i64> {
@@ -371,7 +416,8 @@ impl RangeScan {
                 }
                 State::CountBack { shard, from } => self.count_back(store, shard, from, budget)?,
                 State::Walk => self.walk(store, budget, sink)?,
-                State::Emit { next } => self.emit_sorted(next, budget, sink),
+                State::Sort => self.sort(budget),
+                State::Emit => self.emit_sorted(budget, sink),
             };
             if progress == Progress::More {
                 return Ok(Progress::More);
@@ -511,8 +557,7 @@ impl RangeScan {
             return Ok(Progress::More);
         }
         if self.options.is_sorted() {
-            self.sorted.sort(&self.options);
-            self.state = State::Emit { next: 0 };
+            self.state = State::Sort;
         } else {
             self.finish();
         }
@@ -541,7 +586,7 @@ impl RangeScan {
                 }
                 *budget -= 1;
                 let record = |with_value| walk.record(key, entry, with_value);
-                if self.offer(record, sink)? == Progress::Done {
+                if self.offer(record, budget, sink)? == Progress::Done {
                     return Ok(Progress::Done);
                 }
             }
@@ -567,7 +612,9 @@ impl RangeScan {
                 return Ok(Progress::More);
             }
             *budget -= 1;
-            if self.offer(|with_value| walk.record(with_value), sink)? == Progress::Done {
+            if walk.is_seen()
+                && self.offer(|with_value| walk.record(with_value), budget, sink)? == Progress::Done
+            {
                 return Ok(Progress::Done);
             }
             walk.advance()?;
@@ -579,7 +626,8 @@ impl RangeScan {
     #[inline]
     fn offer<'r>(
         &mut self,
-        record: impl FnOnce(bool) -> Result<Record<'r>, PageFault>,
+        record: impl Fn(bool) -> Result<Record<'r>, PageFault>,
+        budget: &mut usize,
         sink: &mut impl RecordSink,
     ) -> Result<Progress, ReadError> {
         self.visited += 1;
@@ -588,14 +636,16 @@ impl RangeScan {
         }
         let is_full = |emitted: i64| self.options.limit.is_some_and(|limit| emitted >= limit);
         let needs_value = self.options.needs_value() && !is_full(self.emitted);
-        let record = record(needs_value)?;
-        if !self.options.admit(&record) {
+        // The filters look at no value, so only a record that passes them is worth reading one.
+        if self.options.is_filtered() && !self.options.admit(&record(false)?) {
             return Ok(Progress::More);
         }
+        let record = record(needs_value)?;
         self.matched += 1;
         if self.options.is_sorted() {
             let is_fetched = self.options.fetched_max().is_none_or(|max| self.matched <= max);
             if is_fetched {
+                *budget = budget.saturating_sub(limits::keys_for_bytes(record.size_bytes()));
                 self.sorted.push(record, &self.options);
             }
             let is_decided = !is_fetched && self.count.is_some();
@@ -613,19 +663,22 @@ impl RangeScan {
         Ok(Progress::More)
     }
 
-    fn emit_sorted(
-        &mut self,
-        next: usize,
-        budget: &mut usize,
-        sink: &mut impl RecordSink,
-    ) -> Progress {
-        for index in next..self.sorted.len() {
+    fn sort(&mut self, budget: &mut usize) -> Progress {
+        if self.sorted.sort(budget) == Progress::More {
+            return Progress::More;
+        }
+        self.state = State::Emit;
+        Progress::Done
+    }
+
+    fn emit_sorted(&mut self, budget: &mut usize, sink: &mut impl RecordSink) -> Progress {
+        loop {
             if *budget == 0 || sink.is_full() {
-                self.state = State::Emit { next: index };
                 return Progress::More;
             }
+            let Some(item) = self.sorted.pop_first() else { break };
             *budget -= 1;
-            sink.record(self.options.shown(self.sorted.record(index)));
+            sink.record(self.options.shown(item.record()));
             self.emitted += 1;
         }
         self.finish();
@@ -652,6 +705,11 @@ impl RangeScan {
 }
 
 impl Options {
+    /// A limit beyond the address space is none.
+    fn records_max(&self) -> usize {
+        self.limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+    }
+
     fn direction(&self) -> Direction {
         match (self.target, self.order) {
             (SortTarget::Key, SortOrder::Descend) => Direction::Descending,

@@ -4,6 +4,7 @@
 //! - Every change is entered in `revisions` exactly once, and there in the order of changes.
 //! - A version is in `current` until the change that ends it. Its value then moves to `values`,
 //!   unless `revisions` has had it from the start; a value in an extent is handed over, not copied.
+//! - `attachments` names a key once, under the lease of its newest version, if that has one.
 //! - A shard knows no numbers of the store: the change it is given is greater than all before.
 
 use crate::answer::OwnedRecord;
@@ -60,6 +61,7 @@ impl Shard {
             (&roots.revisions, entry_bytes, extent_pages),
             (&roots.values, moved_bytes, 0),
             (&roots.tombstones, entry_bytes, 2 * extent_pages),
+            (&roots.attachments, entry_bytes, 2 * extent_pages),
             (&roots.system, ENTRY_OVERHEAD_BYTES, 1),
         ];
         let mut needed = PagesNeeded::default();
@@ -144,6 +146,8 @@ impl Shard {
         if let Some(old) = &old {
             self.keep_value(old)?;
         }
+        let old_lease = old.as_ref().map_or(LeaseId(0), |old| old.version.lease);
+        self.attach(put.key, old_lease, lease)?;
         let value = match (put.ignore_value, keeps_value) {
             (true, true) => &self.value_scratch[..],
             (true, false) => &[],
@@ -185,6 +189,7 @@ impl Shard {
             self.tell(EventKind::Delete, change, record, Some(&old), events)?;
         }
         self.keep_value(&old)?;
+        self.attach(key, old.version.lease, LeaseId(0))?;
         tree::take(&mut self.file, &mut self.roots.current, key)?;
         let (prev_change, shortcut, chain) = link(Some((old.version.change, old.chain)), change);
         tree::insert(
@@ -200,6 +205,23 @@ impl Shard {
         let logged = Logged { kind, version, prev: prev_change, shortcut, value_at: None };
         self.enter(key, &[], &logged)?;
         Ok(Some(prev))
+    }
+
+    /// A key has one lease at most: the newest put decides.
+    fn attach(&mut self, key: &[u8], from: LeaseId, to: LeaseId) -> Result<(), PageFault> {
+        if from == to {
+            return Ok(());
+        }
+        let (file, root) = (&mut self.file, &mut self.roots.attachments);
+        if from != LeaseId(0) {
+            layout::attachment_key(from, key, &mut self.body_scratch);
+            tree::remove(file, root, &self.body_scratch)?;
+        }
+        if to != LeaseId(0) {
+            layout::attachment_key(to, key, &mut self.body_scratch);
+            tree::insert(file, root, &self.body_scratch, &[], Body::Bytes(&[]))?;
+        }
+        Ok(())
     }
 
     fn decode_old(&self, entry: Entry<'_>) -> Result<Old, PageFault> {

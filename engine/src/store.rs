@@ -21,6 +21,7 @@ pub(crate) struct ShardRoots {
     pub(crate) values: Root,
     pub(crate) system: Root,
     pub(crate) tombstones: Root,
+    pub(crate) attachments: Root,
 }
 
 /// A version and where its value is.

@@ -19,12 +19,17 @@ const CONF_STATE: &[u8] = b"conf_state";
 /// Followed by the member's id, big endian.
 const MEMBER: &[u8] = b"member/";
 
-fn put(shard: &mut Shard, key: &[u8], bytes: &[u8]) -> Result<(), PageFault> {
+pub(crate) fn put(shard: &mut Shard, key: &[u8], bytes: &[u8]) -> Result<(), PageFault> {
     tree::insert(&mut shard.file, &mut shard.roots.system, key, &[], Body::Bytes(bytes))?;
     Ok(())
 }
 
-fn get<'s, P: Pages>(
+pub(crate) fn remove(shard: &mut Shard, key: &[u8]) -> Result<(), PageFault> {
+    tree::remove(&mut shard.file, &mut shard.roots.system, key)?;
+    Ok(())
+}
+
+pub(crate) fn get<'s, P: Pages>(
     pages: &'s P,
     roots: &ShardRoots,
     key: &[u8],

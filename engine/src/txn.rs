@@ -1,7 +1,8 @@
 //! Transactions: comparisons first, then checks, then the operations of the branches taken.
 //!
 //! The run is one machine for the log's transactions and for those of ranges alone, which a core
-//! answers from a view. It is resumable at every key it touches.
+//! answers from a view. It is resumable at every key it touches, and the bytes that it copies count
+//! as keys.
 //!
 //! Invariants:
 //! - All comparisons, nested ones included, see the state before the transaction.
@@ -17,8 +18,9 @@ use crate::command::{
 };
 use crate::delete::DeleteRun;
 use crate::ids::{LeaseId, MemberId, Revision};
+use crate::limits;
 use crate::page::{PageFault, PageReader};
-use crate::range::{Progress, RangeScan};
+use crate::range::{Progress, RangeScan, RecordCopies};
 use crate::store::{ShardRoots, Store};
 use crate::view::View;
 use crate::working::Working;
@@ -35,7 +37,7 @@ pub(crate) trait TxnTarget: Store {
         budget: &mut usize,
     ) -> Result<Progress, PageFault>;
 
-    fn lease_is_known(&self, lease: LeaseId) -> bool;
+    fn lease_is_known(&self, lease: LeaseId) -> Result<bool, PageFault>;
 }
 
 impl TxnTarget for Working {
@@ -52,8 +54,8 @@ impl TxnTarget for Working {
         run.step(delete, self, budget)
     }
 
-    fn lease_is_known(&self, lease: LeaseId) -> bool {
-        Self::lease_is_known(lease)
+    fn lease_is_known(&self, lease: LeaseId) -> Result<bool, PageFault> {
+        Self::lease_is_known(self, lease)
     }
 }
 
@@ -68,6 +70,8 @@ pub(crate) struct TxnRun {
     operation: Option<OperationRun>,
     /// The outcomes of the nodes being executed, the innermost last.
     open: Vec<TxnOutcome>,
+    /// Bytes of the records in finished responses.
+    responded_bytes: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +83,7 @@ enum Phase {
 
 #[derive(Debug)]
 enum OperationRun {
-    Range { scan: Box<RangeScan>, records: Vec<OwnedRecord> },
+    Range { scan: Box<RangeScan>, records: Vec<OwnedRecord>, size_bytes: usize },
     Delete { position: usize, run: DeleteRun },
 }
 
@@ -98,7 +102,18 @@ impl TxnRun {
             walk: OperationWalk::default(),
             operation: None,
             open: Vec::new(),
+            responded_bytes: 0,
         }
+    }
+
+    /// About what the run holds of its answer.
+    fn held_bytes(&self) -> usize {
+        let held = match &self.operation {
+            Some(OperationRun::Range { scan, size_bytes, .. }) => scan.held_bytes() + size_bytes,
+            Some(OperationRun::Delete { run, .. }) => run.prevs_size_bytes,
+            None => 0,
+        };
+        self.responded_bytes + held
     }
 
     /// Goes on. After a rejection nothing was changed, and the run is over.
@@ -112,10 +127,13 @@ impl TxnRun {
             if self.compare.step(table, target, &mut self.taken, budget)? == Progress::More {
                 return Ok(TxnStep::More);
             }
+            self.walk = OperationWalk::begin();
             self.phase = Phase::Check;
         }
         if self.phase == Phase::Check {
-            self.check(table, target, budget)?;
+            if self.check(table, target, budget)? == Progress::More {
+                return Ok(TxnStep::More);
+            }
             self.walk = OperationWalk::begin();
             self.phase = Phase::Execute;
         }
@@ -124,14 +142,17 @@ impl TxnRun {
 
     /// Looks for the first refusal, in the order of execution, on the state before any change.
     fn check<T: TxnTarget>(
-        &self,
+        &mut self,
         table: TxnTable<'_>,
         target: &T,
         budget: &mut usize,
-    ) -> Result<(), ReadError> {
-        let mut walk = OperationWalk::begin();
-        while let Some(step) = walk.next(table, &self.taken) {
-            *budget = budget.saturating_sub(1);
+    ) -> Result<Progress, ReadError> {
+        loop {
+            if *budget == 0 {
+                return Ok(Progress::More);
+            }
+            *budget -= 1;
+            let Some(step) = self.walk.next(table, &self.taken) else { break };
             let WalkStep::Operation(position) = step else { continue };
             match table.operation(position) {
                 Operation::Range(range) => {
@@ -145,18 +166,18 @@ impl TxnRun {
                 }
                 Operation::Put(put) => {
                     // As in a put of its own: etcd looks for the lease before the key.
-                    if !target.lease_is_known(put.lease) {
+                    if !target.lease_is_known(put.lease)? {
                         return Err(Rejection::LeaseNotFound.into());
                     }
                     let keeps = put.ignore_value || put.ignore_lease;
-                    if keeps && target.record_at(put.key, target.revision())?.is_none() {
+                    if keeps && !key_exists(put.key, target, budget)? {
                         return Err(Rejection::KeyNotFound.into());
                     }
                 }
                 Operation::DeleteRange(_) | Operation::Txn(_) => {}
             }
         }
-        Ok(())
+        Ok(Progress::Done)
     }
 
     fn execute<T: TxnTarget>(
@@ -188,7 +209,7 @@ impl TxnRun {
                     }
                     self.respond(OperationOutcome::Txn(outcome));
                 }
-                WalkStep::Operation(position) => self.begin(position, table, target)?,
+                WalkStep::Operation(position) => self.begin(position, table, target, budget)?,
             }
         }
     }
@@ -198,14 +219,19 @@ impl TxnRun {
         position: usize,
         table: TxnTable<'_>,
         target: &mut T,
+        budget: &mut usize,
     ) -> Result<(), ReadError> {
         match table.operation(position) {
             Operation::Range(range) => {
                 let scan = Box::new(RangeScan::new(&range));
-                self.operation = Some(OperationRun::Range { scan, records: Vec::new() });
+                let records = Vec::new();
+                self.operation = Some(OperationRun::Range { scan, records, size_bytes: 0 });
             }
             Operation::Put(put) => {
                 let prev = target.put(&put)?;
+                let size_bytes = prev.as_ref().map_or(0, OwnedRecord::size_bytes);
+                *budget = budget.saturating_sub(limits::keys_for_bytes(size_bytes));
+                self.responded_bytes += size_bytes;
                 self.respond(OperationOutcome::Put { revision: target.revision(), prev });
             }
             Operation::DeleteRange(delete) => {
@@ -225,11 +251,17 @@ impl TxnRun {
         budget: &mut usize,
     ) -> Result<Progress, ReadError> {
         match operation {
-            OperationRun::Range { mut scan, mut records } => {
-                if scan.step_on(target, budget, &mut records)? == Progress::More {
-                    self.operation = Some(OperationRun::Range { scan, records });
+            OperationRun::Range { mut scan, mut records, mut size_bytes } => {
+                let mut copies = RecordCopies::new(&mut records, *budget);
+                let progress = scan.step_on(target, budget, &mut copies)?;
+                let copied = copies.size_bytes();
+                *budget = budget.saturating_sub(limits::keys_for_bytes(copied));
+                size_bytes += copied;
+                if progress == Progress::More {
+                    self.operation = Some(OperationRun::Range { scan, records, size_bytes });
                     return Ok(Progress::More);
                 }
+                self.responded_bytes += size_bytes;
                 let summary = scan.summary();
                 self.respond(OperationOutcome::Range {
                     revision: summary.revision,
@@ -246,6 +278,7 @@ impl TxnRun {
                     self.operation = Some(OperationRun::Delete { position, run });
                     return Ok(Progress::More);
                 }
+                self.responded_bytes += run.prevs_size_bytes;
                 let (deleted, prevs) = (run.deleted, run.prevs);
                 let revision = target.revision();
                 self.respond(OperationOutcome::DeleteRange { revision, deleted, prevs });
@@ -258,6 +291,12 @@ impl TxnRun {
         let node = self.open.last_mut().expect("operations belong to a node");
         node.responses.push(outcome);
     }
+}
+
+fn key_exists<T: TxnTarget>(key: &[u8], target: &T, budget: &mut usize) -> Result<bool, PageFault> {
+    let Some(record) = target.record_at(key, target.revision())? else { return Ok(false) };
+    *budget = budget.saturating_sub(limits::keys_for_bytes(record.size_bytes()));
+    Ok(true)
 }
 
 /// The operations of the branches taken, in the order of execution.
@@ -310,6 +349,8 @@ pub struct TxnScan {
     /// What all steps read at, once the first has seen a view.
     revision: Revision,
     outcome: Option<TxnOutcome>,
+    /// What the finished run held.
+    held_bytes: usize,
 }
 
 impl TxnScan {
@@ -325,7 +366,7 @@ impl TxnScan {
         let mut bytes = header.to_bytes().to_vec();
         FrameWriter::new().push_txn(&mut bytes, txn);
         let batch = Batch::validate(bytes).expect("what the writer wrote is sound");
-        Self { batch, run: None, revision: Revision(0), outcome: None }
+        Self { batch, run: None, revision: Revision(0), outcome: None, held_bytes: 0 }
     }
 
     /// Goes on, touching about `budget` keys. The view must not be older than that of the step
@@ -356,10 +397,18 @@ impl TxnScan {
                 Ok(Progress::More)
             }
             TxnStep::Done(outcome) => {
+                self.held_bytes = run.held_bytes();
                 self.outcome = Some(outcome);
                 Ok(Progress::Done)
             }
         }
+    }
+
+    /// About what the answer holds so far, in bytes. An owner with a bound stops when this has
+    /// passed it: a step adds no more than its budget and one record.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.run.as_ref().map_or(self.held_bytes, TxnRun::held_bytes)
     }
 
     /// The revision for the answer's header.
@@ -437,7 +486,7 @@ impl TxnTarget for ReadOnly<'_> {
         unreachable!("a scan is made of ranges alone")
     }
 
-    fn lease_is_known(&self, _: LeaseId) -> bool {
+    fn lease_is_known(&self, _: LeaseId) -> Result<bool, PageFault> {
         unreachable!("a scan is made of ranges alone")
     }
 }

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use crate::answer::ReadError;
 use crate::hash::KeyValueHash;
-use crate::ids::{LogIndex, MemberId, Revision, Term};
+use crate::ids::{LeaseId, LogIndex, MemberId, Revision, Term};
+use crate::lease::{self, Lease};
 use crate::page::pin::{PinSlot, Pinned, PinnedSlot, Pins};
 use crate::page::{Epoch, PageReader};
 use crate::store::{ShardRoots, Store};
@@ -51,6 +52,36 @@ impl View {
     pub fn cluster_version(&self) -> Result<Option<String>, ReadError> {
         let (pages, roots) = self.shard(0);
         system::cluster_version(pages, roots)
+    }
+
+    /// The lease with this id.
+    pub fn lease(&self, id: LeaseId) -> Result<Option<Lease>, ReadError> {
+        let (pages, roots) = self.shard(0);
+        Ok(lease::get(pages, roots, id)?)
+    }
+
+    /// Some leases, by id, from `from` on, `count_max` at most; the id to go on from if there are
+    /// more. Negative ids come last.
+    pub fn leases(
+        &self,
+        from: LeaseId,
+        count_max: usize,
+        out: &mut Vec<Lease>,
+    ) -> Result<Option<LeaseId>, ReadError> {
+        let (pages, roots) = self.shard(0);
+        Ok(lease::list(pages, roots, from, count_max, out)?)
+    }
+
+    /// Some keys of a lease, in order, from `from` on, `count_max` at most; the key to go on from
+    /// if there are more.
+    pub fn lease_keys(
+        &self,
+        id: LeaseId,
+        from: &[u8],
+        count_max: usize,
+        out: &mut Vec<Vec<u8>>,
+    ) -> Result<Option<Vec<u8>>, ReadError> {
+        Ok(lease::keys(self, id, from, count_max, out)?)
     }
 
     /// Changes in the history that compaction has left.

@@ -7,6 +7,8 @@
 //! - Each shard's walk yields a key once, in the walk's direction; the shards share no key, so the
 //!   merge never sees a tie.
 //! - A version is seen at revision r if it was written at or before r and ended after r.
+//! - A walk also stands at keys of which no version is seen, and never looks for one that is: each
+//!   such key costs as much as any other, so who walks counts it, and may stop there.
 
 use std::cmp::Ordering;
 
@@ -83,17 +85,22 @@ impl<'s, P: Pages> Walk<'s, P> {
         Ok(walk)
     }
 
-    /// The key the walk stands at.
+    /// The key the walk stands at, whether anything of it is seen or not.
     pub(crate) fn key(&self) -> Option<&[u8]> {
         self.shards[self.front?].key()
     }
 
-    /// The record the walk stands at, which must be at a key. With the value it is not free: a
-    /// large one is verified when it is first read.
+    /// Whether the key the walk stands at lives at the walk's revision.
+    pub(crate) fn is_seen(&self) -> bool {
+        self.front.is_some_and(|front| self.shards[front].is_seen())
+    }
+
+    /// The record the walk stands at, which must be at a key that is seen. With the value it is
+    /// not free: a large one is verified when it is first read.
     pub(crate) fn record(&self, with_value: bool) -> Result<Record<'_>, PageFault> {
         let front = self.front.expect("the walk stands at a key");
         let record = self.shards[front].record(with_value)?;
-        Ok(record.expect("the front has a key"))
+        Ok(record.expect("the front is at a key that is seen"))
     }
 
     /// Goes to the next key.
@@ -198,7 +205,14 @@ impl<P: Pages> ShardWalk<'_, P> {
     fn key(&self) -> Option<&[u8]> {
         match self {
             Self::Head(walk) => walk.front.map(|(key, _)| key),
-            Self::Past(walk) => walk.found.map(|(key, _)| key),
+            Self::Past(walk) => walk.front.map(|(key, _)| key),
+        }
+    }
+
+    fn is_seen(&self) -> bool {
+        match self {
+            Self::Head(walk) => walk.front.is_some(),
+            Self::Past(walk) => walk.front.is_some_and(|(_, found)| found.is_some()),
         }
     }
 
@@ -209,7 +223,7 @@ impl<P: Pages> ShardWalk<'_, P> {
                 (key, store::decode(walk.pages, &walk.roots, entry)?, walk.pages)
             }
             Self::Past(walk) => {
-                let Some((key, found)) = walk.found else { return Ok(None) };
+                let Some((key, Some(found))) = walk.front else { return Ok(None) };
                 (key, found, walk.pages)
             }
         };
@@ -288,8 +302,11 @@ struct PastWalk<'s, P: Pages> {
     current_front: Front<'s>,
     tombstones: Cursor<'s, P>,
     tombstone_front: Front<'s>,
-    found: Option<(&'s [u8], Found<'s>)>,
+    front: PastFront<'s>,
 }
+
+/// A key of now or of then, and the version of it that is seen, if there is one.
+type PastFront<'s> = Option<(&'s [u8], Option<Found<'s>>)>;
 
 impl<'s, P: Pages> PastWalk<'s, P> {
     fn new(
@@ -309,7 +326,7 @@ impl<'s, P: Pages> PastWalk<'s, P> {
             current_front: None,
             tombstones: Cursor::new(pages, roots.tombstones),
             tombstone_front: None,
-            found: None,
+            front: None,
         };
         let from = match direction {
             Direction::Ascending => Some(bounds.start),
@@ -328,34 +345,29 @@ impl<'s, P: Pages> PastWalk<'s, P> {
         Ok(walk)
     }
 
+    /// One key further; of a key that has changed since, one look into its history.
     fn advance(&mut self) -> Result<(), PageFault> {
-        loop {
-            let (key, found) = match (self.current_front, self.tombstone_front) {
-                (None, None) => {
-                    self.found = None;
-                    return Ok(());
-                }
-                (Some(current), None) => self.take_current(current)?,
-                (None, Some(tombstone)) => self.take_tombstone(tombstone)?,
-                (Some(current), Some(tombstone)) => {
-                    match (current.0.cmp(tombstone.0), self.direction) {
-                        (Ordering::Less, Direction::Ascending)
-                        | (Ordering::Greater, Direction::Descending) => {
-                            self.take_current(current)?
-                        }
-                        (Ordering::Equal, _) => {
-                            let rule = "a key that lives has a tombstone";
-                            return Err(store::damaged(self.pages, self.roots.tombstones, rule));
-                        }
-                        _ => self.take_tombstone(tombstone)?,
+        self.front = match (self.current_front, self.tombstone_front) {
+            (None, None) => None,
+            (Some(current), None) => Some(self.take_current(current)?),
+            (None, Some(tombstone)) => Some(self.take_tombstone(tombstone)?),
+            (Some(current), Some(tombstone)) => {
+                let is_current = match (current.0.cmp(tombstone.0), self.direction) {
+                    (Ordering::Less, direction) => direction == Direction::Ascending,
+                    (Ordering::Greater, direction) => direction == Direction::Descending,
+                    (Ordering::Equal, _) => {
+                        let rule = "a key that lives has a tombstone";
+                        return Err(store::damaged(self.pages, self.roots.tombstones, rule));
                     }
-                }
-            };
-            if let Some(found) = found {
-                self.found = Some((key, found));
-                return Ok(());
+                };
+                Some(if is_current {
+                    self.take_current(current)?
+                } else {
+                    self.take_tombstone(tombstone)?
+                })
             }
-        }
+        };
+        Ok(())
     }
 
     fn take_current(

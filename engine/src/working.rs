@@ -9,6 +9,7 @@ use crate::answer::OwnedRecord;
 use crate::command::PutRef;
 use crate::events::EventBuilder;
 use crate::ids::{Change, LeaseId, Revision};
+use crate::lease::{self, LeaseChange};
 use crate::page::{NoSpace, PageFault, PageFile};
 use crate::shard::Shard;
 use crate::store::{ShardRoots, Store, shard_of};
@@ -29,13 +30,15 @@ pub(crate) struct Working {
     pub(crate) revision: Revision,
     pub(crate) compacted: Revision,
     pub(crate) events: EventBuilder,
+    /// What happened to leases since it was last taken.
+    pub(crate) lease_changes: Vec<LeaseChange>,
     changes: i64,
 }
 
 impl Working {
     pub(crate) fn new(shards: Vec<Shard>, revision: Revision, compacted: Revision) -> Self {
         let events = EventBuilder::new(revision);
-        Self { shards, revision, compacted, events, changes: 0 }
+        Self { shards, revision, compacted, events, lease_changes: Vec::new(), changes: 0 }
     }
 
     /// Stores a value as the next change of the command.
@@ -71,10 +74,13 @@ impl Working {
         self.revision
     }
 
-    /// Whether a lease exists. Leases cannot be granted yet, so only "no lease" does; the table of
-    /// leases will be asked here.
-    pub(crate) fn lease_is_known(lease: LeaseId) -> bool {
-        lease == LeaseId(0)
+    /// Whether a key may be attached to a lease: to none, or to one that exists.
+    pub(crate) fn lease_is_known(&self, lease: LeaseId) -> Result<bool, PageFault> {
+        if lease == LeaseId(0) {
+            return Ok(true);
+        }
+        let shard = &self.shards[0];
+        Ok(lease::get(&shard.file, &shard.roots, lease)?.is_some())
     }
 
     /// Looks whether every shard has the free pages that so many changes, of commands of this size,

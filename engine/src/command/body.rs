@@ -12,8 +12,8 @@ use rkyv::ser::allocator::ArenaHandle;
 use rkyv::with::InlineAsBox;
 use rkyv::{Archive, Portable, Serialize};
 
-use super::{DeleteRangeRef, EncodeError, PutRef};
-use crate::ids::MemberId;
+use super::{DeleteRangeRef, EncodeError, LeaseGrantRef, LeaseRemaining, LeaseRevokeRef, PutRef};
+use crate::ids::{LeaseId, MemberId, Term};
 use crate::view::MemberAttributes;
 
 /// The encoder of bodies: appends to the frames, scratch memory from the writer's arena.
@@ -141,4 +141,49 @@ impl ArchivedMemberPublishBody<'_> {
 pub(crate) struct ClusterVersionBody<'a> {
     #[rkyv(with = InlineAsBox)]
     pub(crate) version: &'a str,
+}
+
+#[derive(Archive, Serialize)]
+pub(crate) struct LeaseGrantBody {
+    pub(crate) id: i64,
+    pub(crate) ttl_seconds: i64,
+}
+
+impl ArchivedLeaseGrantBody {
+    pub(crate) fn to_ref(&self) -> LeaseGrantRef {
+        let id = LeaseId(self.id.to_native());
+        LeaseGrantRef { id, ttl_seconds: self.ttl_seconds.to_native() }
+    }
+}
+
+#[derive(Archive, Serialize)]
+pub(crate) struct LeaseRevokeBody {
+    pub(crate) id: i64,
+    /// Zero when somebody asked for it.
+    pub(crate) term: u64,
+}
+
+impl ArchivedLeaseRevokeBody {
+    pub(crate) fn to_ref(&self) -> LeaseRevokeRef {
+        let term = self.term.to_native();
+        let expired_in = (term != 0).then_some(Term(term));
+        LeaseRevokeRef { id: LeaseId(self.id.to_native()), expired_in }
+    }
+}
+
+/// Two columns of one length; what one of them has more is not looked at.
+#[derive(Archive, Serialize)]
+pub(crate) struct LeaseCheckpointBody<'a> {
+    #[rkyv(with = InlineAsBox)]
+    pub(crate) ids: &'a [i64],
+    #[rkyv(with = InlineAsBox)]
+    pub(crate) remaining_seconds: &'a [i64],
+}
+
+impl ArchivedLeaseCheckpointBody<'_> {
+    pub(crate) fn leases(&self) -> impl Iterator<Item = LeaseRemaining> {
+        let remaining = self.remaining_seconds.iter().map(|seconds| seconds.to_native());
+        let ids = self.ids.iter().map(|id| LeaseId(id.to_native()));
+        ids.zip(remaining).map(|(id, remaining_seconds)| LeaseRemaining { id, remaining_seconds })
+    }
 }

@@ -74,7 +74,41 @@ const GOLDEN_MEMBER_PUBLISH: &str = "\
     5a00000005016e696e65687474703a2f2f613a31687474703a2f2f612d6c6f6e6765722d6e616d652d746861\
     6e2d696e6c696e653a328a000000d4ffffffa2000000d6ffffff0900000000000000b8ffffff04000000e0ff\
     ffff02000000";
+const GOLDEN_LEASE_GRANT: &str = "12000000070108070605040302013c00000000000000";
+const GOLDEN_LEASE_REVOKE: &str = "120000000801ffffffffffffffff0900000000000000";
+const GOLDEN_LEASE_CHECKPOINT: &str = "\
+    3200000009010100000000000000feffffffffffffff00000000000000001e00000000000000e0ffffff0200\
+    0000e8ffffff02000000";
 const GOLDEN_CLUSTER_VERSION_SET: &str = "0f0000000601332e372e30fbffffff05000000";
+
+fn full_checkpoint() -> [LeaseRemaining; 2] {
+    let second = LeaseRemaining { id: LeaseId(-2), remaining_seconds: 30 };
+    [LeaseRemaining { id: LeaseId(1), remaining_seconds: 0 }, second]
+}
+
+#[test]
+fn frames_of_leases_have_golden_bytes() {
+    let grant = LeaseGrantRef { id: LeaseId(0x0102_0304_0506_0708), ttl_seconds: 60 };
+    let revoke = LeaseRevokeRef { id: LeaseId(-1), expired_in: Some(Term(9)) };
+    assert_eq!(frame(|writer, out| writer.push_lease_grant(out, grant)), GOLDEN_LEASE_GRANT);
+    assert_eq!(frame(|writer, out| writer.push_lease_revoke(out, revoke)), GOLDEN_LEASE_REVOKE);
+    assert_eq!(
+        frame(|writer, out| writer.push_lease_checkpoint(out, &full_checkpoint())),
+        GOLDEN_LEASE_CHECKPOINT
+    );
+    let mut frames = Vec::new();
+    let mut writer = FrameWriter::new();
+    writer.push_lease_grant(&mut frames, grant);
+    writer.push_lease_revoke(&mut frames, revoke);
+    writer.push_lease_revoke(&mut frames, LeaseRevokeRef { expired_in: None, ..revoke });
+    writer.push_lease_checkpoint(&mut frames, &full_checkpoint());
+    let batch = Batch::validate(batch_of(&frames, 4)).unwrap();
+    assert!(matches!(batch.command(0), Command::LeaseGrant(read) if read == grant));
+    assert!(matches!(batch.command(1), Command::LeaseRevoke(read) if read == revoke));
+    assert!(matches!(batch.command(2), Command::LeaseRevoke(read) if read.expired_in.is_none()));
+    let Command::LeaseCheckpoint(checkpoint) = batch.command(3) else { panic!("another kind") };
+    assert!(checkpoint.leases().eq(full_checkpoint()));
+}
 
 #[test]
 fn frames_have_golden_bytes() {

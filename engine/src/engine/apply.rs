@@ -6,12 +6,14 @@
 //!   disk in the middle of a change. A slice that has to wait for a file to grow ends the step.
 //! - A rejected command has changed nothing.
 
-use crate::answer::{Answer, Outcome, ReadError, Rejection};
+use crate::answer::{Answer, Outcome, OwnedRecord, ReadError, Rejection};
 use crate::command::{Batch, Command, CommandKind, DeleteRangeRef, MemberPublishRef, PutRef};
 use crate::compaction::Compaction;
 use crate::delete::DeleteRun;
 use crate::engine::Failure;
-use crate::ids::{MemberId, Revision};
+use crate::ids::{LeaseId, MemberId, Revision, Term};
+use crate::lease::{self, RevokeRun};
+use crate::limits;
 use crate::page::PageFault;
 use crate::range::Progress;
 use crate::system;
@@ -29,6 +31,8 @@ pub(super) const SLICE_SIZE_BYTES_MAX: usize = 64 << 10;
 /// A batch on its way.
 pub(super) struct BatchRun {
     batch: Batch,
+    /// The term of the entry that carries it.
+    term: Term,
     /// The next command.
     next: usize,
     /// The command before that, if it is not finished.
@@ -49,12 +53,13 @@ pub(super) enum Step {
 
 enum CommandRun {
     Delete(DeleteRun),
+    Revoke(RevokeRun),
     Txn(TxnRun),
 }
 
 impl BatchRun {
-    pub(super) fn new(batch: Batch) -> Self {
-        Self { batch, next: 0, command: None, segment: Segment::default() }
+    pub(super) fn new(batch: Batch, term: Term) -> Self {
+        Self { batch, term, next: 0, command: None, segment: Segment::default() }
     }
 
     pub(super) fn step(
@@ -90,12 +95,15 @@ impl BatchRun {
                 return Ok(Step::Starved);
             }
             let before = self.next;
+            let answered = answers.len();
             if working.shards.len() == 1 {
                 self.apply_in_order(&batch, end, working, compaction, answers)?;
             } else {
                 self.apply_by_segment(&batch, end, working, compaction, answers)?;
             }
-            budget = budget.saturating_sub(self.next - before);
+            let copied_bytes = answers[answered..].iter().map(prevs_size_bytes).sum();
+            let cost = self.next - before + limits::keys_for_bytes(copied_bytes);
+            budget = budget.saturating_sub(cost);
         }
         let is_done = self.command.is_none() && self.next == batch.len();
         Ok(if is_done { Step::Done } else { Step::More })
@@ -116,7 +124,8 @@ impl BatchRun {
         end
     }
 
-    /// One shard: evaluate, number and write are one step for each command.
+    /// One shard: evaluate, number and write are one step for each command. The records that
+    /// answers carry are copies, whose size no command tells, and end the slice.
     fn apply_in_order(
         &mut self,
         batch: &Batch,
@@ -125,10 +134,13 @@ impl BatchRun {
         compaction: &mut Compaction,
         answers: &mut Vec<Answer>,
     ) -> Result<(), Failure> {
-        while self.next < end && self.command.is_none() {
+        let mut copied_bytes = 0;
+        while self.next < end && self.command.is_none() && copied_bytes < SLICE_SIZE_BYTES_MAX {
             let command = batch.command(self.next);
             self.next += 1;
-            self.command = begin(command, working, compaction, answers)?;
+            let answered = answers.len();
+            self.command = begin(command, self.term, working, compaction, answers)?;
+            copied_bytes += answers[answered..].iter().map(prevs_size_bytes).sum::<usize>();
         }
         Ok(())
     }
@@ -153,7 +165,7 @@ impl BatchRun {
             }
             let command = batch.command(self.next);
             self.next += 1;
-            self.command = begin(command, working, compaction, answers)?;
+            self.command = begin(command, self.term, working, compaction, answers)?;
         }
         Ok(())
     }
@@ -165,7 +177,7 @@ pub(super) fn refusal_of(
     put: &PutRef<'_>,
     working: &Working,
 ) -> Result<Option<Rejection>, PageFault> {
-    if !Working::lease_is_known(put.lease) {
+    if !working.lease_is_known(put.lease)? {
         return Ok(Some(Rejection::LeaseNotFound));
     }
     if put.ignore_value || put.ignore_lease {
@@ -180,6 +192,7 @@ pub(super) fn refusal_of(
 /// Does a command, or begins it if it may be long.
 fn begin(
     command: Command<'_>,
+    term: Term,
     working: &mut Working,
     compaction: &mut Compaction,
     answers: &mut Vec<Answer>,
@@ -221,6 +234,23 @@ fn begin(
             system::put_cluster_version(&mut working.shards[0], &version.version)?;
             Outcome::System
         }
+        Command::LeaseGrant(grant) => match lease::grant(grant, working)? {
+            true => Outcome::LeaseGranted(grant),
+            false => Outcome::Rejected(Rejection::LeaseExists),
+        },
+        Command::LeaseRevoke(revoke) => {
+            let is_late = revoke.expired_in.is_some_and(|expired_in| expired_in != term);
+            if !is_late && revoke.id != LeaseId(0) && working.lease_is_known(revoke.id)? {
+                return Ok(Some(CommandRun::Revoke(RevokeRun::new(revoke.id))));
+            }
+            Outcome::Rejected(Rejection::LeaseNotFound)
+        }
+        Command::LeaseCheckpoint(checkpoint) => {
+            for remaining in checkpoint.leases() {
+                lease::set_remaining(remaining, working)?;
+            }
+            Outcome::System
+        }
     };
     answer(outcome, working, answers);
     Ok(None)
@@ -244,6 +274,13 @@ fn go_on(
             }
             Outcome::DeleteRange { deleted: run.deleted, prevs: run.prevs }
         }
+        (CommandRun::Revoke(mut run), Command::LeaseRevoke(_)) => {
+            if run.step(working, &mut left)? == Progress::More {
+                *budget -= slice - left;
+                return Ok(Some(CommandRun::Revoke(run)));
+            }
+            Outcome::LeaseRevoked
+        }
         (CommandRun::Txn(mut run), Command::Txn(table)) => {
             match run.step(table, working, &mut left) {
                 Ok(TxnStep::More) => {
@@ -262,10 +299,24 @@ fn go_on(
     Ok(None)
 }
 
-pub(super) fn outcome_of_delete(deleted: Option<Option<crate::OwnedRecord>>) -> Outcome {
+pub(super) fn outcome_of_delete(deleted: Option<Option<OwnedRecord>>) -> Outcome {
     match deleted {
         Some(prev) => Outcome::DeleteRange { deleted: 1, prevs: prev.into_iter().collect() },
         None => Outcome::DeleteRange { deleted: 0, prevs: Vec::new() },
+    }
+}
+
+/// The bytes of the records that an answer to a command on a single key carries.
+fn prevs_size_bytes(answer: &Answer) -> usize {
+    match &answer.outcome {
+        Outcome::Put { prev } => prev.as_ref().map_or(0, OwnedRecord::size_bytes),
+        Outcome::DeleteRange { prevs, .. } => prevs.iter().map(OwnedRecord::size_bytes).sum(),
+        Outcome::Txn(_)
+        | Outcome::LeaseGranted(_)
+        | Outcome::LeaseRevoked
+        | Outcome::Rejected(_)
+        | Outcome::Compacted { .. }
+        | Outcome::System => 0,
     }
 }
 

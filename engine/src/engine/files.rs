@@ -152,6 +152,7 @@ pub(super) fn create(files: EngineFiles, config: EngineConfig) -> Result<Vec<Sha
         values: Root::empty(layout::VALUES),
         system: Root::empty(layout::SYSTEM),
         tombstones: Root::empty(layout::TOMBSTONES),
+        attachments: Root::empty(layout::ATTACHMENTS),
     };
     let shard = |(index, source)| {
         let file = PageFile::create(source, page_config(index, config))?;
@@ -211,14 +212,15 @@ fn durable_of(meta: &Meta, slot_next: u8) -> Durable {
 
 /// The roots in the order of their tags, as checkpoints name them.
 pub(super) fn roots_in_order(roots: &ShardRoots) -> Vec<Root> {
-    vec![roots.current, roots.revisions, roots.values, roots.system, roots.tombstones]
+    let ShardRoots { current, revisions, values, system, tombstones, attachments } = *roots;
+    vec![current, revisions, values, system, tombstones, attachments]
 }
 
 fn roots_of(roots: &[Root]) -> Result<ShardRoots, Failure> {
-    if let &[current, revisions, values, system, tombstones] = roots {
-        let roots = ShardRoots { current, revisions, values, system, tombstones };
+    if let &[current, revisions, values, system, tombstones, attachments] = roots {
+        let roots = ShardRoots { current, revisions, values, system, tombstones, attachments };
         let tags = roots_in_order(&roots).into_iter().map(|root| root.tree);
-        if tags.eq((1..=5).map(TreeTag)) {
+        if tags.eq((1..=6).map(TreeTag)) {
             return Ok(roots);
         }
     }

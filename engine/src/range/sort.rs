@@ -1,50 +1,48 @@
-//! Records collected for sorting, in one arena, with room for little more than the limit.
+//! Records collected for sorting, not more of them than the limit.
+//!
+//! A heap, because each record that comes or goes then costs little, and no more than a few
+//! comparisons: a vector that is sorted at the end would cost less in all, and all of that in one
+//! step. Each record owns its bytes, so that one that is cut off gives its memory back at once.
 //!
 //! Invariants:
-//! - The records held always contain the first `limit` of all that were pushed.
-//! - After [`SortedRecords::sort`] they are in order and not more than the limit.
+//! - The records held are the first of all that were pushed, as many as the limit allows.
+//! - [`SortedRecords::sort`] moves them from the heap to the list, the last first, so that the
+//!   first is at the list's end.
 
 use std::cmp::Ordering;
-use std::ops::Range;
+use std::collections::BinaryHeap;
 
-use super::{Options, Record, SortOrder, SortTarget};
+use super::{Options, Progress, Record, SortOrder, SortTarget};
+use crate::limits;
 
-/// With a limit, the collection is cut when it is twice as long; short limits wait for this many
-/// records more, so that cutting stays rare.
-const CUT_SLACK_RECORDS: usize = 1024;
-
+/// A record that has its place in the order.
 #[derive(Debug)]
-struct Item {
-    key: Range<usize>,
-    value: Range<usize>,
+pub(super) struct Item {
+    /// What it is sorted by, unless that is the value.
+    number: i64,
+    is_by_value: bool,
+    is_descending: bool,
+    /// The key and behind it the value.
+    bytes: Box<[u8]>,
+    key_size_bytes: usize,
     /// The record without its bytes.
     bare: Record<'static>,
 }
 
-#[derive(Debug, Default)]
-pub(super) struct SortedRecords {
-    items: Vec<Item>,
-    arena: Vec<u8>,
-}
-
-impl SortedRecords {
-    pub(super) fn len(&self) -> usize {
-        self.items.len()
-    }
-
-    pub(super) fn record(&self, index: usize) -> Record<'_> {
-        let item = &self.items[index];
-        Record {
-            key: &self.arena[item.key.clone()],
-            value: &self.arena[item.value.clone()],
-            ..item.bare
-        }
-    }
-
-    pub(super) fn push(&mut self, record: Record<'_>, options: &Options) {
-        let item = Item {
-            key: append(&mut self.arena, record.key),
-            value: append(&mut self.arena, record.value),
+impl Item {
+    fn new(record: &Record<'_>, options: &Options) -> Self {
+        let number = match options.target {
+            SortTarget::Key | SortTarget::Value => 0,
+            SortTarget::Version => record.version,
+            SortTarget::Create => record.create_revision.0,
+            SortTarget::Mod => record.mod_revision.0,
+        };
+        Self {
+            number,
+            is_by_value: options.target == SortTarget::Value,
+            is_descending: options.order == SortOrder::Descend,
+            bytes: [record.key, record.value].concat().into_boxed_slice(),
+            key_size_bytes: record.key.len(),
             bare: Record {
                 key: &[],
                 value: &[],
@@ -53,49 +51,91 @@ impl SortedRecords {
                 version: record.version,
                 lease: record.lease,
             },
-        };
-        self.items.push(item);
-        if let Some(limit) = limit(options)
-            && self.items.len() >= limit.saturating_mul(2).saturating_add(CUT_SLACK_RECORDS)
-        {
-            self.sort(options);
         }
     }
 
-    /// Sorts, cuts to the limit, and gives the memory of what was cut back to the arena.
-    pub(super) fn sort(&mut self, options: &Options) {
-        let arena = &self.arena;
-        self.items.sort_unstable_by(|a, b| {
-            let by_target = match options.target {
-                SortTarget::Key => Ordering::Equal,
-                SortTarget::Version => a.bare.version.cmp(&b.bare.version),
-                SortTarget::Create => a.bare.create_revision.cmp(&b.bare.create_revision),
-                SortTarget::Mod => a.bare.mod_revision.cmp(&b.bare.mod_revision),
-                SortTarget::Value => arena[a.value.clone()].cmp(&arena[b.value.clone()]),
-            };
-            let by_target = match options.order {
-                SortOrder::Descend => by_target.reverse(),
-                SortOrder::None | SortOrder::Ascend => by_target,
-            };
-            by_target.then_with(|| arena[a.key.clone()].cmp(&arena[b.key.clone()]))
-        });
-        let Some(limit) = limit(options).filter(|&limit| limit < self.items.len()) else { return };
-        self.items.truncate(limit);
-        let old = std::mem::take(&mut self.arena);
-        for item in &mut self.items {
-            item.key = append(&mut self.arena, &old[item.key.clone()]);
-            item.value = append(&mut self.arena, &old[item.value.clone()]);
-        }
+    pub(super) fn record(&self) -> Record<'_> {
+        let (key, value) = self.bytes.split_at(self.key_size_bytes);
+        Record { key, value, ..self.bare }
     }
 }
 
-/// A limit beyond the address space is none.
-fn limit(options: &Options) -> Option<usize> {
-    options.limit.and_then(|limit| usize::try_from(limit).ok())
+impl Ord for Item {
+    /// Items of one collection only: all are sorted by the same.
+    fn cmp(&self, other: &Self) -> Ordering {
+        let (a, b) = (self.record(), other.record());
+        let by_target =
+            if self.is_by_value { a.value.cmp(b.value) } else { self.number.cmp(&other.number) };
+        let by_target = if self.is_descending { by_target.reverse() } else { by_target };
+        by_target.then_with(|| a.key.cmp(b.key))
+    }
 }
 
-fn append(arena: &mut Vec<u8>, bytes: &[u8]) -> Range<usize> {
-    let start = arena.len();
-    arena.extend_from_slice(bytes);
-    start..arena.len()
+impl PartialOrd for Item {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Item {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Item {}
+
+#[derive(Debug, Default)]
+pub(super) struct SortedRecords {
+    /// The last of the records on top.
+    heap: BinaryHeap<Item>,
+    /// The records in their order, the first at the end.
+    sorted: Vec<Item>,
+    size_bytes: usize,
+}
+
+impl SortedRecords {
+    /// What is held.
+    pub(super) fn size_bytes(&self) -> usize {
+        self.size_bytes
+    }
+
+    pub(super) fn push(&mut self, record: Record<'_>, options: &Options) {
+        let item = Item::new(&record, options);
+        if self.heap.len() < options.records_max() {
+            self.size_bytes += item_size_bytes(&item);
+            self.heap.push(item);
+            return;
+        }
+        let Some(mut last) = self.heap.peek_mut() else { return };
+        if item < *last {
+            self.size_bytes += item_size_bytes(&item);
+            self.size_bytes -= item_size_bytes(&last);
+            *last = item;
+        }
+    }
+
+    /// Goes on with putting the records in order.
+    pub(super) fn sort(&mut self, budget: &mut usize) -> Progress {
+        loop {
+            if *budget == 0 {
+                return Progress::More;
+            }
+            let Some(item) = self.heap.pop() else { return Progress::Done };
+            let cost = 1 + limits::keys_for_bytes(item.bytes.len());
+            *budget = budget.saturating_sub(cost);
+            self.sorted.push(item);
+        }
+    }
+
+    /// The next record in order, once they are.
+    pub(super) fn pop_first(&mut self) -> Option<Item> {
+        let item = self.sorted.pop()?;
+        self.size_bytes -= item_size_bytes(&item);
+        Some(item)
+    }
+}
+
+fn item_size_bytes(item: &Item) -> usize {
+    size_of::<Item>() + item.bytes.len()
 }

@@ -6,6 +6,7 @@ use std::cmp::Ordering;
 
 use crate::answer::ReadError;
 use crate::command::{CompareRef, Operation, TxnTable};
+use crate::limits;
 use crate::range::{Progress, Record};
 use crate::store::Store;
 use crate::walk::{Bounds, Direction, Walk};
@@ -33,11 +34,13 @@ pub(super) struct CompareRun {
     held: usize,
     /// Inside a comparison over a range: the next key.
     position: Option<Vec<u8>>,
+    /// Whether a key of that range was compared.
+    found_key: bool,
 }
 
 impl CompareRun {
     pub(super) fn new() -> Self {
-        Self { nodes: vec![0], held: 0, position: None }
+        Self { nodes: vec![0], held: 0, position: None, found_key: false }
     }
 
     pub(super) fn step<S: Store>(
@@ -59,6 +62,7 @@ impl CompareRun {
                 let Some(result) = self.evaluate(&compare, store, budget)? else {
                     return Ok(Progress::More);
                 };
+                self.found_key = false;
                 holds = result;
                 self.held += 1;
             }
@@ -83,32 +87,36 @@ impl CompareRun {
     ) -> Result<Option<bool>, ReadError> {
         let Some(bounds) = Bounds::of(compare.key, compare.range_end) else {
             return Ok(Some(match store.record_at(compare.key, store.revision())? {
-                Some(record) => holds(compare, &record),
+                Some(record) => {
+                    *budget = budget.saturating_sub(limits::keys_for_bytes(record.size_bytes()));
+                    holds(compare, &record)
+                }
                 None => holds_for_nothing(compare),
             }));
         };
         let position = self.position.take();
-        let is_first = position.is_none();
         let start = position.as_deref().unwrap_or(bounds.start);
         let bounds = Bounds { start, ..bounds };
+        let with_value = compare.target == wire::TARGET_VALUE;
         let mut walk = Walk::new(store, bounds, store.revision(), Direction::Ascending)?;
-        if is_first && walk.key().is_none() {
-            return Ok(Some(holds_for_nothing(compare)));
-        }
         // At least one key a step, whatever the budget: otherwise a small one would never end.
         while walk.key().is_some() {
-            let record = walk.record(true)?;
-            if !holds(compare, &record) {
-                return Ok(Some(false));
+            *budget = budget.saturating_sub(1);
+            if walk.is_seen() {
+                self.found_key = true;
+                let record = walk.record(with_value)?;
+                *budget = budget.saturating_sub(limits::keys_for_bytes(record.size_bytes()));
+                if !holds(compare, &record) {
+                    return Ok(Some(false));
+                }
             }
             walk.advance()?;
-            *budget = budget.saturating_sub(1);
             if let Some(next) = walk.key().filter(|_| *budget == 0) {
                 self.position = Some(next.to_vec());
                 return Ok(None);
             }
         }
-        Ok(Some(true))
+        Ok(Some(self.found_key || holds_for_nothing(compare)))
     }
 }
 

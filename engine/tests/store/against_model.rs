@@ -4,10 +4,14 @@
 use crate::driver::{Driver, Frames};
 use crate::model::{Model, ModelEvent};
 use crate::random::{Random, Words};
-use engine::command::{CompactRef, DeleteRangeRef, PutRef, TxnRef};
+use std::collections::BTreeMap;
+
+use engine::command::{
+    CompactRef, DeleteRangeRef, LeaseGrantRef, LeaseRemaining, LeaseRevokeRef, PutRef, TxnRef,
+};
 use engine::{
-    Answer, Batch, EventKind, EventRef, EventSink, Interest, KeyValueHashScan, Outcome, Progress,
-    ReadError, Rejection, Revision, TxnOutcome, TxnScan, events_since,
+    Answer, Batch, EventKind, EventRef, EventSink, Interest, KeyValueHashScan, LeaseId, Outcome,
+    Progress, ReadError, Rejection, Revision, Term, TxnOutcome, TxnScan, events_since,
 };
 
 enum Command<'w> {
@@ -15,13 +19,35 @@ enum Command<'w> {
     Delete(DeleteRangeRef<'w>),
     Txn(TxnRef<'w>),
     Compact(i64),
+    Grant(LeaseGrantRef),
+    Revoke(LeaseRevokeRef),
+    Note(Vec<LeaseRemaining>),
 }
 
+/// The term all entries are of.
+const TERM: Term = Term(1);
+
 fn command<'w>(words: &'w Words, random: &mut Random, model: &Model) -> Command<'w> {
-    match random.below(20) {
+    match random.below(24) {
         0..=9 => Command::Put(words.put(random)),
         10..=14 => Command::Delete(words.delete(random)),
         15..=18 => Command::Txn(words.txn(random, model.revision, 2)),
+        19..=20 => {
+            let ttl_seconds = random.below(100) as i64;
+            Command::Grant(LeaseGrantRef { id: words.lease(random), ttl_seconds })
+        }
+        21 => {
+            let expired_in = random.one_in(2).then(|| Term(1 + random.below(2) as u64));
+            Command::Revoke(LeaseRevokeRef { id: words.lease(random), expired_in })
+        }
+        22 => Command::Note(
+            (0..random.below(4))
+                .map(|_| LeaseRemaining {
+                    id: words.lease(random),
+                    remaining_seconds: random.below(100) as i64,
+                })
+                .collect(),
+        ),
         _ if random.one_in(2) => {
             let back = random.below(12) as i64;
             Command::Compact(model.revision + 1 - back)
@@ -42,6 +68,9 @@ fn apply_to_model(model: &mut Model, command: &Command<'_>) -> Answer {
         }
         Command::Txn(txn) => model.txn(txn),
         Command::Compact(revision) => model.compact(*revision),
+        Command::Grant(grant) => model.grant(*grant),
+        Command::Revoke(revoke) => model.revoke(*revoke, TERM),
+        Command::Note(notes) => model.note(notes),
     };
     Answer { revision: model.finish(), outcome }
 }
@@ -54,6 +83,9 @@ fn push(frames: Frames, command: &Command<'_>) -> Frames {
         Command::Compact(revision) => {
             frames.compact(CompactRef { revision: Revision(*revision), physical: false })
         }
+        Command::Grant(grant) => frames.grant(*grant),
+        Command::Revoke(revoke) => frames.revoke(*revoke),
+        Command::Note(notes) => frames.note(notes),
     }
 }
 
@@ -79,6 +111,7 @@ impl Case<'_> {
             self.compare_range();
         }
         self.compare_txn_of_ranges();
+        self.compare_leases();
         if self.random.one_in(4) {
             self.compare_catch_up();
             self.compare_hash();
@@ -140,6 +173,27 @@ impl Case<'_> {
             (records, summary.count, summary.more)
         });
         assert_eq!(found, expected, "{} {query:?}", self.name);
+    }
+
+    fn compare_leases(&mut self) {
+        let count_max = 1 + self.random.below(5);
+        let view = self.driver.handle.pin();
+        let (mut leases, mut from) = (Vec::new(), Some(LeaseId(0)));
+        while let Some(id) = from {
+            from = view.leases(id, count_max, &mut leases).unwrap();
+        }
+        let told = leases.iter().map(|lease| {
+            assert_eq!(view.lease(lease.id).unwrap(), Some(*lease), "{}", self.name);
+            (lease.id.0, (lease.ttl_seconds, lease.remaining_seconds))
+        });
+        assert_eq!(told.collect::<BTreeMap<_, _>>(), self.model.leases, "{}", self.name);
+        for lease in leases {
+            let (mut keys, mut from) = (Vec::new(), Some(Vec::new()));
+            while let Some(key) = from {
+                from = view.lease_keys(lease.id, &key, count_max, &mut keys).unwrap();
+            }
+            assert_eq!(keys, self.model.lease_keys(lease.id.0), "{}", self.name);
+        }
     }
 
     fn compare_txn_of_ranges(&mut self) {

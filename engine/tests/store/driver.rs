@@ -1,7 +1,8 @@
 //! Drives an engine as the log core does, with a disk that is a few byte vectors.
 
 use engine::command::{
-    BATCH_HEADER_SIZE_BYTES, CompactRef, DeleteRangeRef, MemberPublishRef, PutRef, TxnRef,
+    BATCH_HEADER_SIZE_BYTES, CompactRef, DeleteRangeRef, LeaseGrantRef, LeaseRemaining,
+    LeaseRevokeRef, MemberPublishRef, PutRef, TxnRef,
 };
 use engine::page::disk::{Completion, DiskOpKind, FileId};
 use engine::{
@@ -44,6 +45,24 @@ impl Frames {
 
     pub fn compact(mut self, compact: CompactRef) -> Self {
         self.writer.push_compact(&mut self.bytes, compact);
+        self.count += 1;
+        self
+    }
+
+    pub fn grant(mut self, grant: LeaseGrantRef) -> Self {
+        self.writer.push_lease_grant(&mut self.bytes, grant);
+        self.count += 1;
+        self
+    }
+
+    pub fn revoke(mut self, revoke: LeaseRevokeRef) -> Self {
+        self.writer.push_lease_revoke(&mut self.bytes, revoke);
+        self.count += 1;
+        self
+    }
+
+    pub fn note(mut self, leases: &[LeaseRemaining]) -> Self {
+        self.writer.push_lease_checkpoint(&mut self.bytes, leases);
         self.count += 1;
         self
     }

@@ -3,10 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use engine::command::{CompareRef, DeleteRangeRef, OperationRef, PutRef, TxnRef};
+use engine::command::{
+    CompareRef, DeleteRangeRef, LeaseGrantRef, LeaseRemaining, LeaseRevokeRef, OperationRef,
+    PutRef, TxnRef,
+};
 use engine::{
     Change, EventKind, LeaseId, OperationOutcome, Outcome, OwnedRecord, RangeQuery, Rejection,
-    Revision, SortOrder, SortTarget, TxnOutcome,
+    Revision, SortOrder, SortTarget, Term, TxnOutcome,
 };
 
 type Map = BTreeMap<Vec<u8>, OwnedRecord>;
@@ -30,6 +33,8 @@ pub struct Model {
     pub events: Vec<ModelEvent>,
     /// Every compaction that was accepted.
     pub compactions: Vec<i64>,
+    /// By id: what they live for, and what was noted that they have left.
+    pub leases: BTreeMap<i64, (i64, i64)>,
     changes: i64,
 }
 
@@ -43,6 +48,7 @@ impl Model {
             states,
             events: Vec::new(),
             compactions: Vec::new(),
+            leases: BTreeMap::new(),
             changes: 0,
         }
     }
@@ -74,7 +80,7 @@ impl Model {
     }
 
     pub fn put(&mut self, put: &PutRef<'_>) -> Result<Option<OwnedRecord>, Rejection> {
-        if put.lease.0 != 0 {
+        if !self.lease_is_known(put.lease) {
             return Err(Rejection::LeaseNotFound);
         }
         if (put.ignore_value || put.ignore_lease) && !self.now.contains_key(put.key) {
@@ -97,7 +103,10 @@ impl Model {
             create_revision: old.as_ref().map_or(Revision(main), |old| old.create_revision),
             mod_revision: Revision(main),
             version: old.as_ref().map_or(1, |old| old.version + 1),
-            lease: LeaseId(0),
+            lease: match &old {
+                Some(old) if put.ignore_lease => old.lease,
+                _ => put.lease,
+            },
         };
         let is_create = record.create_revision.0 == main;
         self.now.insert(put.key.to_vec(), record.clone());
@@ -124,6 +133,44 @@ impl Model {
             }
         }
         (keys.len() as i64, prevs)
+    }
+
+    fn lease_is_known(&self, lease: LeaseId) -> bool {
+        lease.0 == 0 || self.leases.contains_key(&lease.0)
+    }
+
+    /// The keys attached to a lease, in order.
+    pub fn lease_keys(&self, lease: i64) -> Vec<Vec<u8>> {
+        let attached = self.now.values().filter(|record| record.lease.0 == lease);
+        attached.map(|record| record.key.clone()).collect()
+    }
+
+    pub fn grant(&mut self, grant: LeaseGrantRef) -> Outcome {
+        if self.lease_is_known(grant.id) {
+            return Outcome::Rejected(Rejection::LeaseExists);
+        }
+        self.leases.insert(grant.id.0, (grant.ttl_seconds, 0));
+        Outcome::LeaseGranted(grant)
+    }
+
+    pub fn revoke(&mut self, revoke: LeaseRevokeRef, term: Term) -> Outcome {
+        let is_late = revoke.expired_in.is_some_and(|expired_in| expired_in != term);
+        if is_late || self.leases.remove(&revoke.id.0).is_none() {
+            return Outcome::Rejected(Rejection::LeaseNotFound);
+        }
+        for key in self.lease_keys(revoke.id.0) {
+            self.delete(&DeleteRangeRef { key: &key, range_end: &[], prev_kv: false });
+        }
+        Outcome::LeaseRevoked
+    }
+
+    pub fn note(&mut self, notes: &[LeaseRemaining]) -> Outcome {
+        for note in notes {
+            if let Some((_, remaining)) = self.leases.get_mut(&note.id.0) {
+                *remaining = note.remaining_seconds;
+            }
+        }
+        Outcome::System
     }
 
     pub fn compact(&mut self, revision: i64) -> Outcome {
@@ -186,12 +233,12 @@ impl Model {
                     }
                 }
                 OperationRef::Put(put) => {
+                    if !self.lease_is_known(put.lease) {
+                        return Err(Rejection::LeaseNotFound);
+                    }
                     let keeps = put.ignore_value || put.ignore_lease;
                     if keeps && !self.now.contains_key(put.key) {
                         return Err(Rejection::KeyNotFound);
-                    }
-                    if put.lease.0 != 0 {
-                        return Err(Rejection::LeaseNotFound);
                     }
                 }
                 OperationRef::Txn(nested) => self.check(nested, path)?,
@@ -264,24 +311,30 @@ impl Model {
                     record.create_revision,
                 )
         });
-        let more = query.limit > 0 && records.len() as i64 > query.limit;
-        let bounds = [
+        let is_filtered = [
             query.min_mod_revision,
             query.max_mod_revision,
             query.min_create_revision,
             query.max_create_revision,
         ];
-        // Without an order and bounds etcd fetches one record more than the limit before it sorts.
-        if more && query.sort_order == SortOrder::None && bounds == [0; 4] {
-            records.truncate(usize::try_from(query.limit).unwrap() + 1);
+        let has_order = query.sort_order != SortOrder::None;
+        if query.sort_target != SortTarget::Key && !has_order && is_filtered == [0; 4] {
+            // etcd fetches one key more than the limit and sorts these.
+            let fetched = if query.limit > 0 { query.limit + 1 } else { i64::MAX };
+            records.truncate(usize::try_from(fetched).unwrap());
         }
         sort(&mut records, query);
+        let more = query.limit > 0 && records.len() as i64 > query.limit;
         if more {
             records.truncate(usize::try_from(query.limit).unwrap());
         }
         if query.keys_only {
             for record in &mut records {
                 record.value.clear();
+                // etcd reads the records only to sort by value; its index knows no leases.
+                if query.sort_target != SortTarget::Value {
+                    record.lease = LeaseId(0);
+                }
             }
         }
         Ok((records, count, more))
@@ -385,6 +438,10 @@ fn protobuf(record: &OwnedRecord) -> Vec<u8> {
         out.push(0x2a);
         varint(record.value.len() as u64, &mut out);
         out.extend_from_slice(&record.value);
+    }
+    if record.lease.0 != 0 {
+        out.push(0x30);
+        varint(record.lease.0 as u64, &mut out);
     }
     out
 }

@@ -74,11 +74,16 @@ impl Words {
         PutRef {
             key: self.key(random),
             value: self.value(random),
-            lease: LeaseId(if random.one_in(30) { random.next() as i64 } else { 0 }),
+            lease: if random.one_in(3) { self.lease(random) } else { LeaseId(0) },
             prev_kv: random.one_in(3),
             ignore_value: random.one_in(6),
             ignore_lease: random.one_in(6),
         }
+    }
+
+    /// Few, so that they are granted and revoked again and again, and one has many keys.
+    pub fn lease(&self, random: &mut Random) -> LeaseId {
+        LeaseId([1, 2, 2, 2, 0x0100_0000_0000_0000, i64::MAX, -1][random.below(7)])
     }
 
     pub fn delete(&self, random: &mut Random) -> DeleteRangeRef<'_> {

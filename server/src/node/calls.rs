@@ -24,6 +24,14 @@ pub struct Call {
     pub waiting: Waiting,
 }
 
+impl Call {
+    /// Whether it is a read that may answer with much.
+    #[must_use]
+    pub fn is_wide_read(&self) -> bool {
+        matches!(&self.waiting, Waiting::Read(Some(reading)) if reading.read.is_wide())
+    }
+}
+
 /// What a call waits for.
 #[derive(Debug)]
 pub enum Waiting {

@@ -10,6 +10,8 @@
 //!   the hash being computed: no pin waits for a client's window.
 //! - The reads of a turn share a budget; those that find it spent wait for the next turn, so that
 //!   writes, watches and other connections get theirs.
+//! - What a client's streams hold of answers that it does not take bounds what is read for it; its
+//!   socket is read from all the same, unless the socket itself takes nothing.
 //! - All bytes that one turn has for a client leave in one send; one send a client is under way.
 
 mod stepping;
@@ -24,7 +26,7 @@ use std::time::Duration;
 use engine::{Progress, ReadHandle};
 
 use super::calls::{Call, Calls, Timeouts, Waiting};
-use super::reads::ReadQueue;
+use super::reads::{Gate, ReadQueue};
 use super::shared::{Status, WatchInterest};
 use super::watches::{Place, Watches};
 use crate::frontend::grpc::{self, Event, Input, MethodTable};
@@ -119,6 +121,10 @@ struct Client {
     spare: Vec<u8>,
     sending: bool,
     paused: bool,
+    /// Which of its reads get turns.
+    gate: Gate,
+    /// What its streams held when they were last looked at.
+    queued_bytes: usize,
     closing: bool,
     touched: bool,
 }
@@ -148,6 +154,8 @@ struct Desk {
     reading: ReadQueue,
     /// Hashes of the whole store, one after the other.
     hashing: VecDeque<Slot>,
+    /// No view could be held for the first of them: it is tried again when time has passed.
+    hash_waits: bool,
     /// What is left of this turn's budget.
     turn_keys: usize,
     buffers: Vec<Vec<u8>>,
@@ -173,6 +181,7 @@ impl FrontendCore {
             calls: Calls::default(),
             reading: ReadQueue::default(),
             hashing: VecDeque::new(),
+            hash_waits: false,
             turn_keys: READ_TURN_KEYS,
             buffers: Vec::new(),
             answer: Vec::new(),
@@ -204,6 +213,8 @@ impl FrontendCore {
             spare: Vec::new(),
             sending: false,
             paused: false,
+            gate: Gate::Open,
+            queued_bytes: 0,
             closing: false,
             touched: false,
         });
@@ -238,11 +249,12 @@ impl FrontendCore {
 
     /// The connection is gone.
     pub fn handle_closed(&mut self, socket: SocketId) {
-        if client_at(&mut self.clients, socket).is_some() {
+        if let Some(client) = client_at(&mut self.clients, socket) {
+            self.desk.reading.handle_queued(client.queued_bytes, 0);
             self.clients[socket.index()] = None;
             self.desk.watches.close_all(socket);
             // Its reads are forgotten at their next step.
-            self.desk.reading.unpark(socket);
+            self.desk.reading.handle_gone(socket);
         }
     }
 
@@ -257,10 +269,13 @@ impl FrontendCore {
                 self.desk.calls.take(slot);
                 continue;
             };
-            let socket = call.socket;
+            let (socket, is_wide) = (call.socket, call.is_wide_read());
             self.desk.calls.lift_server_deadline(slot);
-            if self.desk.turn_keys == 0 {
-                self.desk.reading.push(socket, slot);
+            let connection = connection_at(&mut self.clients, socket);
+            let may_step = |connection| self.desk.may_step(connection, socket, is_wide);
+            // What finds its client gone is forgotten by its step.
+            if !connection.is_none_or(may_step) {
+                self.desk.reading.push(socket, slot, is_wide);
                 continue;
             }
             let mut keys = self.desk.turn_keys.min(READ_STEP_KEYS);
@@ -286,6 +301,7 @@ impl FrontendCore {
     /// Time passed.
     pub fn handle_tick(&mut self, now: Duration) {
         self.desk.refresh_node();
+        self.desk.hash_waits = false;
         self.desk.watches.handle_tick(now, &self.desk.node);
         while let Some((call, deadline)) = self.desk.calls.poll_late(now) {
             // The client's own deadline is the client's to notice; ours has etcd's answer.
@@ -352,7 +368,8 @@ impl FrontendCore {
     #[must_use]
     pub fn has_work(&self) -> bool {
         let desk = &self.desk;
-        !desk.reading.is_idle() || !desk.hashing.is_empty() || desk.watches.has_work()
+        let hashes = !desk.hashing.is_empty() && !desk.hash_waits;
+        !desk.reading.is_idle() || hashes || desk.watches.has_work()
     }
 
     fn greet(&mut self, socket: SocketId, seen: Vec<u8>, now: Duration) {
@@ -432,11 +449,7 @@ impl FrontendCore {
             return;
         };
         if desk.step(connection, stream, &mut reading, keys) == Progress::More {
-            if reading.is_large() {
-                desk.reading.push_front(socket, slot);
-            } else {
-                desk.reading.push(socket, slot);
-            }
+            desk.reading.push_begun(socket, slot, &mut reading);
             desk.calls.end_step(slot, reading);
             return;
         }
@@ -448,7 +461,7 @@ impl FrontendCore {
     /// Goes on with the first hash that waits. Those behind it hold no view.
     fn step_hash(&mut self) {
         let desk = &mut self.desk;
-        let Some(&slot) = desk.hashing.front() else { return };
+        let Some(&slot) = desk.hashing.front().filter(|_| !desk.hash_waits) else { return };
         let socket = desk.calls.get(slot).map(|call| call.socket);
         let connection = socket.and_then(|socket| connection_at(&mut self.clients, socket));
         if let Some(connection) = connection
@@ -460,7 +473,8 @@ impl FrontendCore {
                 reading.view = desk.views.hold();
             }
             let mut keys = READ_STEP_KEYS;
-            if reading.view.is_none()
+            desk.hash_waits = reading.view.is_none();
+            if desk.hash_waits
                 || desk.step(connection, stream, &mut reading, &mut keys) == Progress::More
             {
                 return desk.calls.end_step(slot, reading);
@@ -521,16 +535,23 @@ impl FrontendCore {
             let pending = http2.socket_pending_bytes();
             if !client.paused && pending > OUTPUT_PENDING_BYTES_MAX {
                 client.paused = true;
-                self.desk.reading.park(socket);
                 self.actions.push_back(SocketAction::Pause(socket));
             } else if client.paused && pending < OUTPUT_PENDING_BYTES_RESUME {
                 client.paused = false;
-                self.desk.reading.unpark(socket);
                 self.actions.push_back(SocketAction::Resume(socket));
             }
             if !client.sending && http2.has_output() {
                 client.output = std::mem::take(&mut client.spare);
                 http2.swap_output(&mut client.output);
+            }
+            let queued_bytes = http2.queued_bytes();
+            let reading = &mut self.desk.reading;
+            reading.handle_queued(client.queued_bytes, queued_bytes);
+            client.queued_bytes = queued_bytes;
+            let gate = if client.paused { Gate::Shut } else { Gate::for_queued(queued_bytes) };
+            if gate != client.gate {
+                client.gate = gate;
+                reading.set_gate(socket, gate);
             }
         }
         if client.sending {
@@ -604,6 +625,10 @@ impl Desk {
         if self.calls.len() >= CALLS_MAX || self.calls.size_bytes() >= COMMANDS_SIZE_BYTES_MAX {
             return connection.finish(stream, &status(Refusal::TooManyRequests));
         }
+        // A look-up that its connection has no room for finds no budget, and so waits.
+        let mut nothing = 0;
+        let has_room = Gate::for_queued(connection.http2().queued_bytes()).admits(false);
+        let keys = if has_room { &mut self.turn_keys } else { &mut nothing };
         self.answer.clear();
         let view = self.views.pin();
         let frames = &mut self.ask.frames;
@@ -613,7 +638,7 @@ impl Desk {
             message,
             &self.node,
             &view,
-            &mut self.turn_keys,
+            keys,
             frames,
             &mut self.answer,
         );
@@ -636,6 +661,13 @@ impl Desk {
             Action::Stream => connection.send(stream, &self.answer),
         }
         self.report_fault();
+    }
+
+    /// Whether a read that was not begun may take its first step at once.
+    fn may_step(&self, connection: &mut grpc::Connection, socket: SocketId, is_wide: bool) -> bool {
+        let gate = Gate::for_queued(connection.http2().queued_bytes());
+        let may_begin = !is_wide || self.reading.may_begin(socket);
+        self.turn_keys > 0 && gate.admits(is_wide) && may_begin
     }
 
     fn open_stream(

@@ -36,14 +36,16 @@ use crate::sequencer::read_index::ReadIndex;
 
 /// Keys that one call of [`LogCore::apply`] may touch before it returns to the loop: a few
 /// milliseconds, well below a heartbeat.
-pub const APPLY_KEYS_MAX: usize = 4096;
+pub const APPLY_KEYS_MAX: usize = 1024;
 /// Keys that a step of a background sweep may touch: a fraction of a millisecond, so that a batch
 /// that arrives meanwhile hardly waits.
 pub const BACKGROUND_KEYS_MAX: usize = 256;
-/// Runs of pages whose private copies a turn gives back after a checkpoint: each is a system call.
-const COPY_RUNS_MAX: u32 = 64;
+/// Runs of pages whose private copies a turn gives back after a checkpoint: each is a system call
+/// of one to two microseconds. The next checkpoint waits for the last of them, of which there may
+/// be fifty thousand.
+const COPY_RUNS_MAX: u32 = 256;
 /// The same in pages: each costs the kernel a fraction of a microsecond.
-const COPY_PAGES_MAX: u32 = 1024;
+const COPY_PAGES_MAX: u32 = 2048;
 /// Log that is kept behind the newest checkpoint, for followers that lag: they catch up from it
 /// without a snapshot.
 pub const CATCH_UP_SIZE_BYTES_MAX: u64 = 64 * 1024 * 1024;

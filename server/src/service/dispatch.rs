@@ -113,10 +113,18 @@ pub struct Read {
 
 enum Job {
     Range(RangeRead),
-    Txn(Option<TxnScan>),
+    Txn(TxnRead),
     Members,
     HashKv(KeyValueHashScan),
     Hash(StoreHashScan),
+}
+
+/// A transaction of ranges in the course of being answered.
+struct TxnRead {
+    /// `None` once it is finished.
+    scan: Option<TxnScan>,
+    /// The answer's size; before it is finished, that of what was gathered.
+    size_bytes: u64,
 }
 
 impl std::fmt::Debug for Read {
@@ -154,10 +162,40 @@ impl Read {
     }
 
     /// The answer's size, if it is larger than may be sent. What was written of it is worth
-    /// nothing; the size is that of the whole answer once the read is done.
+    /// nothing; of a range, the size is that of the whole answer once the read is done. A
+    /// transaction ends where it has gathered too much, since its answer's size is not known before
+    /// all of it is there.
     pub fn is_too_large(&self) -> Option<u64> {
-        let Job::Range(range) = &self.job else { return None };
-        Some(range.size_bytes()).filter(|size| *size > self.answer_size_bytes_max)
+        let size_bytes = match &self.job {
+            Job::Range(range) => range.size_bytes(),
+            Job::Txn(txn) => txn.size_bytes,
+            Job::Members | Job::HashKv(_) | Job::Hash(_) => return None,
+        };
+        Some(size_bytes).filter(|size| *size > self.answer_size_bytes_max)
+    }
+
+    /// Whether it may take many steps and answer with much; other reads look a key up.
+    pub fn is_wide(&self) -> bool {
+        match &self.job {
+            Job::Range(range) => range.is_wide(),
+            Job::Txn(_) | Job::HashKv(_) | Job::Hash(_) => true,
+            Job::Members => false,
+        }
+    }
+
+    /// Bytes that it holds besides what was written of the answer.
+    pub fn held_bytes(&self) -> usize {
+        match &self.job {
+            Job::Range(range) => range.held_bytes(),
+            Job::Txn(txn) => txn.scan.as_ref().map_or(0, TxnScan::held_bytes),
+            Job::Members | Job::HashKv(_) | Job::Hash(_) => 0,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_test() -> Box<Self> {
+        let answer_size_bytes_max = ServiceLimits::default().answer_size_bytes_max;
+        Box::new(Self { job: Job::Members, read_index_needed: false, answer_size_bytes_max })
     }
 }
 
@@ -245,7 +283,7 @@ impl Service {
         let size_bytes_max = read.answer_size_bytes_max;
         let progress = match &mut read.job {
             Job::Range(range) => range.step(view, header, budget, size_bytes_max, out),
-            Job::Txn(scan) => step_txn(scan, view, header, budget, out.bytes()),
+            Job::Txn(txn) => txn.step(view, header, budget, size_bytes_max, out.bytes()),
             Job::Members => {
                 *budget -= 1;
                 let members = cluster::put_member_list(out.bytes(), header, node, view);
@@ -316,7 +354,8 @@ impl Service {
             return Ok(Action::Write);
         };
         let read_index_needed = !(serializable || view.local_reads);
-        Ok(self.read(Job::Txn(Some(scan)), read_index_needed))
+        let txn = TxnRead { scan: Some(scan), size_bytes: 0 };
+        Ok(self.read(Job::Txn(txn), read_index_needed))
     }
 
     fn read(&self, job: Job, read_index_needed: bool) -> Action {
@@ -373,20 +412,31 @@ impl Service {
     }
 }
 
-fn step_txn(
-    job: &mut Option<TxnScan>,
-    view: &View,
-    header: Header,
-    budget: &mut usize,
-    out: &mut Vec<u8>,
-) -> Result<Progress, ReadError> {
-    let mut scan = job.take().expect("a finished read is not stepped again");
-    let progress = scan.step_within(view, budget)?;
-    match progress {
-        Progress::Done => kv::put_txn_read(out, header, scan),
-        Progress::More => *job = Some(scan),
+impl TxnRead {
+    fn step(
+        &mut self,
+        view: &View,
+        header: Header,
+        budget: &mut usize,
+        size_bytes_max: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<Progress, ReadError> {
+        let mut scan = self.scan.take().expect("a finished read is not stepped again");
+        let progress = scan.step_within(view, budget)?;
+        self.size_bytes = scan.held_bytes() as u64;
+        if self.size_bytes > size_bytes_max {
+            return Ok(Progress::Done);
+        }
+        match progress {
+            Progress::Done => {
+                let before = out.len();
+                kv::put_txn_read(out, header, scan);
+                self.size_bytes = (out.len() - before) as u64;
+            }
+            Progress::More => self.scan = Some(scan),
+        }
+        Ok(progress)
     }
-    Ok(progress)
 }
 
 /// The methods this version answers.

@@ -8,6 +8,7 @@
 use engine::answer::{Answer, OperationOutcome, Outcome, OwnedRecord, ReadError, TxnOutcome};
 use engine::command::{CompactRef, FrameWriter};
 use engine::ids::Revision;
+use engine::limits::BYTES_PER_KEY;
 use engine::range::{Progress, RangeQuery, RangeScan, Record, RecordSink};
 use engine::txn::TxnScan;
 use engine::view::View;
@@ -118,9 +119,6 @@ pub(super) struct RangeRead {
     size_bytes: u64,
 }
 
-/// Bytes of an answer that cost as much as looking at a key: copying them takes about as long.
-const BYTES_PER_KEY: usize = 512;
-
 impl RangeRead {
     /// Checks a range and makes it ready to run.
     pub(super) fn new(request: &RangeRequest<'_>) -> Result<Self, Refusal> {
@@ -136,6 +134,11 @@ impl RangeRead {
     /// Whether more than one key is asked for.
     pub(super) fn is_wide(&self) -> bool {
         self.scan.is_wide()
+    }
+
+    /// Bytes that wait to be sorted.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.scan.held_bytes()
     }
 
     /// An estimate of the records to come.
@@ -252,7 +255,14 @@ pub(super) fn put_answer(
             wire::put_header(out, &header);
             put_txn_outcome(out, txn);
         }
-        Outcome::Compacted { .. } | Outcome::System => wire::put_header(out, &header),
+        Outcome::LeaseGranted(grant) => {
+            wire::put_header(out, &header);
+            wire::put_int64(out, 2, grant.id.0);
+            wire::put_int64(out, 3, grant.ttl_seconds);
+        }
+        Outcome::Compacted { .. } | Outcome::LeaseRevoked | Outcome::System => {
+            wire::put_header(out, &header);
+        }
     }
     Ok(())
 }

@@ -151,6 +151,7 @@ const fn status_of_rejection(rejection: Rejection) -> (Code, &'static str) {
         }
         Rejection::KeyNotFound => (Code::InvalidArgument, "etcdserver: key not found"),
         Rejection::LeaseNotFound => (Code::NotFound, "etcdserver: requested lease not found"),
+        Rejection::LeaseExists => (Code::FailedPrecondition, "etcdserver: lease already exists"),
         Rejection::NoSpace => {
             (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded")
         }
@@ -199,6 +200,7 @@ mod tests {
             (status_of(Refusal::InvalidSortOption), 3, "etcdserver: invalid sort option"),
             (rejected(Rejection::KeyNotFound), 3, "etcdserver: key not found"),
             (rejected(Rejection::LeaseNotFound), 5, "etcdserver: requested lease not found"),
+            (rejected(Rejection::LeaseExists), 9, "etcdserver: lease already exists"),
             (rejected(Rejection::NoSpace), 8, "etcdserver: mvcc: database space exceeded"),
             (
                 rejected(Rejection::Compacted),

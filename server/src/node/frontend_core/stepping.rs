@@ -48,8 +48,10 @@ impl Desk {
     ) {
         let Request { socket, stream, timeout, .. } = request;
         let (needs_round, needs_view) = (read.needs_read_index(), read.needs_same_view());
+        let is_wide = read.is_wide();
         let mut reading = Reading::new(read);
-        if !needs_round && !needs_view && self.turn_keys > 0 {
+        let mut is_begun = false;
+        if !needs_round && !needs_view && self.may_step(connection, socket, is_wide) {
             let mut keys = self.turn_keys.min(READ_STEP_KEYS);
             self.turn_keys -= keys;
             let progress = self.step(connection, stream, &mut reading, &mut keys);
@@ -57,10 +59,15 @@ impl Desk {
             if progress == Progress::Done {
                 return;
             }
+            is_begun = true;
         }
-        let waiting = Waiting::Read(Some(Box::new(reading)));
+        let waiting = Waiting::Read(None);
         let timeouts = Timeouts { client: timeout, server: self.config.request_timeout };
         let slot = self.calls.insert(Call { socket, stream, waiting }, 0, now, timeouts);
+        if is_begun {
+            self.reading.push_begun(socket, slot, &mut reading);
+        }
+        self.calls.end_step(slot, Box::new(reading));
         if needs_round {
             self.ask.reads.push(slot);
             return;
@@ -68,8 +75,8 @@ impl Desk {
         self.calls.lift_server_deadline(slot);
         if needs_view {
             self.hashing.push_back(slot);
-        } else {
-            self.reading.push(socket, slot);
+        } else if !is_begun {
+            self.reading.push(socket, slot, is_wide);
         }
     }
 
@@ -82,7 +89,7 @@ impl Desk {
         keys: &mut usize,
     ) -> Progress {
         let Self { service, node, views, buffers, .. } = self;
-        let Reading { read, answer, view } = reading;
+        let Reading { read, answer, view, .. } = reading;
         let pinned;
         let view: &View = if let Some(held) = view {
             held

@@ -7,6 +7,7 @@ use prost::Message;
 
 use super::*;
 use crate::frontend::http2::frame::{FrameHead, FrameKind, HEAD_BYTES, PREFACE, flag};
+use crate::node::reads::{CONNECTION_HELD_BYTES_MAX, CORE_HELD_BYTES_MAX};
 use crate::service::dispatch::ServiceLimits;
 use crate::service::proto::etcdserverpb as pb;
 use crate::service::test_store::{TestStore, node};
@@ -44,6 +45,10 @@ fn put_frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]
     out.extend_from_slice(&[kind, flags]);
     out.extend_from_slice(&stream.to_be_bytes());
     out.extend_from_slice(payload);
+}
+
+fn initial_windows(window_bytes: u32) -> Vec<u8> {
+    [&[0, 4][..], &window_bytes.to_be_bytes()].concat()
 }
 
 fn request_head(path: &str) -> Vec<u8> {
@@ -153,15 +158,43 @@ impl Bench {
     }
 
     fn connect(&mut self) -> usize {
+        self.connect_with_windows(WINDOW_BYTES)
+    }
+
+    /// A client whose streams begin with such windows.
+    fn connect_with_windows(&mut self, window_bytes: u32) -> usize {
         let client = self.clients.len();
         self.clients.push(ClientSide { next_id: 1, ..<_>::default() });
         self.core.handle_accepted(socket(client));
         let mut bytes = PREFACE.to_vec();
-        let initial = [&[0, 4][..], &WINDOW_BYTES.to_be_bytes()].concat();
-        put_frame(&mut bytes, 4, 0, 0, &initial);
+        put_frame(&mut bytes, 4, 0, 0, &initial_windows(window_bytes));
         put_frame(&mut bytes, 8, 0, 0, &(WINDOW_BYTES - 65_535).to_be_bytes());
         self.core.handle_received(socket(client), &bytes, NOW);
         client
+    }
+
+    /// The client opens the windows of all its streams.
+    fn open_windows(&mut self, client: usize) {
+        let mut bytes = Vec::new();
+        put_frame(&mut bytes, 4, 0, 0, &initial_windows(WINDOW_BYTES));
+        self.core.handle_received(socket(client), &bytes, NOW);
+    }
+
+    /// And that of one.
+    fn open_window(&mut self, client: usize, stream: u32) {
+        let mut bytes = Vec::new();
+        put_frame(&mut bytes, 8, 0, stream, &1000u32.to_be_bytes());
+        self.core.handle_received(socket(client), &bytes, NOW);
+    }
+
+    /// Settles until there is nothing more to do, which has to come.
+    fn rest(&mut self) {
+        for _ in 0..10_000 {
+            if !self.settle() && !self.core.has_work() {
+                return;
+            }
+        }
+        panic!("work without end");
     }
 
     /// Calls in one piece, as a pipelining client sends them; the streams' numbers.
@@ -182,8 +215,8 @@ impl Bench {
         streams
     }
 
-    /// The end of a turn.
-    fn settle(&mut self) {
+    /// The end of a turn; says whether anything was sent.
+    fn settle(&mut self) -> bool {
         self.core.settle(NOW);
         let mut sends = VecDeque::new();
         while let Some(action) = self.core.poll_action() {
@@ -191,10 +224,12 @@ impl Bench {
                 sends.push_back((to.index(), bytes));
             }
         }
+        let has_sent = !sends.is_empty();
         for (client, bytes) in sends {
             self.clients[client].under_way = Some(bytes);
             self.take(client);
         }
+        has_sent
     }
 
     /// The client reads what is under way to it.
@@ -438,4 +473,141 @@ fn an_answer_that_may_not_be_sent_ends_in_grpcs_words() {
     let has = |part: &[u8]| sent.windows(part.len()).any(|window| window == part);
     assert!(has(text.as_bytes()) && has(b" vs. 2147483647)"));
     assert!(sent.len() < 500, "nothing of it is sent: {} bytes", sent.len());
+}
+
+/// What a client asked for was gathered into its streams, as much of it as it asked for, when its
+/// windows were shut: the socket had nothing to take, so nothing waited.
+#[test]
+fn a_client_that_opens_its_windows_late_is_read_for_up_to_a_bound_and_then_gets_all() {
+    let mut bench = Bench::new(1000, &[7; 1000], ServiceLimits::default());
+    let (late, other) = (bench.connect_with_windows(0), bench.connect());
+    let ranges = bench.call(late, Method::Range, &vec![range("k", "l"); 40]);
+    let success = vec![pb::RequestOp {
+        request: Some(pb::request_op::Request::RequestRange(range("k", "l"))),
+    }];
+    let txn = pb::TxnRequest { success, ..<_>::default() };
+    let txns = bench.call(late, Method::Txn, &vec![txn; 20]);
+    bench.rest();
+    let held = bench.core.desk.reading.held_bytes();
+    // What may wait in streams, as much that may be gathered, and what one turn adds to either.
+    assert!(held > CONNECTION_HELD_BYTES_MAX, "{held} bytes");
+    assert!(held < 2 * CONNECTION_HELD_BYTES_MAX + (4 << 20), "{held} bytes");
+    assert!(bench.core.desk.calls.len() > 30, "the others wait");
+    assert!(!bench.core.clients[late].as_ref().unwrap().paused, "its updates have to arrive");
+
+    // What looks a key up is answered meanwhile, and others get all they ask for.
+    let look_up = bench.call(late, Method::Range, &[range("k00001", "")]);
+    let whole = bench.call(other, Method::Range, &[range("k", "l")]);
+    bench.open_window(late, look_up[0]);
+    bench.open_window(late, look_up[0]);
+    bench.rest();
+    assert_eq!(bench.answer::<pb::RangeResponse>(late, look_up[0]).kvs.len(), 1);
+    assert_eq!(bench.answer::<pb::RangeResponse>(other, whole[0]).kvs.len(), 1000);
+
+    bench.open_windows(late);
+    bench.rest();
+    for stream in ranges {
+        assert_eq!(bench.answer::<pb::RangeResponse>(late, stream).kvs.len(), 1000);
+    }
+    for stream in txns {
+        assert!(bench.answer::<pb::TxnResponse>(late, stream).succeeded);
+    }
+    assert!(bench.core.desk.calls.is_empty());
+    assert_eq!(bench.core.desk.reading.held_bytes(), 0);
+}
+
+#[test]
+fn what_a_client_that_goes_away_held_is_given_back() {
+    let mut bench = Bench::new(1000, &[7; 1000], ServiceLimits::default());
+    let late = bench.connect_with_windows(0);
+    bench.call(late, Method::Range, &vec![range("k", "l"); 40]);
+    bench.rest();
+    assert!(bench.core.desk.reading.held_bytes() > CONNECTION_HELD_BYTES_MAX);
+    bench.core.handle_closed(socket(late));
+    bench.rest();
+    assert_eq!(bench.core.desk.reading.held_bytes(), 0);
+    assert!(bench.core.desk.calls.is_empty());
+}
+
+/// Events that wait in a client's streams are held for it as answers are.
+#[test]
+fn ranges_wait_while_a_client_leaves_its_watches_unread() {
+    let mut bench = Bench::new(0, b"", ServiceLimits::default());
+    let late = bench.connect_with_windows(0);
+    let watches: Vec<u32> = (0..10).map(|_| bench.watch(late)).collect();
+    bench.settle();
+    let keys: Vec<String> = (0..120).map(|number| format!("k{number:05}")).collect();
+    for key in &keys {
+        bench.put([key.clone()].into_iter(), &[7; 10_000]);
+        bench.settle();
+    }
+    assert!(bench.core.desk.reading.held_bytes() > CONNECTION_HELD_BYTES_MAX);
+    let streams = bench.call(late, Method::Range, &[range("k", "l")]);
+    bench.rest();
+    assert_eq!(bench.core.desk.calls.len(), 1, "the range waits");
+    bench.open_windows(late);
+    for _ in 0..1000 {
+        bench.settle();
+    }
+    assert_eq!(bench.answer::<pb::RangeResponse>(late, streams[0]).kvs.len(), 120);
+    assert!(watches.iter().all(|stream| bench.watched(late, *stream) == keys));
+    assert_eq!(bench.core.desk.reading.held_bytes(), 0);
+}
+
+#[test]
+fn wide_reads_wait_while_a_core_holds_too_much_and_look_ups_do_not() {
+    let mut bench = Bench::new(100, b"value", ServiceLimits::default());
+    let client = bench.connect();
+    bench.core.desk.reading.handle_queued(0, CORE_HELD_BYTES_MAX + 1);
+    let streams = bench.call(client, Method::Range, &[range("k", "l"), range("k00001", "")]);
+    bench.rest();
+    assert_eq!(bench.answered(client), 1);
+    assert_eq!(bench.answer::<pb::RangeResponse>(client, streams[1]).kvs.len(), 1);
+    bench.core.desk.reading.handle_queued(CORE_HELD_BYTES_MAX + 1, 0);
+    assert!(bench.core.has_work());
+    bench.rest();
+    assert_eq!(bench.answer::<pb::RangeResponse>(client, streams[0]).kvs.len(), 100);
+}
+
+/// All answers of its ranges stood in memory before the first byte of a transaction's was counted.
+#[test]
+fn a_transaction_of_ranges_gathers_no_more_than_may_be_sent() {
+    let limits = ServiceLimits { answer_size_bytes_max: 200_000, ..<_>::default() };
+    let mut bench = Bench::new(1000, &[7; 1000], limits);
+    let client = bench.connect();
+    let wide =
+        pb::RequestOp { request: Some(pb::request_op::Request::RequestRange(range("k", "l"))) };
+    let txn = pb::TxnRequest { success: vec![wide; 100], ..<_>::default() };
+    bench.clients[client].reads_nothing = true;
+    bench.call(client, Method::Txn, &[txn]);
+    let mut turns = 0;
+    while bench.core.has_work() {
+        bench.settle();
+        turns += 1;
+    }
+    assert!(turns < 5, "{turns} turns for an answer that may not be sent");
+    bench.settle();
+    let sent = bench.clients[client].under_way.take().unwrap();
+    let text = b"grpc: trying to send message larger than max (";
+    assert!(sent.windows(text.len()).any(|window| window == text));
+    assert!(sent.len() < 500, "nothing of it is sent: {} bytes", sent.len());
+}
+
+/// A hash that found no view to hold was tried again at once, for ever.
+#[test]
+fn a_hash_without_a_view_waits_for_time_to_pass() {
+    let mut bench = Bench::new(10, b"value", ServiceLimits::default());
+    let client = bench.connect();
+    let reader = bench.store.reader.clone();
+    let mut held: Vec<_> = std::iter::from_fn(|| reader.hold()).collect();
+    assert!(!held.is_empty());
+    let streams = bench.call(client, Method::HashKv, &[pb::HashKvRequest { revision: 0 }]);
+    bench.settle();
+    assert!(!bench.core.has_work() && bench.answered(client) == 0);
+    held.clear();
+    bench.core.handle_tick(NOW);
+    assert!(bench.core.has_work());
+    bench.settle();
+    let answer: pb::HashKvResponse = bench.answer(client, streams[0]);
+    assert_eq!(answer.hash_revision, 11);
 }

@@ -156,9 +156,11 @@ impl World {
         self.core.order(self.now).unwrap();
         moved |= self.perform_log();
         while let Some(op) = self.core.poll_engine_op() {
+            let is_growth = matches!(op.kind, DiskOpKind::Allocate { .. });
             match &mut self.held {
-                Some(held) => held.push_back(op),
-                None => {
+                // Growth does not wait for a checkpoint.
+                Some(held) if !is_growth => held.push_back(op),
+                _ => {
                     moved = true;
                     self.perform_store(op);
                 }
