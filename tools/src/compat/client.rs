@@ -85,7 +85,7 @@ impl Client {
         let mut messages = Vec::new();
         let answer = async {
             let (response, mut body) = self.begin(path, metadata).await?;
-            send(&mut body, message, true)?;
+            send(&mut body, &message, true)?;
             Ok::<_, String>(receive(response, |message| messages.push(message)).await)
         };
         let status = match tokio::time::timeout(ANSWER_TIME_MAX, answer).await {
@@ -149,7 +149,7 @@ pub struct Stream {
 
 impl Stream {
     /// Sends a message. A stream that the server has ended takes none; its end says why.
-    pub fn send(&mut self, message: Bytes) {
+    pub fn send(&mut self, message: &Bytes) {
         let _ = send(&mut self.body, message, false);
     }
 
@@ -164,12 +164,12 @@ impl Stream {
     }
 }
 
-fn send(body: &mut SendStream<Bytes>, message: Bytes, end: bool) -> Result<(), String> {
+fn send(body: &mut SendStream<Bytes>, message: &Bytes, end: bool) -> Result<(), String> {
     let size = u32::try_from(message.len()).map_err(|error| error.to_string())?;
     let mut framed = BytesMut::with_capacity(MESSAGE_PREFIX_BYTES + message.len());
     framed.extend_from_slice(&[0]);
     framed.extend_from_slice(&size.to_be_bytes());
-    framed.extend_from_slice(&message);
+    framed.extend_from_slice(message);
     body.send_data(framed.freeze(), end).map_err(|error| error.to_string())
 }
 

@@ -82,6 +82,7 @@ pub struct Conversation<'a> {
     pub(super) watchings: Vec<Option<Watching>>,
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "a case makes a request to send it")]
 impl<'a> Conversation<'a> {
     /// A talk whose keys begin with a prefix of their own.
     pub fn new(pair: &'a mut Pair, session: &'a mut Session, prefix: &str) -> Self {
@@ -212,7 +213,8 @@ impl<'a> Conversation<'a> {
         lines.extend(Comparer::statuses(&answers[0].status, &answers[1].status));
         if let Some(method) = wire::method(path) {
             let counts = answers.each_ref().map(|answer| answer.messages.len());
-            // How a long answer is cut into messages is the server's own affair; none or some is not.
+            // How a long answer is cut into messages is the server's own affair, but not whether
+            // there is one.
             if counts.map(|count| count.min(1)) != counts.map(|_| counts[0].min(1)) {
                 lines.push(format!("messages: etcd {} | ringd {}", counts[0], counts[1]));
             }

@@ -227,7 +227,7 @@ impl Conversation<'_> {
                     late.push(format!("{} did not tell its progress", Side::BOTH[side].name()));
                     break;
                 }
-                watching.streams[side].send(request.clone());
+                watching.streams[side].send(&request);
                 self.pair.run(watching.receive(side, PROGRESS_INTERVAL));
             }
         }
@@ -309,7 +309,7 @@ impl Conversation<'_> {
 impl Watching {
     fn send(&mut self, bytes: &Bytes) {
         for stream in &mut self.streams {
-            stream.send(bytes.clone());
+            stream.send(bytes);
         }
     }
 

@@ -98,9 +98,11 @@ fn add_unknown(corpus: &mut Corpus) {
     });
 }
 
-fn add_attachments(corpus: &mut Corpus) {
-    type Talk = fn(&mut Conversation<'_>);
-    let talks: [(&str, Talk); 9] = [
+/// How keys come to a lease or leave it.
+type Talk = fn(&mut Conversation<'_>);
+
+fn attachments() -> [(&'static str, Talk); 9] {
+    [
         ("one-key", |c| {
             let request = leased(c, "a", 1300);
             c.put(request);
@@ -153,8 +155,11 @@ fn add_attachments(corpus: &mut Corpus) {
                 c.put(request);
             }
         }),
-    ];
-    for (name, talk) in talks {
+    ]
+}
+
+fn add_attachments(corpus: &mut Corpus) {
+    for (name, talk) in attachments() {
         corpus.case(format!("lease/attached-{name}"), move |c| {
             c.lease_grant(1300, 500);
             c.lease_grant(1301, 500);

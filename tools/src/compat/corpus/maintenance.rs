@@ -11,6 +11,7 @@ const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 const MEMBER_LIST: &str = "/etcdserverpb.Cluster/MemberList";
 
 /// Asks without caring for the answer.
+#[allow(clippy::needless_pass_by_value, reason = "a case makes a request to send it")]
 fn ask<Q: Message, A: Message + Default>(c: &mut Conversation<'_>, path: &str, request: Q) -> A {
     c.ask(path, &request).etcd()
 }

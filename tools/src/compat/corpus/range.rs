@@ -5,6 +5,9 @@ use super::super::wire::etcdserverpb as pb;
 use super::{Corpus, delete, furnish, get, list, put};
 
 type Change = fn(&mut pb::RangeRequest);
+/// A filter and where to put its revision.
+type Filter = (&'static str, fn(&mut pb::RangeRequest, i64));
+type Request = fn(&Conversation<'_>) -> pb::RangeRequest;
 
 const ORDERS: [(&str, i32); 3] = [("none", 0), ("ascend", 1), ("descend", 2)];
 const TARGETS: [(&str, i32); 5] =
@@ -190,7 +193,7 @@ fn add_sorts(corpus: &mut Corpus) {
 }
 
 fn add_filters(corpus: &mut Corpus) {
-    const FILTERS: [(&str, fn(&mut pb::RangeRequest, i64)); 4] = [
+    const FILTERS: [Filter; 4] = [
         ("min-mod", |request, revision| request.min_mod_revision = revision),
         ("max-mod", |request, revision| request.max_mod_revision = revision),
         ("min-create", |request, revision| request.min_create_revision = revision),
@@ -282,7 +285,7 @@ fn add_revisions(corpus: &mut Corpus) {
 }
 
 fn add_refusals(corpus: &mut Corpus) {
-    let refused: [(&str, fn(&Conversation<'_>) -> pb::RangeRequest); 10] = [
+    let refused: [(&str, Request); 10] = [
         ("empty-key", |_| pb::RangeRequest::default()),
         ("empty-key-with-end", |c| pb::RangeRequest {
             range_end: c.key("z"),

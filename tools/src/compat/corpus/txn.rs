@@ -17,6 +17,7 @@ pub fn add(corpus: &mut Corpus) {
     add_sight(corpus);
     add_revisions_inside(corpus);
     add_nested(corpus);
+    add_guarded(corpus);
 }
 
 /// A transaction that tells which branch it took.
@@ -346,6 +347,9 @@ fn add_nested(corpus: &mut Corpus) {
         let request = then(vec![nested("n1"), nested("n2"), op::range(list(c, "")), nested("n3")]);
         c.txn(request);
     });
+}
+
+fn add_guarded(corpus: &mut Corpus) {
     corpus.case("txn/kubernetes-create-update-delete", |c| {
         for version in [0, 1] {
             for _ in 0..2 {

@@ -9,6 +9,7 @@ type Request = fn(&Conversation<'_>) -> pb::TxnRequest;
 /// Adds the cases.
 pub fn add(corpus: &mut Corpus) {
     add_duplicates(corpus);
+    add_nested_duplicates(corpus);
     add_refusals(corpus);
     add_doubly_wrong(corpus);
     add_counts(corpus);
@@ -48,7 +49,7 @@ fn nested_else(ops: Vec<pb::RequestOp>) -> pb::RequestOp {
 }
 
 fn add_duplicates(corpus: &mut Corpus) {
-    let rules: [(&str, Request); 34] = [
+    let rules: [(&str, Request); 17] = [
         ("put-put", |c| then(vec![p(c, "k"), p(c, "k")])),
         ("put-put-other-value", |c| then(vec![p(c, "k"), op::put(put(c, "k", "w"))])),
         ("put-other-put", |c| then(vec![p(c, "k"), p(c, "l"), p(c, "k")])),
@@ -76,6 +77,14 @@ fn add_duplicates(corpus: &mut Corpus) {
             failure: vec![p(c, "k")],
             ..Default::default()
         }),
+    ];
+    for (name, request) in rules {
+        both_branches(corpus, format!("txn/duplicate-{name}"), request);
+    }
+}
+
+fn add_nested_duplicates(corpus: &mut Corpus) {
+    let rules: [(&str, Request); 17] = [
         ("nested-put-parent-put", |c| then(vec![nested(vec![p(c, "k")]), p(c, "k")])),
         ("parent-put-nested-put", |c| then(vec![p(c, "k"), nested(vec![p(c, "k")])])),
         ("parent-put-nested-else-put", |c| then(vec![p(c, "k"), nested_else(vec![p(c, "k")])])),

@@ -13,6 +13,7 @@ pub fn add(corpus: &mut Corpus) {
     add_refusals(corpus);
     add_cancels(corpus);
     add_progress(corpus);
+    add_notifications(corpus);
     add_stream_ends(corpus);
     add_compactions(corpus);
 }
@@ -274,6 +275,9 @@ fn add_progress(corpus: &mut Corpus) {
         c.watch_progress(id);
         c.watch_wait(id, 1);
     });
+}
+
+fn add_notifications(corpus: &mut Corpus) {
     // Every 100 ms: the watch is idle, and what comes has no events.
     const OFTEN: &[&str] = &["--watch-progress-notify-interval", "100ms"];
     corpus.alone("watch/progress-notify-when-idle", OFTEN, |c| {

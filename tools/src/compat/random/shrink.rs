@@ -3,8 +3,13 @@
 //! Parts are halves first, then smaller, until single operations; a part stays out if a difference
 //! remains without it, be it another one.
 
+use std::time::{Duration, Instant};
+
 use super::super::conversation::Difference;
 use super::operation::Operation;
+
+/// A sequence that takes longer to shorten is printed as far as it was.
+const SHRINK_TIME_MAX: Duration = Duration::from_secs(180);
 
 /// Runs a sequence on new servers; tells how many operations led to which differences, if any.
 pub type Attempt<'a> =
@@ -18,11 +23,16 @@ pub fn shrink(
     attempt: &mut Attempt<'_>,
 ) -> Result<(Vec<Operation>, Vec<Difference>), String> {
     let mut attempts = 0;
+    let end = Instant::now() + SHRINK_TIME_MAX;
     let mut part = operations.len().div_ceil(2);
     while part > 0 {
         let mut start = 0;
         let before = operations.len();
-        while start < operations.len() && operations.len() > 1 && attempts < attempts_max {
+        while start < operations.len()
+            && operations.len() > 1
+            && attempts < attempts_max
+            && Instant::now() < end
+        {
             let end = (start + part).min(operations.len());
             let shorter = [&operations[..start], &operations[end..]].concat();
             attempts += 1;
@@ -38,7 +48,7 @@ pub fn shrink(
         // Single operations are tried again as long as one of them could go.
         if part > 1 {
             part = part.div_ceil(2);
-        } else if operations.len() == before || attempts >= attempts_max {
+        } else if operations.len() == before || attempts >= attempts_max || Instant::now() >= end {
             part = 0;
         }
     }
