@@ -311,20 +311,18 @@ impl Model {
                     record.create_revision,
                 )
         });
-        let is_filtered = [
+        let more = query.limit > 0 && records.len() as i64 > query.limit;
+        let bounds = [
             query.min_mod_revision,
             query.max_mod_revision,
             query.min_create_revision,
             query.max_create_revision,
         ];
-        let has_order = query.sort_order != SortOrder::None;
-        if query.sort_target != SortTarget::Key && !has_order && is_filtered == [0; 4] {
-            // etcd fetches one key more than the limit and sorts these.
-            let fetched = if query.limit > 0 { query.limit + 1 } else { i64::MAX };
-            records.truncate(usize::try_from(fetched).unwrap());
+        // Without an order and bounds etcd fetches one record more than the limit before it sorts.
+        if more && query.sort_order == SortOrder::None && bounds == [0; 4] {
+            records.truncate(usize::try_from(query.limit).unwrap() + 1);
         }
         sort(&mut records, query);
-        let more = query.limit > 0 && records.len() as i64 > query.limit;
         if more {
             records.truncate(usize::try_from(query.limit).unwrap());
         }
