@@ -122,7 +122,7 @@ impl Compaction {
     ) -> Result<Progress, ReadError> {
         let mut run = match self.hashing.take() {
             Some(run) => run,
-            None => HashRun::new(revision, self.sweep.finished),
+            None => HashRun::of_compaction(revision, self.sweep.finished),
         };
         if run.step(working, budget)? == Progress::More {
             self.hashing = Some(run);

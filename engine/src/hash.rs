@@ -120,6 +120,14 @@ fn begin(asked: Revision, view: &View) -> Result<HashRun, ReadError> {
 }
 
 impl HashRun {
+    /// The hash that a compaction leaves behind, taken over what it finds on its way.
+    ///
+    /// etcd decides here by what the compaction keeps, and that is never nothing: where no key
+    /// lives at the revision, the tombstones of the revision itself are kept.
+    pub(crate) fn of_compaction(revision: Revision, compacted: Revision) -> Self {
+        Self { phase: Phase::Hash { keeps_all: false }, ..Self::new(revision, compacted) }
+    }
+
     pub(crate) fn new(revision: Revision, compacted: Revision) -> Self {
         // Before the first compaction there are no old versions to decide on.
         // And before the first revision there is nothing, and no record there to look for: what a
