@@ -176,6 +176,29 @@ fn add_hashes(corpus: &mut Corpus) {
         c.hash_kv(last - 100);
         c.hash_kv(last - 99);
     });
+    // Nothing lives at the revision; what the compaction keeps are the tombstones there.
+    for between in [0, 1, 3] {
+        corpus.alone(format!("hash/of-a-bare-revision-{between}-later"), &[], move |c| {
+            furnish(c);
+            c.compact(c.revision(), true);
+            for _ in 0..between {
+                let request = put(c, "a", "more");
+                c.put(request);
+            }
+            c.delete(super::delete_all(c, ""));
+            let bare = c.revision();
+            c.hash_kv(bare);
+            furnish(c);
+            c.hash_kv(bare);
+            c.compact(bare, true);
+            c.hash_kv(bare);
+            c.hash_kv(bare + 1);
+            c.hash_kv(0);
+            c.compact(bare + 2, true);
+            c.hash_kv(bare);
+            c.hash_kv(0);
+        });
+    }
     corpus.alone("hash/below-the-first-revision", &[], |c| {
         furnish(c);
         for back in [4, 2] {
