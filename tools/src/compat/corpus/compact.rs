@@ -176,6 +176,10 @@ fn add_hashes(corpus: &mut Corpus) {
         c.hash_kv(last - 100);
         c.hash_kv(last - 99);
     });
+    add_hashes_at_compactions(corpus);
+}
+
+fn add_hashes_at_compactions(corpus: &mut Corpus) {
     // Nothing lives at the revision; what the compaction keeps are the tombstones there.
     for between in [0, 1, 3] {
         corpus.alone(format!("hash/of-a-bare-revision-{between}-later"), &[], move |c| {
