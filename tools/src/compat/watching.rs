@@ -473,8 +473,8 @@ mod tests {
 
     #[test]
     fn events_of_barriers_are_taken_out() {
-        let with = vec![response(1, 0, &["a", "~barrier"]), response(1, 0, &["~barrier"])];
-        assert_eq!(by_watch(with, false), by_watch(vec![response(1, 0, &["a"])], false));
+        let with = vec![response(1, 5, &["a", "~barrier"]), response(1, 5, &["~barrier"])];
+        assert_eq!(by_watch(with, false), by_watch(vec![response(1, 5, &["a"])], false));
     }
 
     #[test]
