@@ -120,6 +120,12 @@ func (q query) compare(a, b *keyValue) int {
 	return result
 }
 
+// fetchesAll says whether every key of the range is looked at before the limit cuts the answer.
+func (q query) fetchesAll() bool {
+	return q.order != clientv3.SortNone || q.minMod != 0 || q.maxMod != 0 || q.minCreate != 0 ||
+		q.maxCreate != 0
+}
+
 // check says how an answer differs from the model's, or nothing. Keys that sort alike may come in
 // any order, so places are compared by what they are sorted by.
 func (m *model) check(q query, response *clientv3.GetResponse) string {
@@ -136,8 +142,13 @@ func (m *model) check(q query, response *clientv3.GetResponse) string {
 		}
 		return ""
 	}
-	slices.SortStableFunc(passing, q.compare)
-	want := passing
+	want := slices.Clone(passing)
+	// Asked for a limit and a target but no order, etcd sorts only the keys that the limit lets it
+	// fetch, and it fetches one more to know whether there are more.
+	if !q.fetchesAll() && q.limit > 0 && int64(len(want)) > q.limit+1 {
+		want = want[:q.limit+1]
+	}
+	slices.SortStableFunc(want, q.compare)
 	if q.limit > 0 && int64(len(want)) > q.limit {
 		want = want[:q.limit]
 	}
