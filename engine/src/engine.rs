@@ -20,6 +20,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::alarm::AlarmGate;
 use crate::answer::{Answer, ReadError};
 use crate::command::Batch;
 use crate::compaction::{Compaction, Sweep};
@@ -191,7 +192,9 @@ impl Engine {
         let opened = files::open(files, config)?;
         let first = &opened.shards[0];
         let sweep = system::sweep(&first.file, &first.roots)?;
-        let working = Working::new(opened.shards, opened.revision, sweep.target);
+        let alarms = AlarmGate::load(&first.file, &first.roots)?;
+        let mut working = Working::new(opened.shards, opened.revision, sweep.target);
+        working.alarms = alarms;
         Self::assemble(opened.identity, working, sweep, opened.epoch, opened.durable)
     }
 
@@ -454,6 +457,12 @@ impl Engine {
         self.working.shards.iter().map(|shard| shard.file.dirty_size_bytes()).sum()
     }
 
+    /// What the files take on the disk, with what they have grown by ahead of its use.
+    #[must_use]
+    pub fn file_size_bytes(&self) -> u64 {
+        self.working.shards.iter().map(|shard| shard.file.size_bytes()).sum()
+    }
+
     /// Goes on with the batch, touching about `budget` keys. Appends one answer a command, in
     /// order; a budget may end inside a command. May also stop because a file has to grow first:
     /// then the growth is among the disk operations, and [`Engine::is_apply_starved`] says so.
@@ -494,7 +503,7 @@ fn view_of(
         applied,
         term,
         local_reads,
-        size_bytes: working.shards.iter().map(|shard| shard.file.size_bytes()).sum(),
+        size_bytes: working.shards.iter().map(|shard| shard.file.reach_bytes()).sum(),
         in_use_bytes: working.shards.iter().map(|shard| shard.file.in_use_bytes()).sum(),
         roots: working.shards.iter().map(|shard| shard.roots).collect(),
         readers: Arc::clone(readers),

@@ -6,12 +6,14 @@
 //! [`events`].
 //! Nothing here knows the wire, the log, a clock or a socket.
 
+pub mod alarm;
 pub mod answer;
 pub mod bbolt;
 mod chain;
 pub mod command;
 mod compaction;
 mod delete;
+pub mod downgrade;
 pub mod engine;
 pub mod events;
 pub mod hash;
@@ -34,10 +36,12 @@ mod working;
 #[cfg(test)]
 mod step_tests;
 
+pub use alarm::{Alarm, AlarmKind};
 pub use answer::{
     Answer, OperationOutcome, Outcome, OwnedRecord, ReadError, Rejection, TxnOutcome,
 };
 pub use command::{Batch, BatchHeader, CommandError, FrameWriter};
+pub use downgrade::ClusterVersion;
 pub use engine::{Engine, EngineConfig, EngineFiles, Failure, Identity};
 pub use events::{EventBatch, EventKind, EventRef, EventSink, Interest, events_since};
 pub use hash::{KeyValueHash, KeyValueHashScan, StoreHashScan};

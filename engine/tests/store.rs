@@ -5,6 +5,9 @@
 #[path = "store/against_model.rs"]
 mod against_model;
 #[cfg(test)]
+#[path = "store/alarms.rs"]
+mod alarms;
+#[cfg(test)]
 #[path = "store/driver.rs"]
 mod driver;
 #[cfg(test)]

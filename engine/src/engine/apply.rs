@@ -6,10 +6,12 @@
 //!   disk in the middle of a change. A slice that has to wait for a file to grow ends the step.
 //! - A rejected command has changed nothing.
 
+use crate::alarm;
 use crate::answer::{Answer, Outcome, OwnedRecord, ReadError, Rejection};
 use crate::command::{Batch, Command, CommandKind, DeleteRangeRef, MemberPublishRef, PutRef};
 use crate::compaction::Compaction;
 use crate::delete::DeleteRun;
+use crate::downgrade;
 use crate::engine::Failure;
 use crate::ids::{LeaseId, MemberId, Revision, Term};
 use crate::lease::{self, RevokeRun};
@@ -171,7 +173,7 @@ impl BatchRun {
     }
 }
 
-/// Why a put is refused. A lease that does not exist wins over a key that does not: etcd's order
+/// Why a put is refused that no alarm refuses. A lease that does not exist wins over a key that does not: etcd's order
 /// for a put on its own.
 pub(super) fn refusal_of(
     put: &PutRef<'_>,
@@ -197,6 +199,10 @@ fn begin(
     compaction: &mut Compaction,
     answers: &mut Vec<Answer>,
 ) -> Result<Option<CommandRun>, Failure> {
+    if let Some(rejection) = working.alarms.refusal_of(&command) {
+        answer(Outcome::Rejected(rejection), working, answers);
+        return Ok(None);
+    }
     let outcome = match command {
         Command::Put(put) => {
             let put = put.as_ref();
@@ -251,6 +257,8 @@ fn begin(
             }
             Outcome::System
         }
+        Command::Alarm(change) => alarm::apply(change, working)?,
+        Command::Downgrade(body) => downgrade::apply(body.target(), working)?,
     };
     answer(outcome, working, answers);
     Ok(None)
@@ -316,6 +324,8 @@ fn prevs_size_bytes(answer: &Answer) -> usize {
         | Outcome::LeaseRevoked
         | Outcome::Rejected(_)
         | Outcome::Compacted { .. }
+        | Outcome::Alarm(_)
+        | Outcome::Downgrade { .. }
         | Outcome::System => 0,
     }
 }

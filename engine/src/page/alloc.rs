@@ -52,6 +52,8 @@ pub(super) struct Allocator {
     dirty_count: u32,
     /// No page below is free.
     hint: u32,
+    /// Behind every page that was in use since the file was opened or shortened.
+    reach: u32,
 }
 
 impl Allocator {
@@ -59,7 +61,7 @@ impl Allocator {
     pub fn new(mut used: Bitmap, pages: u32, durable: Epoch) -> Self {
         used.grow(pages);
         used.insert(0);
-        let free = pages - used.count();
+        let (free, reach) = (pages - used.count(), used.end());
         Self {
             used,
             dirty: Bitmap::with_len(pages),
@@ -76,6 +78,7 @@ impl Allocator {
             free,
             dirty_count: 0,
             hint: 1,
+            reach,
         }
     }
 
@@ -85,6 +88,10 @@ impl Allocator {
 
     pub fn pages(&self) -> u32 {
         self.used.len()
+    }
+
+    pub fn reach(&self) -> u32 {
+        self.reach
     }
 
     pub fn free_pages(&self) -> u32 {
@@ -182,6 +189,7 @@ impl Allocator {
             self.private.insert(page);
         }
         self.free -= run.pages;
+        self.reach = self.reach.max(run.page.0 + run.pages);
         self.born_working.push(run);
         run.page
     }

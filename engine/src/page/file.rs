@@ -404,6 +404,12 @@ impl PageFile {
         PageId(self.map.pages()).offset_bytes()
     }
 
+    /// Size of the file without the growth at its end that nothing ever used.
+    #[must_use]
+    pub fn reach_bytes(&self) -> u64 {
+        PageId(self.alloc.reach()).offset_bytes()
+    }
+
     /// Bytes of pages that hold something, those that wait for a view to go included.
     #[must_use]
     pub fn in_use_bytes(&self) -> u64 {

@@ -1,7 +1,7 @@
 //! Drives an engine as the log core does, with a disk that is a few byte vectors.
 
 use engine::command::{
-    BATCH_HEADER_SIZE_BYTES, CompactRef, DeleteRangeRef, LeaseGrantRef, LeaseRemaining,
+    AlarmRef, BATCH_HEADER_SIZE_BYTES, CompactRef, DeleteRangeRef, LeaseGrantRef, LeaseRemaining,
     LeaseRevokeRef, MemberPublishRef, PutRef, TxnRef,
 };
 use engine::page::disk::{Completion, DiskOpKind, FileId};
@@ -69,6 +69,18 @@ impl Frames {
 
     pub fn member(mut self, member: &MemberPublishRef<'_>) -> Self {
         self.writer.push_member_publish(&mut self.bytes, member);
+        self.count += 1;
+        self
+    }
+
+    pub fn alarm(mut self, alarm: AlarmRef) -> Self {
+        self.writer.push_alarm(&mut self.bytes, alarm);
+        self.count += 1;
+        self
+    }
+
+    pub fn downgrade(mut self, target: Option<&str>) -> Self {
+        self.writer.push_downgrade(&mut self.bytes, target);
         self.count += 1;
         self
     }

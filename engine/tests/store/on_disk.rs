@@ -172,13 +172,13 @@ fn a_file_is_as_long_as_the_growth_that_ended() {
         index += 1;
         engine.apply_empty(LogIndex(index), Term(1));
         engine.publish();
-        let told = engine.read_handle().pin().size_bytes;
+        let told = engine.file_size_bytes();
         let there: u64 =
             ["0", "1"].iter().map(|name| file(&directory.0, name).metadata().unwrap().len()).sum();
         assert!(told <= there, "{told} bytes are used, the files have {there}");
         out.extend(std::iter::from_fn(|| grown(&mut engine)));
     }
     assert!(out.is_empty());
-    let size_bytes = engine.read_handle().pin().size_bytes;
+    let size_bytes = engine.file_size_bytes();
     assert!(size_bytes > 32 << 20, "{size_bytes}: what was wanted meanwhile was forgotten");
 }

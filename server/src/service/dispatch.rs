@@ -31,6 +31,7 @@ use engine::command::FrameWriter;
 use engine::hash::{KeyValueHashScan, StoreHashScan};
 use engine::ids::Revision;
 use engine::page::PageFault;
+use engine::quota::Quota;
 use engine::range::Progress;
 use engine::txn::TxnScan;
 use engine::view::View;
@@ -40,10 +41,11 @@ use super::cluster;
 use super::decode;
 use super::health;
 use super::kv::{self, RangeRead, TxnAction};
-use super::maintenance::{self, AlarmAction};
+use super::maintenance::{self, MaintenanceAction, MaintenanceRead};
 use super::method::Method;
 use super::node_state::NodeState;
 use super::proto::etcdserverpb as pb;
+use super::quota;
 use super::sink::AnswerSink;
 use super::status::Refusal;
 use super::validate::RequestSizer;
@@ -57,6 +59,8 @@ pub struct ServiceLimits {
     pub txn_ops_max: usize,
     /// `--max-request-bytes`.
     pub request_size_bytes_max: usize,
+    /// `--quota-backend-bytes`.
+    pub quota: Quota,
     /// The largest answer that may be sent; what a range would answer beyond it is measured and
     /// not written.
     pub answer_size_bytes_max: u64,
@@ -67,6 +71,7 @@ impl Default for ServiceLimits {
         Self {
             txn_ops_max: 128,
             request_size_bytes_max: 3 << 19,
+            quota: Quota::from_flag(0),
             answer_size_bytes_max: SEND_BYTES_MAX as u64,
         }
     }
@@ -115,6 +120,7 @@ enum Job {
     Range(RangeRead),
     Txn(TxnRead),
     Members,
+    Maintenance(MaintenanceRead),
     HashKv(KeyValueHashScan),
     Hash(StoreHashScan),
 }
@@ -133,6 +139,7 @@ impl std::fmt::Debug for Read {
             Job::Range(_) => "range",
             Job::Txn(_) => "txn",
             Job::Members => "members",
+            Job::Maintenance(_) => "maintenance",
             Job::HashKv(_) => "hash of the keys",
             Job::Hash(_) => "hash of the store",
         };
@@ -169,7 +176,7 @@ impl Read {
         let size_bytes = match &self.job {
             Job::Range(range) => range.size_bytes(),
             Job::Txn(txn) => txn.size_bytes,
-            Job::Members | Job::HashKv(_) | Job::Hash(_) => return None,
+            Job::Members | Job::Maintenance(_) | Job::HashKv(_) | Job::Hash(_) => return None,
         };
         Some(size_bytes).filter(|size| *size > self.answer_size_bytes_max)
     }
@@ -179,7 +186,7 @@ impl Read {
         match &self.job {
             Job::Range(range) => range.is_wide(),
             Job::Txn(_) | Job::HashKv(_) | Job::Hash(_) => true,
-            Job::Members => false,
+            Job::Members | Job::Maintenance(_) => false,
         }
     }
 
@@ -188,7 +195,7 @@ impl Read {
         match &self.job {
             Job::Range(range) => range.held_bytes(),
             Job::Txn(txn) => txn.scan.as_ref().map_or(0, TxnScan::held_bytes),
-            Job::Members | Job::HashKv(_) | Job::Hash(_) => 0,
+            Job::Members | Job::Maintenance(_) | Job::HashKv(_) | Job::Hash(_) => 0,
         }
     }
 
@@ -239,6 +246,9 @@ impl Service {
         out: &mut Vec<u8>,
     ) -> Action {
         let out_len = out.len();
+        if !quota::admits(self.limits.quota, view.size_bytes, method, message) {
+            return self.refuse_for_quota(node, view, frames);
+        }
         let result = match method {
             Method::Put => {
                 kv::push_put(message, &self.sizer, &mut self.writer, frames).map(|()| Action::Write)
@@ -252,7 +262,7 @@ impl Service {
             Method::Compact => {
                 kv::push_compaction(message, &mut self.writer, frames).map(|()| Action::Write)
             }
-            _ => self.handle_seldom(method, message, node, view, out),
+            _ => self.handle_seldom(method, message, node, view, frames, out),
         };
         result.unwrap_or_else(|refusal| {
             out.truncate(out_len);
@@ -288,6 +298,10 @@ impl Service {
                 *budget -= 1;
                 let members = cluster::put_member_list(out.bytes(), header, node, view);
                 members.map(|()| Progress::Done)
+            }
+            Job::Maintenance(read) => {
+                *budget -= 1;
+                read.answer(out.bytes(), header, view).map(|()| Progress::Done)
             }
             Job::HashKv(scan) => scan.step(view, std::mem::take(budget)).inspect(|_| {
                 if let Some(hash) = scan.result() {
@@ -369,6 +383,7 @@ impl Service {
         message: &[u8],
         node: &NodeState,
         view: &View,
+        frames: &mut Vec<u8>,
         out: &mut Vec<u8>,
     ) -> Result<Action, Refusal> {
         let header = node.header();
@@ -386,10 +401,15 @@ impl Service {
             }
             Method::Status => maintenance::put_status(out, header, node, view)
                 .map_err(|error| self.refuse(&error))?,
-            Method::Alarm => match maintenance::put_alarm(out, header, view, message)? {
-                AlarmAction::Answered => {}
-                AlarmAction::Unserved => return Err(Refusal::Unimplemented(method)),
-            },
+            Method::Alarm => {
+                let action = maintenance::handle_alarm(message, &mut self.writer, frames)?;
+                return Ok(self.maintain(action, view));
+            }
+            Method::Downgrade => {
+                let action = maintenance::handle_downgrade(message, &mut self.writer, frames)?;
+                return Ok(self.maintain(action, view));
+            }
+            Method::MoveLeader => maintenance::handle_move_leader(message, node)?,
             Method::HealthCheck => health::put_check(out, message)?,
             Method::HealthList => health::put_list(out),
             Method::HealthWatch => {
@@ -399,6 +419,21 @@ impl Service {
             _ => return Err(Refusal::Unimplemented(method)),
         }
         Ok(Action::Answer)
+    }
+
+    fn maintain(&self, action: MaintenanceAction, view: &View) -> Action {
+        match action {
+            MaintenanceAction::Pushed => Action::Write,
+            MaintenanceAction::Read(read) => self.read(Job::Maintenance(read), !view.local_reads),
+        }
+    }
+
+    /// The request is not even looked at; what raises the alarm takes its place.
+    fn refuse_for_quota(&mut self, node: &NodeState, view: &View, frames: &mut Vec<u8>) -> Action {
+        match maintenance::refuse_for_quota(node, view, &mut self.writer, frames) {
+            Ok(()) => Action::Write,
+            Err(error) => Action::Refuse(self.refuse(&error)),
+        }
     }
 
     fn refuse(&mut self, error: &ReadError) -> Refusal {
@@ -452,6 +487,8 @@ const fn is_served(method: Method) -> bool {
             | Method::MemberList
             | Method::Alarm
             | Method::Status
+            | Method::MoveLeader
+            | Method::Downgrade
             | Method::Hash
             | Method::HashKv
             | Method::HealthCheck

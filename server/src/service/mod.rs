@@ -16,9 +16,11 @@ pub mod watch;
 pub mod wire;
 
 mod cluster;
+mod downgrade;
 mod health;
 mod kv;
 mod maintenance;
+mod quota;
 
 #[cfg(test)]
 pub(crate) mod test_store;
