@@ -13,6 +13,7 @@
 
 mod apply;
 mod checkpoint;
+mod defrag;
 mod files;
 mod segment;
 
@@ -38,6 +39,7 @@ use crate::view::{ReadHandle, View};
 use crate::working::{Need, Working};
 use apply::{BatchRun, Step};
 use checkpoint::Checkpoints;
+use defrag::Defrag;
 
 pub use files::EngineFiles;
 
@@ -160,6 +162,7 @@ pub struct Engine {
     publisher: Publisher<View>,
     readers: Arc<[PageReader]>,
     checkpoints: Checkpoints,
+    defrag: Defrag,
 }
 
 impl Engine {
@@ -231,6 +234,7 @@ impl Engine {
             publisher,
             readers,
             checkpoints: Checkpoints::new(durable),
+            defrag: Defrag::default(),
         })
     }
 

@@ -8,6 +8,9 @@ mod against_model;
 #[path = "store/alarms.rs"]
 mod alarms;
 #[cfg(test)]
+#[path = "store/defrag.rs"]
+mod defrag;
+#[cfg(test)]
 #[path = "store/driver.rs"]
 mod driver;
 #[cfg(test)]

@@ -40,13 +40,15 @@ pub struct Ask {
     pub slots: Vec<Slot>,
     /// Linearizable reads that wait for a read-index round.
     pub reads: Vec<Slot>,
+    /// Who wants the store defragmented.
+    pub defrags: Vec<Slot>,
 }
 
 impl Ask {
     /// Whether there is nothing to say.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty() && self.reads.is_empty()
+        self.slots.is_empty() && self.reads.is_empty() && self.defrags.is_empty()
     }
 }
 
@@ -85,6 +87,8 @@ impl Reply {
 pub enum Verdict {
     /// It was applied (or refused by apply); everything up to it is published.
     Applied(Answer),
+    /// The store is defragmented.
+    Defragmented,
     /// It was not taken, or its fate is unknown.
     Unavailable(Unavailable),
 }

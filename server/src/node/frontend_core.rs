@@ -402,6 +402,14 @@ impl FrontendCore {
         let answer = match verdict {
             Verdict::Applied(answer) => answer,
             Verdict::Unavailable(reason) => return self.refuse(&call, refusal_of(*reason)),
+            Verdict::Defragmented => {
+                log_event!(Info, "finished defragment");
+                if let Some(connection) = connection_at(&mut self.clients, call.socket) {
+                    connection.answer(call.stream, &[]);
+                    self.touch(call.socket);
+                }
+                return;
+            }
         };
         let Some(connection) = connection_at(&mut self.clients, call.socket) else { return };
         let desk = &mut self.desk;
@@ -658,6 +666,11 @@ impl Desk {
                 self.ask.slots.push(slot);
             }
             Action::Read(read) => self.begin_read(connection, request, read, now),
+            Action::Defragment => {
+                log_event!(Info, "starting defragment");
+                let call = Call { socket, stream, waiting: Waiting::Write };
+                self.ask.defrags.push(self.calls.insert(call, 0, now, timeouts));
+            }
             Action::Stream => connection.send(stream, &self.answer),
         }
         self.report_fault();

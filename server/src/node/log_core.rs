@@ -15,6 +15,7 @@
 mod admission;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -37,9 +38,6 @@ use crate::sequencer::read_index::ReadIndex;
 /// Keys that one call of [`LogCore::apply`] may touch before it returns to the loop: a few
 /// milliseconds, well below a heartbeat.
 pub const APPLY_KEYS_MAX: usize = 1024;
-/// Keys that a step of a background sweep may touch: a fraction of a millisecond, so that a batch
-/// that arrives meanwhile hardly waits.
-pub const BACKGROUND_KEYS_MAX: usize = 256;
 /// Runs of pages whose private copies a turn gives back after a checkpoint: each is a system call
 /// of one to two microseconds. The next checkpoint waits for the last of them, of which there may
 /// be fifty thousand.
@@ -117,6 +115,8 @@ pub struct LogCore {
     store_wants_room: bool,
     /// Physical compactions, which are answered when their sweep is done, with its revision.
     sweeping: VecDeque<(Revision, Ticket, Answer)>,
+    /// Who waits for the defragmentation under way.
+    defragmenting: Vec<Ticket>,
 }
 
 struct Unsynced {
@@ -167,6 +167,7 @@ impl LogCore {
             introduced: Introduced::NotYet,
             store_wants_room: false,
             sweeping: VecDeque::new(),
+            defragmenting: Vec::new(),
         }
     }
 
@@ -183,11 +184,12 @@ impl LogCore {
             let reply = &mut self.replies[frontend.place()];
             let refusal = Unavailable::Stopped;
             let verdict = |&slot: &Slot| (slot, Verdict::Unavailable(refusal));
-            reply.answers.extend(ask.slots.iter().map(verdict));
+            reply.answers.extend(ask.slots.iter().chain(&ask.defrags).map(verdict));
             reply.reads_failed.extend(ask.reads.iter().map(|&slot| (slot, refusal)));
             return;
         }
         self.batcher.handle_commands(frontend, &ask.frames, &ask.slots);
+        self.handle_defrags(frontend, &ask.defrags);
         for &slot in &ask.reads {
             self.reads.handle_read(Ticket { frontend, slot }, now);
         }
@@ -255,6 +257,7 @@ impl LogCore {
         for (_, ticket, _) in std::mem::take(&mut self.sweeping) {
             self.refuse(ticket, Unavailable::Stopped);
         }
+        self.stop_upkeep();
         for ticket in self.reads.fail_all() {
             let reply = &mut self.replies[ticket.frontend.place()];
             reply.reads_failed.push((ticket.slot, Unavailable::Stopped));
@@ -341,8 +344,7 @@ impl LogCore {
         let log_end = self.wal.durable().0;
         self.checkpoint.handle_applied(now, Cost { commands, entries, log_end });
         if self.applying.is_none() && self.committed.is_empty() {
-            self.engine.background_step(BACKGROUND_KEYS_MAX)?;
-            self.answer_swept();
+            self.work_in_background(now)?;
         }
         self.release_reads();
         self.publish_status();
@@ -380,7 +382,8 @@ impl LogCore {
     pub fn has_background_work(&self) -> bool {
         let has_room = self.applying.is_none() && !self.engine.is_sweep_starved();
         let can_sweep = has_room && !self.engine.compaction_is_finished();
-        can_sweep || self.engine.has_copies_to_drop()
+        let can_defrag = self.applying.is_none() && self.engine.can_defrag();
+        can_sweep || can_defrag || self.engine.has_copies_to_drop()
     }
 
     /// The engine, for read handles and what a start must know.

@@ -88,6 +88,8 @@ pub enum Action {
     Write,
     /// A read that could not be finished at once.
     Read(Box<Read>),
+    /// The store is to be defragmented; the answer is empty, and comes when that is done.
+    Defragment,
     /// The first message of a stream was appended to `out`; no other follows for now.
     Stream,
 }
@@ -409,6 +411,10 @@ impl Service {
                 let action = maintenance::handle_downgrade(message, &mut self.writer, frames)?;
                 return Ok(self.maintain(action, view));
             }
+            Method::Defragment => {
+                pb::DefragmentRequest::decode(message)?;
+                return Ok(Action::Defragment);
+            }
             Method::MoveLeader => maintenance::handle_move_leader(message, node)?,
             Method::HealthCheck => health::put_check(out, message)?,
             Method::HealthList => health::put_list(out),
@@ -487,6 +493,7 @@ const fn is_served(method: Method) -> bool {
             | Method::MemberList
             | Method::Alarm
             | Method::Status
+            | Method::Defragment
             | Method::MoveLeader
             | Method::Downgrade
             | Method::Hash
