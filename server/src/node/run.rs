@@ -282,7 +282,6 @@ fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Vec<CoreParts> {
     let Assembly { config, identity, started, client_listeners, peer_listeners, .. } = assembly;
     let (connections_max, switch) = (assembly.connections_max, assembly.switch);
     let origin = Instant::now();
-    let unix_ms = files::unix_ms();
     let frontend_count = plans.iter().filter(|plan| plan.frontend).count();
     let status = Arc::new(Status::default());
     let interest = Arc::new(WatchInterest::new(frontend_count));
@@ -321,12 +320,7 @@ fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Vec<CoreParts> {
                 id: wiring.id,
                 config: frontend_config(config),
                 limits: service_limits(config),
-                lease_ids: LeaseIds::new(
-                    identity.member.0,
-                    unix_ms,
-                    u64::from(wiring.id.0),
-                    frontend_count as u64,
-                ),
+                lease_ids: lease_ids(identity, wiring.id, frontend_count),
                 views: views.clone(),
                 status: Arc::clone(&status),
                 interest: Arc::clone(&interest),
@@ -452,6 +446,11 @@ fn build_frontend(seed: FrontendSeed) -> FrontendRole {
         hand_off: seed.hand_off,
         handed: seed.handed,
     }
+}
+
+fn lease_ids(identity: Identity, frontend: FrontendId, frontend_count: usize) -> LeaseIds {
+    let (place, count) = (u64::from(frontend.0), frontend_count as u64);
+    LeaseIds::new(identity.member.0, files::unix_ms(), place, count)
 }
 
 fn give_up(error: &dyn Display) -> ! {

@@ -10,8 +10,8 @@
 //!    - `Read`: step it on a view. If [`Read::needs_read_index`], only on a view pinned after a
 //!      read-index round that was *begun* after this call has been confirmed and applied.
 //!    - `Stream`: `out` has the first message; send it and leave the call open.
-//!    - `AskLease`: ask the log core. Its reply goes to [`Service::begin_time_to_live`], which makes
-//!      a read of it, or to [`Service::put_leases`].
+//!    - `AskLease`: ask the log core. Its reply goes to [`Service::begin_time_to_live`], which
+//!      makes a read of it, or to [`Service::put_leases`].
 //! 3. [`Service::open_read`], then [`Service::step_read`] until it says `Done`; the answer is what
 //!    the steps appended, unless [`Read::is_too_large`]. Each step may use a newer view, unless
 //!    [`Read::needs_same_view`].

@@ -30,11 +30,13 @@ pub struct LeaseIds {
 }
 
 impl LeaseIds {
-    /// For the front-end `place` of `count` of a member: each makes every `count`-th id.
+    /// For the front-end `place` of `count` of a member: each makes every `count`-th id, whatever
+    /// moment each of them takes for the start.
     #[must_use]
     pub const fn new(member_id: u64, unix_ms: u64, place: u64, count: u64) -> Self {
-        let suffix = (unix_ms & ((1 << 40) - 1)) << 8;
-        Self { prefix: (member_id & 0xffff) << 48, suffix: suffix.wrapping_add(place), step: count }
+        let start = (unix_ms & ((1 << 40) - 1)) << 8;
+        let suffix = start - start % count + place;
+        Self { prefix: (member_id & 0xffff) << 48, suffix, step: count }
     }
 
     fn next(&mut self) -> LeaseId {

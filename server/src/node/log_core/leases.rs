@@ -27,11 +27,18 @@ pub(super) struct Leases {
     lessor: Lessor,
     asks: VecDeque<(Ticket, LeaseAsk)>,
     /// The list that is being made, one after the other.
-    list: Option<(Ticket, ListCursor, Vec<(Duration, LeaseId)>)>,
+    list: Option<Listing>,
     lists: VecDeque<Ticket>,
     writer: FrameWriter,
     /// Questions were left because what is committed had to be applied first, or for the next turn.
     is_behind: bool,
+}
+
+/// A list in the making.
+struct Listing {
+    ticket: Ticket,
+    cursor: ListCursor,
+    entries: Vec<(Duration, LeaseId)>,
 }
 
 impl Leases {
@@ -104,14 +111,15 @@ impl Leases {
     fn step_list(&mut self) -> Option<(Ticket, LeaseReply)> {
         if self.list.is_none() {
             let ticket = self.lists.pop_front()?;
-            self.list = Some((ticket, ListCursor::START, Vec::new()));
+            let cursor = ListCursor::START;
+            self.list = Some(Listing { ticket, cursor, entries: Vec::new() });
         }
-        let (_, cursor, entries) = self.list.as_mut()?;
-        if let Some(next) = self.lessor.list_step(*cursor, entries) {
-            *cursor = next;
+        let listing = self.list.as_mut()?;
+        if let Some(next) = self.lessor.list_step(listing.cursor, &mut listing.entries) {
+            listing.cursor = next;
             return None;
         }
-        let (ticket, _, entries) = self.list.take()?;
+        let Listing { ticket, entries, .. } = self.list.take()?;
         Some((ticket, LeaseReply::List(entries)))
     }
 }
@@ -177,7 +185,7 @@ impl LogCore {
         if leases.lessor.is_primary() {
             leases.lessor.demote();
         }
-        let listed = leases.list.take().map(|(ticket, _, _)| ticket);
+        let listed = leases.list.take().map(|listing| listing.ticket);
         let lists = listed.into_iter().chain(leases.lists.drain(..));
         let asked = leases.asks.drain(..).chain(lists.map(|ticket| (ticket, LeaseAsk::List)));
         for (ticket, ask) in asked {

@@ -1,3 +1,5 @@
+//! Leases and their ends on a clock that the test moves.
+
 use super::*;
 use crate::mail::{FrontendId, Slot};
 

@@ -85,7 +85,7 @@ impl Observer {
                         self.then = Some(self.ask());
                         break;
                     }
-                    self.push(header.clone(), event.kv);
+                    self.push(header, event.kv);
                 }
                 self.next_step()
             }

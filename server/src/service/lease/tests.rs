@@ -1,3 +1,5 @@
+//! Keep-alive streams, ids and answers, without a log core.
+
 use std::time::Duration;
 
 use engine::ids::Revision;
@@ -114,7 +116,7 @@ fn ids_are_positive_and_no_two_front_ends_make_the_same() {
     let unix_ms = 1_790_000_000_000;
     let mut seen = std::collections::HashSet::new();
     for place in 0..3 {
-        let mut ids = LeaseIds::new(0xffff_ffff_ffff_ffff, unix_ms, place, 3);
+        let mut ids = LeaseIds::new(0xffff_ffff_ffff_ffff, unix_ms + place, place, 3);
         for _ in 0..1000 {
             let id = ids.next().0;
             assert!(id > 0 && seen.insert(id), "{id:x}");
