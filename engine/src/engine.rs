@@ -449,6 +449,12 @@ impl Engine {
         ReadHandle::new(self.publisher.pins()).expect("there are more slots than cores")
     }
 
+    /// The newest published state, for the writer's own questions.
+    #[must_use]
+    pub fn newest_view(&self) -> &View {
+        self.publisher.current()
+    }
+
     /// The addresses of the shards' pages, in their order: a memory fault there is a fault of the
     /// file.
     pub fn addresses(&self) -> impl Iterator<Item = Range<usize>> {

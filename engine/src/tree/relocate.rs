@@ -11,7 +11,7 @@
 use crate::page::node::{Node, StoredBody};
 use crate::page::{ExtentRef, PageFault, PageFile, PageId, PagePtr, Pages, Root};
 
-use super::search::{child_index, whole_key};
+use super::search::child_index;
 use super::{HEIGHT_MAX, child_ptr, node_at};
 
 /// What a visit of one leaf did.
@@ -69,7 +69,6 @@ pub fn relocate(
 fn survey(pages: &PageFile, root: Root, from: &[u8], limit: PageId) -> Result<Survey, PageFault> {
     let mut survey = Survey { indexes: [0; HEIGHT_MAX], lowest: None, next: None };
     let mut ptr = root.ptr();
-    let mut is_last = true;
     for level in (1..=root.height).rev() {
         let node = node_at(pages, ptr, level)?;
         let index = if level > 1 { child_index(pages, root.tree, node, from)? } else { 0 };
@@ -80,13 +79,15 @@ fn survey(pages: &PageFile, root: Root, from: &[u8], limit: PageId) -> Result<Su
         }
         survey.indexes[usize::from(level) - 1] = index;
         if level > 1 {
-            is_last &= index + 1 == node.count();
+            // The lowest page with another child behind says where the next leaf begins.
+            if index + 1 < node.count() {
+                let separator = node.separator(index + 1);
+                survey.next = Some(match separator.extent {
+                    Some(extent) => pages.extent(root.tree, extent)?.to_vec(),
+                    None => [separator.prefix, separator.rest].concat(),
+                });
+            }
             ptr = child_ptr(node, index, root.tree);
-        } else if !is_last && let Some(last) = node.count().checked_sub(1) {
-            // The smallest key behind the leaf's last one.
-            let mut next = whole_key(pages, root.tree, node.key(last))?.to_vec();
-            next.push(0);
-            survey.next = Some(next);
         }
     }
     Ok(survey)

@@ -205,6 +205,9 @@ impl LogRole {
         }
         self.post_replies(reactor);
         self.report_shortages();
+        while let Some(notice) = self.core.poll_compaction_notice() {
+            log_lines::auto_compaction(&notice);
+        }
         self.announce();
         Ok(())
     }
@@ -216,7 +219,8 @@ impl LogRole {
             return Duration::ZERO;
         }
         let delayed = self.delayed.front().map_or(Duration::MAX, |first| first.0);
-        self.tick_next.min(delayed).saturating_sub(now)
+        let due = self.core.wake_at().unwrap_or(Duration::MAX);
+        self.tick_next.min(delayed).min(due).saturating_sub(now)
     }
 
     /// Whether a stop is complete: the last letters are posted, too. Front-ends read until then, so

@@ -9,6 +9,7 @@ use prost::DecodeError;
 use super::method::Method;
 use super::wire::Malformed;
 use crate::frontend::grpc::status::Code;
+use crate::mail::Unavailable;
 
 /// Why a request gets a status instead of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +40,10 @@ pub enum Refusal {
     InvalidSortOption,
     /// The command would be larger than a raft entry may be.
     RequestTooLarge,
+    /// A lease would live longer than etcd's longest.
+    LeaseTtlTooLarge,
+    /// This member does not keep the clocks of leases.
+    NotPrimary,
     /// The engine said no.
     Rejected(Rejection),
     /// The pages under the store could not be read.
@@ -67,6 +72,19 @@ pub enum Refusal {
     UnknownAction,
     /// Too much was committed and not yet applied, or too much is waiting to be admitted.
     TooManyRequests,
+}
+
+impl From<Unavailable> for Refusal {
+    fn from(reason: Unavailable) -> Self {
+        match reason {
+            Unavailable::NoLeader => Self::NoLeader,
+            Unavailable::LeaderChanged => Self::LeaderChanged,
+            Unavailable::TimedOut => Self::TimedOut,
+            Unavailable::Stopped => Self::Stopped,
+            Unavailable::TooManyRequests => Self::TooManyRequests,
+            Unavailable::NoSpace => Self::Rejected(Rejection::NoSpace),
+        }
+    }
 }
 
 impl From<Malformed> for Refusal {
@@ -132,6 +150,9 @@ pub const fn status_of(refusal: Refusal) -> (Code, &'static str) {
         R::EmptyOp => (Code::InvalidArgument, "etcdserver: key not found"),
         R::InvalidSortOption => (Code::InvalidArgument, "etcdserver: invalid sort option"),
         R::RequestTooLarge => (Code::InvalidArgument, "etcdserver: request is too large"),
+        R::LeaseTtlTooLarge => (Code::OutOfRange, "etcdserver: too large lease TTL"),
+        // Missing in etcd's table, too.
+        R::NotPrimary => (Code::Unknown, "not a primary lessor"),
         R::Rejected(rejection) => status_of_rejection(rejection),
         R::Corrupt => status_of_rejection(Rejection::Corrupt),
         R::NotLeader => (Code::FailedPrecondition, "etcdserver: not leader"),
@@ -223,6 +244,8 @@ mod tests {
             ),
             (status_of(Refusal::InvalidSortOption), 3, "etcdserver: invalid sort option"),
             (rejected(Rejection::KeyNotFound), 3, "etcdserver: key not found"),
+            (status_of(Refusal::LeaseTtlTooLarge), 11, "etcdserver: too large lease TTL"),
+            (status_of(Refusal::NotPrimary), 2, "not a primary lessor"),
             (rejected(Rejection::LeaseNotFound), 5, "etcdserver: requested lease not found"),
             (rejected(Rejection::LeaseExists), 9, "etcdserver: lease already exists"),
             (rejected(Rejection::NoSpace), 8, "etcdserver: mvcc: database space exceeded"),
@@ -274,9 +297,9 @@ mod tests {
             (status_of(Refusal::UnknownAction), 2, "etcdserver: unknown method"),
             (status_of(Refusal::UnknownHealthService), 5, "unknown service"),
             (
-                status_of(Refusal::Unimplemented(Method::LeaseGrant)),
+                status_of(Refusal::Unimplemented(Method::AuthEnable)),
                 12,
-                "ringd: /etcdserverpb.Lease/LeaseGrant is not served yet",
+                "ringd: /etcdserverpb.Auth/AuthEnable is not served yet",
             ),
             (
                 status_of(Refusal::Malformed),
