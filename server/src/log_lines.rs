@@ -12,9 +12,8 @@ use std::time::Duration;
 use engine::{Identity, MemberId};
 
 use crate::config::{Config, ETCD_VERSION, texts};
-use crate::log::{self, Level, Value};
+use crate::log::Value;
 use crate::log_event;
-use crate::sequencer::auto_compaction::{Notice, Retention, Stage};
 
 /// Whether the data directory holds a member already; the first thing etcd says of it.
 pub fn data_directory(data_dir: &Path, is_new: bool) {
@@ -66,32 +65,6 @@ pub fn starting_an_etcd_server(config: &Config, data_dir: &Path, wal_dir: &Path,
         "initial-cluster-token" => &config.initial_cluster_token,
         "unsafe-no-fsync" => config.unsafe_no_fsync,
     );
-}
-
-/// History grows too old, or has been compacted for that.
-pub fn auto_compaction(notice: &Notice) {
-    let revision = ("revision", Value::from(notice.revision.0));
-    let (kind, retention) = match notice.retention {
-        Retention::Period(period) => ("periodic", ("compact-period", Value::from(period))),
-        Retention::Revisions(count) => {
-            ("revision", ("revision-compaction-retention", Value::from(count)))
-        }
-    };
-    let tell = |level, stage: &str, pairs: &[(&'static str, Value<'_>)]| {
-        if log::enabled(level) {
-            log::write(level, &format!("{stage} auto {kind} compaction"), pairs);
-        }
-    };
-    match notice.stage {
-        Stage::Started => tell(Level::Info, "starting", &[revision, retention]),
-        Stage::Completed { took } => {
-            tell(Level::Info, "completed", &[revision, retention, ("took", took.into())]);
-        }
-        Stage::Failed { retry_interval, reason } => {
-            let retry = ("retry-interval", retry_interval.into());
-            tell(Level::Warn, "failed", &[revision, retention, retry, ("error", reason.into())]);
-        }
-    }
 }
 
 /// A member begins its first life.

@@ -69,7 +69,8 @@ fn the_size_falls_to_what_is_in_use() {
         let spare = in_use / 16 + u64::from(shards) * 140 * PAGE_SIZE_BYTES;
         assert!(size <= in_use + spare, "{shards} shards: {size} bytes for {in_use}");
         let file = driver.engine.file_size_bytes();
-        assert!(shards > 2 || file < file_before / 2, "{shards} shards: {file_before}, {file}");
+        // Each file keeps room for the next batch, which is much beside so little.
+        assert!(shards > 1 || file < file_before / 2, "{shards} shards: {file_before}, {file}");
         drop(view);
         driver.reopen();
         assert!(everything(&driver.hold()) == expected, "{shards} shards after a restart");

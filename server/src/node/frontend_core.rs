@@ -35,7 +35,7 @@ use super::watches::{Place, Watches};
 use crate::frontend::grpc::{self, Event, Input, MethodTable};
 use crate::frontend::http2::{Protocol, StreamKey, sniff};
 use crate::log_event;
-use crate::mail::{Ask, FrontendId, Reply, Slot, Unavailable, Verdict};
+use crate::mail::{Ask, FrontendId, Reply, Slot, Verdict};
 use crate::runtime::reactor::SocketId;
 use crate::service::concurrency::Procedure;
 use crate::service::dispatch::{Action, CallMetadata, Service};

@@ -551,7 +551,7 @@ impl LogCore {
             if ticket.frontend == FrontendId::NOBODY {
                 // Nothing else is proposed for the member itself before it has introduced itself.
                 self.introduced = Introduced::Done;
-                self.handle_own(ticket.slot, own_outcome(&answer.outcome), now);
+                self.upkeep.handle_own(ticket.slot, own_outcome(&answer.outcome), now, revision);
                 continue;
             }
             if let Outcome::Compacted { sweep: Some(revision) } = answer.outcome {

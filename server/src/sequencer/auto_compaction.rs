@@ -332,7 +332,7 @@ mod tests {
             |_| true,
             |_| false,
         );
-        let expected: Vec<_> = (24..=30).map(|hour| (hour * HOUR, 10 * (i64::from(hour) - 24) + 1));
+        let expected = (24..=30).map(|hour| (hour * HOUR, 10 * (i64::from(hour) - 24) + 1));
         assert_eq!(told, expected.collect::<Vec<_>>());
     }
 

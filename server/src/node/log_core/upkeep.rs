@@ -11,6 +11,7 @@
 use std::time::Duration;
 
 use engine::command::{CompactRef, FrameWriter};
+use engine::ids::Revision;
 use engine::{ClusterVersion, Outcome, Rejection};
 
 use super::LogCore;
@@ -63,6 +64,21 @@ impl Upkeep {
             auto_compaction: None,
             version: VersionMonitor::new(own),
             writer: FrameWriter::new(),
+        }
+    }
+
+    /// A proposal of the member's own has ended; the store is at `revision`.
+    pub(super) fn handle_own(
+        &mut self,
+        slot: Slot,
+        outcome: OwnOutcome,
+        now: Duration,
+        revision: Revision,
+    ) {
+        match (slot, &mut self.auto_compaction) {
+            (SLOT_COMPACTION, Some(auto)) => auto.handle_outcome(now, revision, outcome),
+            (SLOT_VERSION, _) => self.version.handle_outcome(),
+            _ => {}
         }
     }
 }
@@ -135,21 +151,10 @@ impl LogCore {
         self.batcher.handle_commands(FrontendId::NOBODY, &frames, &slots);
     }
 
-    /// A proposal of the member's own has ended.
-    pub(super) fn handle_own(&mut self, slot: Slot, outcome: OwnOutcome, now: Duration) {
-        let upkeep = &mut self.upkeep;
-        match (slot, &mut upkeep.auto_compaction) {
-            (SLOT_COMPACTION, Some(auto)) => {
-                auto.handle_outcome(now, self.engine.revision(), outcome);
-            }
-            (SLOT_VERSION, _) => upkeep.version.handle_outcome(),
-            _ => {}
-        }
-    }
-
     /// A proposal of the member's own was not taken.
     pub(super) fn refuse_own(&mut self, slot: Slot, reason: Unavailable) {
-        self.handle_own(slot, Err(status_of(Refusal::from(reason)).1), self.ticked);
+        let outcome = Err(status_of(Refusal::from(reason)).1);
+        self.upkeep.handle_own(slot, outcome, self.ticked, self.engine.revision());
     }
 
     /// What an automatic compaction has to say.

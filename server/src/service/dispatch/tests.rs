@@ -80,7 +80,7 @@ impl Desk {
     ) -> Result<A, Refusal> {
         let (action, frames, mut out) = self.act(method, &request.encode_to_vec());
         match action {
-            Action::Answer | Action::Stream => {}
+            Action::Answer | Action::Stream | Action::Defragment => {}
             Action::Refuse(refusal) => return Err(refusal),
             Action::Write => {
                 let (answers, _) = self.store.commit(&frames);
@@ -457,7 +457,7 @@ fn what_the_quota_has_no_room_for_raises_the_alarm() {
     let size_bytes = desk.store.reader.pin().size_bytes;
     let quota = i64::try_from(size_bytes).unwrap() + 1000;
     let limits = ServiceLimits { quota: Quota::from_flag(quota), ..ServiceLimits::default() };
-    desk.service = Service::new(limits, &desk.node);
+    desk.service = Service::new(limits, &desk.node, LeaseIds::new(1, 1, 0, 1));
     let no_space = Refusal::Rejected(Rejection::NoSpace);
     let small = desk.call::<pb::PutResponse>(Method::Put, &put("", "v"));
     assert_eq!(small, Err(Refusal::EmptyKey), "there is room for it");
@@ -482,7 +482,7 @@ fn leadership_moves_to_voters_only() {
     let target = |target_id| pb::MoveLeaderRequest { target_id };
     let move_to =
         |desk: &mut Desk, id| desk.call::<pb::MoveLeaderResponse>(Method::MoveLeader, &target(id));
-    assert_eq!(move_to(&mut desk, 0xae), Ok(pb::MoveLeaderResponse {}));
+    assert_eq!(move_to(&mut desk, 0xae), Ok(pb::MoveLeaderResponse::default()));
     for id in [0, 4711] {
         assert_eq!(move_to(&mut desk, id), Err(Refusal::BadLeaderTransferee));
     }
