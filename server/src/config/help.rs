@@ -44,7 +44,7 @@ pub fn flags_text() -> String {
     for section in Section::ALL {
         let of_section = |flag: &&&Flag| {
             flag.section == section
-                && !matches!(flag.stand, Stand::Hidden(_))
+                && !matches!(flag.stand, Stand::Hidden)
                 && flag.kind != Kind::Anything
         };
         let mut listed = flags().filter(|flag| of_section(&flag)).peekable();
@@ -56,8 +56,8 @@ pub fn flags_text() -> String {
         }
     }
     out.push_str(
-        "\nA flag whose feature is not there yet takes only its default, which asks for nothing; \
-         any other\nvalue is refused.\n",
+        "\nA flag that is not there yet or not served takes only its default, which asks for \
+         nothing; any\nother value is refused.\n",
     );
     out
 }
@@ -70,7 +70,10 @@ fn push_flag(out: &mut String, flag: &Flag) {
     // A String takes every write.
     let _ = writeln!(out, "  --{} '{default}'", flag.name);
     let _ = writeln!(out, "    {}", flag.help);
-    if let Stand::Absent(_) = flag.stand {
-        let _ = writeln!(out, "    Not there yet.");
-    }
+    let _ = match flag.stand {
+        Stand::Pending(_) => writeln!(out, "    Not there yet."),
+        Stand::Moot(why) => writeln!(out, "    No effect: {why}."),
+        Stand::Refused(why) => writeln!(out, "    Not served: {why}."),
+        _ => Ok(()),
+    };
 }
