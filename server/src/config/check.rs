@@ -52,7 +52,8 @@ pub fn check(
     check_addresses(config)?;
     check_discovery(config, settings)?;
     check_clocks(config)?;
-    if settings.values.contains_key("listen-client-urls")
+    if !settings.from_file
+        && settings.values.contains_key("listen-client-urls")
         && !settings.values.contains_key("advertise-client-urls")
     {
         let reason = "--advertise-client-urls is required when --listen-client-urls is set \
@@ -136,7 +137,7 @@ fn check_addresses(config: &Config) -> Result<(), Refusal> {
         &config.listen_metrics_urls,
     ] {
         for url in urls {
-            if let Err(error) = url.bind_address() {
+            if let Err(error) = url.place() {
                 return Err(Refusal::Invalid(error.to_string()));
             }
         }
@@ -368,12 +369,13 @@ fn tls_version(text: &str) -> Result<Option<u16>, Refusal> {
 
 /// TLS is not there yet; what is left is what etcd says when its certificates are missing.
 fn check_tls(config: &Config) -> Result<(), Refusal> {
-    if let Some(url) = config.listen_peer_urls.iter().find(|url| url.scheme == Scheme::Https) {
+    if let Some(url) = config.listen_peer_urls.iter().find(|url| url.scheme.is_secure()) {
         let address = url.authority();
         let reason = "KeyFile and CertFile are not presented";
         return Err(Refusal::Discovery(format!("cannot listen on TLS for {address}: {reason}")));
     }
-    if let Some(url) = config.listen_client_urls.iter().find(|url| url.scheme == Scheme::Https) {
+    let mut clients = config.listen_client_urls.iter().chain(&config.listen_client_http_urls);
+    if let Some(url) = clients.find(|url| url.scheme.is_secure()) {
         let flags = "TLS key/cert (--cert-file, --key-file) must be provided";
         return Err(Refusal::Discovery(format!("{flags} for client url {url} with HTTPS scheme")));
     }

@@ -30,6 +30,10 @@ pub fn usage() -> &'static str {
   ringd [flags]
     Start a member. Every flag can be set as -flag, as --flag, and as ETCD_FLAG in the environment.
 
+  ringd --config-file FILE
+    Start a member as a YAML or JSON file says. All other flags and the environment are ignored;
+    times are nanoseconds in the file (600000000000 for 10m).
+
   ringd --version
     Show the version.
 

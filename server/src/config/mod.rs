@@ -1,4 +1,4 @@
-//! Flags and environment: etcd's names, defaults, grammar, rules, texts and exit codes.
+//! Flags, environment and file: etcd's names, defaults, grammar, rules, texts and exit codes.
 //!
 //! [`parse`] is pure: arguments and variables in, a [`Config`] or a [`Refusal`] out, with the
 //! remarks on the way as values. [`load`] is the driver that `main` calls; it reads the process,
@@ -15,17 +15,23 @@
 mod check;
 mod features;
 mod fields;
+mod file;
 mod flag;
 mod help;
+#[cfg(test)]
+mod page;
 mod parse;
 mod placement;
 mod table;
 mod url;
 mod value;
+mod yaml;
 
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::{IpAddr, UdpSocket};
 use std::process::ExitCode;
 
@@ -35,7 +41,7 @@ pub use flag::{FileKey, Flag, Kind, Section, Stand};
 pub use help::ETCD_VERSION;
 pub use placement::Placement;
 pub use table::flags;
-pub use url::{Scheme, Url, parse_urls, texts};
+pub use url::{Place, Scheme, Url, parse_urls, texts};
 pub use value::{ValueError, parse_duration};
 
 use crate::log::{self, Level};
@@ -74,6 +80,8 @@ pub enum Refusal {
     Discovery(String),
     /// A variable that a flag sets, too: exit code 1.
     Shadowed(String),
+    /// Addresses of a file that are none: the text alone on standard error, exit code 1.
+    Plain(String),
 }
 
 /// What a command line asks for.
@@ -91,13 +99,30 @@ fn flag_named(name: &str) -> Option<&'static Flag> {
     flags().find(|flag| flag.name == name)
 }
 
-/// Reads arguments (without the program's name) and the environment. Touches nothing.
-///
-/// `default_host` tells the machine's own address; it is asked only if a default depends on it.
+/// What a configuration may be read from, besides the arguments.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// The environment; only names that begin with `ETCD_` are looked at.
+    pub variables: &'a [(String, String)],
+    /// The machine's own address; asked only if a default depends on it.
+    pub default_host: &'a dyn Fn() -> Option<IpAddr>,
+    /// The content of a file, or why there is none.
+    pub read_file: &'a dyn Fn(&str) -> Result<Vec<u8>, String>,
+}
+
+impl Surroundings<'static> {
+    /// An empty environment on a machine without network and files.
+    pub const NONE: Self = Self {
+        variables: &[],
+        default_host: &|| None,
+        read_file: &|path| Err(format!("open {path}: no such file or directory")),
+    };
+}
+
+/// Reads arguments (without the program's name), environment and file. Touches nothing else.
 pub fn parse(
     arguments: &[String],
-    variables: &[(String, String)],
-    default_host: &dyn Fn() -> Option<IpAddr>,
+    surroundings: &Surroundings<'_>,
     notices: &mut Vec<Notice>,
 ) -> Result<Outcome, Refusal> {
     if let Some(command @ ("gateway" | "grpc-proxy")) = arguments.first().map(String::as_str) {
@@ -110,7 +135,14 @@ pub fn parse(
     if settings.version {
         return Ok(Outcome::Version);
     }
-    parse::add_environment(&mut settings, variables, notices)?;
+    let file_path = config_file(&settings, surroundings.variables);
+    match &file_path {
+        Some(path) => {
+            let bytes = (surroundings.read_file)(path).map_err(Refusal::Invalid)?;
+            settings = file::read(&bytes, notices)?;
+        }
+        None => parse::add_environment(&mut settings, surroundings.variables, notices)?,
+    }
     let mut config = Config::defaults();
     for flag in flags() {
         if let Some(value) = settings.values.get(flag.name) {
@@ -120,7 +152,7 @@ pub fn parse(
             })?;
         }
     }
-    check::check(&mut config, &settings, default_host, notices)?;
+    check::check(&mut config, &settings, surroundings.default_host, notices)?;
     // Only now: who made a mistake that etcd names, too, hears etcd's text for it.
     for flag in flags() {
         if let Some(value) = settings.values.get(flag.name) {
@@ -128,7 +160,24 @@ pub fn parse(
         }
     }
     take_stand_on_gates(&config.features, notices)?;
+    if let Some(path) = file_path {
+        let message = "loaded server configuration, other configuration command line flags and \
+                       environment variables will be ignored if provided"
+            .to_owned();
+        notices.push(Notice { level: Level::Info, message, fields: vec![("path", path)] });
+    }
     Ok(Outcome::Run(Box::new(config)))
+}
+
+/// The file to read instead of flags and environment, if one is named.
+fn config_file(settings: &parse::Settings, variables: &[(String, String)]) -> Option<String> {
+    let by_flag = settings.values.get("config-file").cloned().map(flag::Value::into_text);
+    let by_variable = || {
+        let found = variables.iter().find(|(name, _)| name == "ETCD_CONFIG_FILE");
+        found.map(|(_, text)| text.clone())
+    };
+    let named = |path: &String| !path.is_empty();
+    by_flag.filter(named).or_else(by_variable).filter(named)
 }
 
 /// What is to be said of a flag that is set.
@@ -194,8 +243,11 @@ pub fn load() -> Result<Config, ExitCode> {
     let arguments = process_arguments();
     let outcome = match &arguments {
         Err(refusal) => Err(refusal.clone()),
-        Ok(arguments) => process_variables()
-            .and_then(|variables| parse(&arguments[1..], &variables, &default_host, &mut notices)),
+        Ok(arguments) => process_variables().and_then(|variables| {
+            let (default_host, read_file) = (&default_host, &read_file);
+            let surroundings = Surroundings { variables: &variables, default_host, read_file };
+            parse(&arguments[1..], &surroundings, &mut notices)
+        }),
     };
     let outcome = outcome.and_then(|outcome| match outcome {
         Outcome::Run(config) => match log::install(&config.log) {
@@ -217,6 +269,10 @@ pub fn load() -> Result<Config, ExitCode> {
         Err(Refusal::Usage(reason)) => {
             eprintln!("{reason}\n{}", help::usage());
             return Err(ExitCode::from(2));
+        }
+        Err(Refusal::Plain(reason)) => {
+            eprintln!("{reason}");
+            return Err(ExitCode::FAILURE);
         }
         Ok(Outcome::Run(_)) | Err(_) => {}
     }
@@ -241,7 +297,7 @@ pub fn load() -> Result<Config, ExitCode> {
                            command-line flag (either unset environment variable or disable flag))";
             log_event!(Fatal, message, "environment-variable" => &variable);
         }
-        Ok(_) | Err(Refusal::Usage(_)) => unreachable!("these returned above"),
+        Ok(_) | Err(Refusal::Usage(_) | Refusal::Plain(_)) => unreachable!("these returned above"),
     }
     Err(ExitCode::FAILURE)
 }
@@ -278,6 +334,24 @@ fn process_variables() -> Result<Vec<(String, String)>, Refusal> {
     // The environment has no order; the lines about it should.
     variables.sort_unstable();
     Ok(variables)
+}
+
+fn read_file(path: &str) -> Result<Vec<u8>, String> {
+    let text = |operation: &str, cause: io::Error| match cause.kind() {
+        // Go's texts for the three that operators meet.
+        io::ErrorKind::NotFound => format!("{operation} {path}: no such file or directory"),
+        io::ErrorKind::PermissionDenied => format!("{operation} {path}: permission denied"),
+        io::ErrorKind::IsADirectory => format!("{operation} {path}: is a directory"),
+        _ => format!("{operation} {path}: {cause}"),
+    };
+    let file = File::open(path).map_err(|cause| text("open", cause))?;
+    let mut bytes = Vec::new();
+    let mut bounded = file.take(file::FILE_SIZE_BYTES_MAX + 1);
+    bounded.read_to_end(&mut bytes).map_err(|cause| text("read", cause))?;
+    if bytes.len() as u64 > file::FILE_SIZE_BYTES_MAX {
+        return Err(format!("read {path}: it is too large for a configuration"));
+    }
+    Ok(bytes)
 }
 
 /// The address of this machine on the way to everybody else.

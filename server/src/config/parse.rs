@@ -17,6 +17,8 @@ use crate::log::Level;
 pub struct Settings {
     /// Values by the flag's name.
     pub values: BTreeMap<&'static str, Value>,
+    /// They come from a file: some rules are the command line's alone.
+    pub from_file: bool,
     /// `--version` was there and on.
     pub version: bool,
 }

@@ -216,7 +216,7 @@ pub const MEMBER: &[Flag] = &[
         "Let several processes listen on one port (SO_REUSEPORT).",
     )
     .in_file(&["socket-options", "reuse-port"])
-    .pending(store!(socket_reuse_port: into_switch)),
+    .served(store!(socket_reuse_port: into_switch)),
     Flag::new(
         Member,
         "socket-reuse-address",
