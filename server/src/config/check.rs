@@ -7,11 +7,14 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::fields::RawLog;
+use super::file::{kind_of, number_text};
 use super::parse::Settings;
 use super::url::{Scheme, Url, sorted_unique, texts};
 use super::value::{duration_error, parse_duration};
+use super::yaml::{self, Node};
 use super::{AutoCompaction, Config, Notice, Refusal};
-use crate::log::{Format, GoDuration, Level, LogConfig, Output};
+use crate::log::{Format, GoDuration, Level, LogConfig, Output, Rotation};
 
 /// The longest election timeout: above it, a cluster would not miss its dead leader for a minute.
 const ELECTION_TIMEOUT_MS_MAX: u64 = 50_000;
@@ -26,6 +29,8 @@ const REQUEST_BYTES_RECOMMENDED: u64 = 10 * 1024 * 1024;
 /// Lengths are 32 bits on the wire, and a request needs room for its frame and its header.
 const REQUEST_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
+/// What fills a log file when nothing is said of it, as in the library that etcd uses.
+const LOG_SIZE_MEBIBYTES: u64 = 100;
 /// A sampling rate is of a million.
 const TRACING_SAMPLING_RATE_MAX: i64 = 1_000_000;
 const HOUR_NS: i64 = 3_600 * 1_000_000_000;
@@ -84,6 +89,9 @@ fn warning(message: &str, fields: Vec<(&'static str, String)>) -> Notice {
 
 fn log_config(config: &Config) -> Result<LogConfig, Refusal> {
     let raw = &config.raw.log;
+    if raw.logger == "capnslog" {
+        return Err(Refusal::Invalid("--logger=capnslog is removed in v3.5".to_owned()));
+    }
     if raw.logger != "zap" {
         return Err(Refusal::Invalid(format!("unknown logger option {:?}", raw.logger)));
     }
@@ -96,6 +104,7 @@ fn log_config(config: &Config) -> Result<LogConfig, Refusal> {
     for name in names {
         outputs.push(log_output(name)?);
     }
+    let rotation = log_rotation(raw, &outputs)?;
     let format = match raw.format.as_str() {
         "json" | "" => Format::Json,
         "console" => Format::Console,
@@ -107,7 +116,74 @@ fn log_config(config: &Config) -> Result<LogConfig, Refusal> {
     let Some(level) = Level::parse(&raw.level) else {
         return Err(Refusal::Usage(format!("unrecognized level: {:?}", raw.level)));
     };
-    Ok(LogConfig { level, format, outputs })
+    Ok(LogConfig { level, format, outputs, rotation })
+}
+
+/// etcd's rules: exactly one file, whatever else there is beside it.
+fn log_rotation(raw: &RawLog, outputs: &[Output]) -> Result<Option<Rotation>, Refusal> {
+    if !raw.rotates {
+        return Ok(None);
+    }
+    let files = outputs.iter().filter(|output| matches!(output, Output::File(_))).count();
+    if files > 1 || files == 0 && outputs.len() == 1 {
+        let reason = "--log-outputs requires a single file path when --log-rotate-config-json is \
+                      defined";
+        return Err(Refusal::Invalid(reason.to_owned()));
+    }
+    let improper = |reason: String| {
+        Refusal::Invalid(format!("improperly formatted log rotation config: {reason}"))
+    };
+    let text = raw.rotation.trim_start();
+    if !text.starts_with('{') {
+        return Err(improper(match text.chars().next() {
+            None => "unexpected end of JSON input".to_owned(),
+            Some(first) => format!("invalid character '{first}' looking for beginning of value"),
+        }));
+    }
+    let map = match yaml::parse(text) {
+        Ok(Node::Map(map)) => map,
+        Ok(_) => return Err(improper("it is no object".to_owned())),
+        Err(reason) => return Err(improper(reason)),
+    };
+    let mut rotation = Rotation {
+        size_mebibytes_max: LOG_SIZE_MEBIBYTES,
+        age_days_max: 0,
+        backups_max: 0,
+        compress: false,
+    };
+    for (key, node) in map {
+        let name = key.to_ascii_lowercase();
+        let wrong = |what: &str, go_type: &str| {
+            let reason = format!("json: cannot unmarshal {what} into Go struct field");
+            let field = format!("logRotationConfig.Logger.{name} of type {go_type}");
+            Refusal::Invalid(format!("invalid log rotation config: {reason} {field}"))
+        };
+        let number = || match node {
+            Node::Integer(number) => u64::try_from(number).ok(),
+            _ => None,
+        };
+        let number = || number().ok_or_else(|| wrong(&number_text(&node), "int"));
+        let switch = || match node {
+            Node::Switch(on) => Ok(on),
+            _ => Err(wrong(kind_of(&node), "bool")),
+        };
+        match name.as_str() {
+            "maxsize" => rotation.size_mebibytes_max = number()?,
+            "maxage" => rotation.age_days_max = number()?,
+            "maxbackups" => rotation.backups_max = number()?,
+            "compress" => rotation.compress = switch()?,
+            "localtime" if switch()? => {
+                let reason = "ringd names old log files by UTC only";
+                return Err(Refusal::Invalid(format!("invalid log rotation config: {reason}")));
+            }
+            // etcd overwrites the name, and skips what it does not know.
+            _ => {}
+        }
+    }
+    if rotation.size_mebibytes_max == 0 {
+        rotation.size_mebibytes_max = LOG_SIZE_MEBIBYTES;
+    }
+    Ok(Some(rotation))
 }
 
 fn log_output(name: &str) -> Result<Output, Refusal> {

@@ -216,7 +216,8 @@ fn integer(node: &Node) -> Option<i128> {
     }
 }
 
-fn number_text(node: &Node) -> String {
+/// What the decoder calls a value that should have been a whole number.
+pub fn number_text(node: &Node) -> String {
     match node {
         Node::Integer(number) => format!("number {number}"),
         Node::Float(number) => format!("number {number}"),
@@ -224,7 +225,8 @@ fn number_text(node: &Node) -> String {
     }
 }
 
-fn kind_of(node: &Node) -> &'static str {
+/// What JSON calls a value.
+pub fn kind_of(node: &Node) -> &'static str {
     match node {
         Node::Null => "null",
         Node::Switch(_) => "bool",

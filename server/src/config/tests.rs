@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::*;
-use crate::log::{Format, LogConfig, Output};
+use crate::log::{Format, LogConfig, Output, Rotation};
 
 struct Answer {
     outcome: Result<Outcome, Refusal>,
@@ -544,6 +544,40 @@ fn the_log_goes_where_it_is_told() {
     let file = |path: &str| Output::File(PathBuf::from(path));
     assert_eq!(log.outputs, [file("/a/b"), Output::Stdout, file("x.log")]);
     assert_eq!(config(&["--log-format=console"]).log.format, Format::Console);
+}
+
+#[test]
+fn log_files_are_rotated_as_told() {
+    let with = |json: &str, outputs: &str| {
+        let json = format!("--log-rotation-config-json={json}");
+        let outputs = format!("--log-outputs={outputs}");
+        match ask(&["--enable-log-rotation", &json, &outputs]).outcome {
+            Ok(Outcome::Run(config)) => Ok(config.log.rotation.expect("it is on")),
+            Err(Refusal::Invalid(text)) => Err(text),
+            other => panic!("{json} came to {other:?}"),
+        }
+    };
+    let json = "{\"maxsize\": 7, \"MaxAge\": 2, \"maxbackups\": 3, \"compress\": true}";
+    let told = Rotation { size_mebibytes_max: 7, age_days_max: 2, backups_max: 3, compress: true };
+    assert_eq!(with(json, "x.log,stderr"), Ok(told));
+    let own =
+        Rotation { size_mebibytes_max: 100, age_days_max: 0, backups_max: 0, compress: false };
+    assert_eq!(with("{}", "x.log"), Ok(own));
+    assert_eq!(config(&["--log-rotation-config-json=x"]).log.rotation, None);
+    // Recorded from etcd 3.7.1.
+    let single = "--log-outputs requires a single file path when --log-rotate-config-json is \
+                  defined";
+    assert_eq!(with("{}", "stderr"), Err(single.to_owned()));
+    assert_eq!(with("{}", "a.log,b.log"), Err(single.to_owned()));
+    let improper = "improperly formatted log rotation config: \
+                    invalid character 'x' looking for beginning of value";
+    assert_eq!(with("x", "a.log"), Err(improper.to_owned()));
+    let wrong = "invalid log rotation config: json: cannot unmarshal string into Go struct field \
+                 logRotationConfig.Logger.maxsize of type int";
+    assert_eq!(with("{\"maxsize\": \"x\"}", "a.log"), Err(wrong.to_owned()));
+    for json in ["{\"compress\": 1}", "{\"localtime\": true}", "{"] {
+        assert!(with(json, "a.log").unwrap_err().contains("log rotation config"), "{json}");
+    }
 }
 
 #[test]

@@ -134,3 +134,111 @@ fn too_few_descriptors_are_told_before_anything_is_made() {
     assert_eq!(refused.code, Some(1));
     assert!(!data_dir.exists(), "a refused start made a directory");
 }
+
+/// What a start is refused with.
+struct Slip {
+    arguments: &'static [&'static str],
+    variables: &'static [(&'static str, &'static str)],
+    file: Option<&'static str>,
+    code: i32,
+    /// The first line on standard error where no log line tells it.
+    text: &'static str,
+}
+
+const fn slip(arguments: &'static [&'static str], code: i32, text: &'static str) -> Slip {
+    Slip { arguments, variables: &[], file: None, code, text }
+}
+
+/// Recorded from etcd 3.7.1: the exit code, and the text in the place where etcd has it, which is
+/// the `error` of the last log line or else the first line of all.
+const SLIPS: &[Slip] = &[
+    slip(&["--nmae", "m"], 2, "flag provided but not defined: -nmae"),
+    slip(&["--name"], 2, "flag needs an argument: -name"),
+    slip(
+        &["--heartbeat-interval=abc"],
+        2,
+        "invalid value \"abc\" for flag -heartbeat-interval: parse error",
+    ),
+    slip(&["extra"], 1, "\"extra\" is not a valid flag"),
+    slip(
+        &["--heartbeat-interval=300"],
+        1,
+        "--election-timeout[1000ms] should be at least as 5 times as --heartbeat-interval[300ms]",
+    ),
+    slip(&["--auto-compaction-mode=foo"], 1, "unknown auto-compaction-mode \"foo\""),
+    slip(
+        &["--auto-compaction-retention=1d"],
+        1,
+        "error parsing CompactionRetention: time: unknown unit \"d\" in duration \"1d\"",
+    ),
+    slip(&["--logger=capnslog"], 1, "--logger=capnslog is removed in v3.5"),
+    slip(
+        &["--config-file=/nonexistent.yaml"],
+        1,
+        "open /nonexistent.yaml: no such file or directory",
+    ),
+    slip(&["--config-file=/"], 1, "read /: is a directory"),
+    slip(
+        &[
+            "--listen-client-urls=unix:///nonexistent/a.sock",
+            "--advertise-client-urls=unix:///nonexistent/a.sock",
+        ],
+        1,
+        "listen unix /nonexistent/a.sock: bind: no such file or directory",
+    ),
+    Slip {
+        variables: &[("ETCD_HEARTBEAT_INTERVAL", "abc")],
+        ..slip(&[], 1, "invalid value \"abc\" for ETCD_HEARTBEAT_INTERVAL: parse error")
+    },
+    Slip {
+        file: Some("name: n\n"),
+        ..slip(
+            &[],
+            1,
+            "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal bool into Go \
+             struct field configYAML.Config.name of type string",
+        )
+    },
+    Slip {
+        file: Some("name: m\nlisten-peer-urls: foo\n"),
+        ..slip(
+            &[],
+            1,
+            "unexpected error setting up listen-peer-urls: \
+             URL scheme must be http, https, unix, or unixs: foo",
+        )
+    },
+];
+
+#[test]
+fn a_slip_ends_with_etcds_exit_code_and_text() {
+    let directory = Directory::new("slips");
+    for (number, slip) in SLIPS.iter().enumerate() {
+        let mut command = ringd();
+        let data_dir = directory.join("data");
+        let what = format!("{number}: {:?} {:?} {:?}", slip.arguments, slip.variables, slip.file);
+        match slip.file {
+            Some(content) => {
+                let path = directory.join("slip.yaml");
+                fs::write(&path, content).unwrap();
+                command.args(["--config-file", path.to_str().unwrap()]);
+            }
+            // What comes first counts until the same flag comes again.
+            None => {
+                command.args(arguments(&data_dir));
+            }
+        }
+        command.args(slip.arguments).envs(slip.variables.iter().copied());
+        let refused = Refused::run(&mut command);
+        let last = refused.stderr.lines().last().and_then(|line| parse_object(line).ok());
+        let told = match last.as_ref().and_then(|line| line.get("error")) {
+            Some(error) => error.as_str(),
+            None => refused.stderr.lines().next().unwrap_or_default(),
+        };
+        assert_eq!((refused.code, told), (Some(slip.code), slip.text), "{what}");
+        assert!(
+            !data_dir.join("ringd.format").exists(),
+            "{what}: a refused start founded a member"
+        );
+    }
+}

@@ -42,11 +42,11 @@ pub const OPERATION: &[Flag] = &[
         .served(store!(raw.log.format: into_text)),
     Flag::new(Logging, "enable-log-rotation", Switch, "false",
         "Start a new log file when the old one is full.")
-        .pending(store!(raw.log.rotates: into_switch)),
+        .served(store!(raw.log.rotates: into_switch)),
     Flag::new(Logging, "log-rotation-config-json", Text,
         r#"{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}"#,
         "When it is full, and what becomes of it.")
-        .pending(store!(raw.log.rotation: into_text)),
+        .served(store!(raw.log.rotation: into_text)),
     Flag::new(Logging, "warning-unary-request-duration", Duration, "300ms",
         "Log requests that take longer.")
         .pending(store!(warning_unary_request_duration: into_duration)),
