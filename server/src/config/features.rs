@@ -1,7 +1,6 @@
 //! `--feature-gates`: etcd's eleven switches of single features, two of which stand for groups.
 //!
-//! What a gate is for has one of the stands that a flag has; one that asks for what is not there is
-//! refused by name. The grammar and its errors are those of the gates that etcd has from Kubernetes.
+//! A gate is served, or taken with a line that says why it has no effect here. The grammar and its errors are those of the gates that etcd has from Kubernetes.
 
 use super::value::{ValueError, parse_switch};
 
@@ -21,8 +20,6 @@ pub enum GateStand {
     Served,
     /// Either position is taken, for this reason.
     Moot(&'static str),
-    /// Not there yet: only the default is taken.
-    Pending,
 }
 
 /// One gate.
@@ -53,8 +50,9 @@ pub const GATES: &[Gate] = &[
         GateStand::Moot("a keep-alive never waits for the log")),
     gate("InitialCorruptCheck", Stage::Alpha, false,
         GateStand::Moot("a member alone has nobody to compare its data with")),
-    gate(LEASE_CHECKPOINT, Stage::Alpha, false, GateStand::Pending),
-    gate(LEASE_CHECKPOINT_PERSIST, Stage::Alpha, false, GateStand::Pending),
+    gate(LEASE_CHECKPOINT, Stage::Alpha, false, GateStand::Served),
+    gate(LEASE_CHECKPOINT_PERSIST, Stage::Alpha, false,
+        GateStand::Moot("what is noted of a lease is durable, as in every cluster from 3.6 on")),
     gate("PriorityRequest", Stage::Alpha, false,
         GateStand::Moot("what is admitted is applied with the next batch")),
     gate("SetMemberLocalAddr", Stage::Alpha, false,
@@ -83,7 +81,7 @@ impl FeatureGates {
         self.is_on(LEASE_CHECKPOINT)
     }
 
-    /// Whether what it wrote outlives a restart.
+    /// Whether what it wrote outlives a restart; etcd asks for it beside the other.
     pub fn lease_checkpoint_persist(&self) -> bool {
         self.is_on(LEASE_CHECKPOINT_PERSIST)
     }

@@ -159,7 +159,7 @@ pub fn parse(
             take_stand(flag, value, notices)?;
         }
     }
-    take_stand_on_gates(&config.features, notices)?;
+    take_stand_on_gates(&config.features, notices);
     if let Some(path) = file_path {
         let message = "loaded server configuration, other configuration command line flags and \
                        environment variables will be ignored if provided"
@@ -212,22 +212,13 @@ fn take_stand(flag: &Flag, value: &flag::Value, notices: &mut Vec<Notice>) -> Re
     }
 }
 
-fn take_stand_on_gates(features: &FeatureGates, notices: &mut Vec<Notice>) -> Result<(), Refusal> {
+fn take_stand_on_gates(features: &FeatureGates, notices: &mut Vec<Notice>) {
     for (gate, position) in features.changed() {
-        let setting = format!("{}={position}", gate.name);
-        match gate.stand {
-            GateStand::Served => {}
-            GateStand::Moot(reason) => {
-                notices.push(without_effect("feature-gate", setting, reason));
-            }
-            GateStand::Pending => {
-                return Err(Refusal::Invalid(format!(
-                    "--feature-gates {setting} asks for a feature that ringd does not have yet"
-                )));
-            }
+        if let GateStand::Moot(reason) = gate.stand {
+            let setting = format!("{}={position}", gate.name);
+            notices.push(without_effect("feature-gate", setting, reason));
         }
     }
-    Ok(())
 }
 
 fn without_effect(key: &'static str, setting: String, reason: &str) -> Notice {

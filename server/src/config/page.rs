@@ -89,7 +89,6 @@ fn push_gates(out: &mut String) {
         let stand = match gate.stand {
             GateStand::Served => String::new(),
             GateStand::Moot(why) => format!("No effect: {why}."),
-            GateStand::Pending => "Refused: not there yet.".to_owned(),
         };
         let _ = writeln!(out, "| `{}` | {stage} | {} | {stand} |", gate.name, gate.default);
     }

@@ -390,18 +390,22 @@ fn every_served_flag_changes_the_configuration() {
 }
 
 #[test]
-fn gates_have_stands_of_their_own() {
-    let taken = ask(&["--feature-gates=StopGRPCServiceOnDefrag=true"]);
-    assert!(matches!(taken.outcome, Ok(Outcome::Run(_))));
-    let told = ("feature-gate", "StopGRPCServiceOnDefrag=true".to_owned());
-    assert!(taken.notices.iter().any(|notice| notice.fields.contains(&told)));
-    for gate in features::GATES.iter().filter(|gate| gate.stand == GateStand::Pending) {
-        let gates = format!("--feature-gates=LeaseCheckpoint=true,{}={}", gate.name, !gate.default);
-        // Both are asked for, as one needs the other; the first is named.
-        let Refusal::Invalid(text) = refusal(&[&gates]) else { panic!("{gates}") };
-        assert!(text.contains("LeaseCheckpoint=true"), "{text}");
-        config(&[&format!("--feature-gates={}={}", gate.name, gate.default)]);
+fn a_gate_is_served_or_answered_with_a_reason() {
+    for gate in features::GATES {
+        let setting = format!("{}={}", gate.name, !gate.default);
+        // One gate asks for another, as in etcd.
+        let also = "LeaseCheckpoint=true";
+        let answer = ask(&[&format!("--feature-gates={also},{setting}")]);
+        let Ok(Outcome::Run(config)) = answer.outcome else { panic!("{setting}") };
+        assert!(config.features.lease_checkpoint(), "{setting}");
+        assert!(config.features.text().contains(&setting), "{setting}");
+        let told = answer.notices.iter().any(|notice| {
+            notice.fields.contains(&("feature-gate", setting.clone()))
+                && matches!(gate.stand, GateStand::Moot(why) if notice.fields[1].1 == why)
+        });
+        assert_eq!(told, gate.stand != GateStand::Served, "{setting}: {:?}", answer.notices);
     }
+    assert!(!config(&[]).features.lease_checkpoint());
 }
 
 #[test]
