@@ -74,6 +74,8 @@ pub struct Stages {
     pub lessor: LessorConfig,
     /// What is compacted without being asked for.
     pub retention: Option<Retention>,
+    /// A start defragments when it gives so much back.
+    pub defrag_from_bytes: Option<u64>,
     /// The leases that the engine holds.
     pub leases: Vec<Lease>,
     /// What this start replayed, and the next one would replay again.
@@ -156,8 +158,22 @@ impl LogCore {
         interest: Arc<WatchInterest>,
     ) -> Self {
         let Stages { consensus, wal, mut engine, member, boot_nonce, request_timeout, .. } = stages;
-        let Stages { snapshot_count, retained, tail, lessor, leases, retention, .. } = stages;
+        let Stages {
+            snapshot_count,
+            retained,
+            tail,
+            lessor,
+            leases,
+            retention,
+            defrag_from_bytes,
+            ..
+        } = stages;
         let upkeep = Upkeep::new(retention);
+        let view = engine.newest_view();
+        let given_back_bytes = view.size_bytes.saturating_sub(view.in_use_bytes);
+        if defrag_from_bytes.is_some_and(|from| given_back_bytes >= from) {
+            engine.begin_defrag();
+        }
         // The leases that stand there were read after the replay.
         engine.take_lease_changes();
         let checkpoint = CheckpointPolicy::new(snapshot_count, wal.durable().0, tail);

@@ -65,6 +65,8 @@ pub struct StartConfig {
     pub lessor: LessorConfig,
     /// What is compacted without being asked for.
     pub retention: Option<Retention>,
+    /// A start defragments when it gives so much back.
+    pub defrag_from_bytes: Option<u64>,
     /// Different at each start.
     pub boot_nonce: u64,
 }
@@ -143,6 +145,7 @@ pub fn start(config: &StartConfig) -> Result<Started, Failure> {
         snapshot_count: config.snapshot_count,
         lessor: config.lessor,
         retention: config.retention,
+        defrag_from_bytes: config.defrag_from_bytes,
         leases,
         tail,
         retained,

@@ -81,6 +81,7 @@ impl World {
             snapshot_count: u64::MAX,
             lessor: LESSOR,
             retention: Some(Retention::Revisions(RETAINED)),
+            defrag_from_bytes: None,
             leases: Vec::new(),
             tail: Tail::default(),
             retained: VecDeque::new(),
