@@ -5,8 +5,8 @@
 //!
 //! Invariants:
 //! - An alarm stands once: raising it again changes nothing and is answered alike.
-//! - The [`AlarmGate`] is what the tree says; it changes with it, in log order, so that every member
-//!   refuses the same commands.
+//! - The [`AlarmGate`] is what the tree says; it changes with it, in log order, so that every
+//!   member refuses the same commands.
 
 use crate::answer::{Outcome, ReadError, Rejection};
 use crate::command::{AlarmAction, AlarmRef, Command};

@@ -1,7 +1,7 @@
 //! Downgrades: a cluster agrees to speak an earlier version, so that members of it may join.
 //!
-//! The target stands in the `system` tree of shard 0 while the downgrade is on. The cluster's version
-//! follows it by a command of its own.
+//! The target stands in the `system` tree of shard 0 while the downgrade is on. The cluster's
+//! version follows it by a command of its own.
 //!
 //! Invariant: a downgrade goes one minor version back and no further, whoever asks.
 

@@ -13,13 +13,14 @@ use crate::compaction::Compaction;
 use crate::delete::DeleteRun;
 use crate::downgrade;
 use crate::engine::Failure;
-use crate::ids::{LeaseId, MemberId, Revision, Term};
+use crate::ids::{LeaseId, Revision, Term};
 use crate::lease::{self, RevokeRun};
 use crate::limits;
 use crate::page::PageFault;
 use crate::range::Progress;
 use crate::system;
 use crate::txn::{TxnRun, TxnStep};
+use crate::view::MemberAttributes;
 use crate::working::Working;
 
 use super::segment::Segment;
@@ -173,8 +174,8 @@ impl BatchRun {
     }
 }
 
-/// Why a put is refused that no alarm refuses. A lease that does not exist wins over a key that does not: etcd's order
-/// for a put on its own.
+/// Why a put is refused that no alarm refuses. A lease that does not exist wins over a key that
+/// does not: etcd's order for a put on its own.
 pub(super) fn refusal_of(
     put: &PutRef<'_>,
     working: &Working,
@@ -227,12 +228,8 @@ fn begin(
             }
         }
         Command::MemberPublish(member) => {
-            let attributes = member.to_attributes();
-            let member = MemberPublishRef {
-                id: MemberId(member.id.to_native()),
-                name: &attributes.name,
-                client_urls: &attributes.client_urls,
-            };
+            let MemberAttributes { id, name, client_urls } = &member.to_attributes();
+            let member = MemberPublishRef { id: *id, name, client_urls };
             system::put_member(&mut working.shards[0], &member)?;
             Outcome::System
         }
