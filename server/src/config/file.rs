@@ -1,8 +1,8 @@
 //! `--config-file`: a YAML or JSON file instead of flags and environment, by etcd's rules.
 //!
 //! The file's keys are those of the table. Types are strict where the command line is not, because
-//! etcd's file is read by a JSON decoder: a time is a number of nanoseconds, a switch is not a text,
-//! a list of outputs is a list. The decoder's complaints are kept to the letter. What etcd skips in
+//! etcd's file is read by a JSON decoder: a time is a number of nanoseconds, a switch is no text, a
+//! list of outputs is a list. The decoder's complaints are kept to the letter. What etcd skips in
 //! silence, a key that nobody knows, gets a line here.
 
 use std::collections::BTreeMap;
