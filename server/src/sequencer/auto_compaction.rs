@@ -107,7 +107,8 @@ impl AutoCompaction {
         if now < self.look_next || self.running.is_some() {
             return;
         }
-        match self.candidate(now, revision).filter(|_| leads) {
+        let candidate = if leads { self.candidate(now, revision) } else { None };
+        match candidate {
             Some(candidate) => {
                 self.running = Some((candidate, now, false));
                 self.tell(candidate, Stage::Started);
@@ -315,7 +316,8 @@ mod tests {
                 let expected = etcds_compactions(retention, until, revision, leads, fails);
                 let found = compactions(retention, until, tick, revision, leads, fails);
                 assert_eq!(found, expected, "{retention:?} {name}");
-                assert!(name == "idle" || !found.is_empty(), "{retention:?} {name}: none at all");
+                let is_quiet = name == "idle" || name == "stops";
+                assert!(is_quiet || !found.is_empty(), "{retention:?} {name}: none at all");
             }
         }
     }

@@ -625,9 +625,10 @@ fn a_defragmentation_stops_nobody_and_is_answered_when_it_is_done() {
         }
         if puts < 100 {
             let put = world.put(&format!("put {puts}"), b"value");
-            world.turn();
-            world.turn();
-            // One turn orders and applies, whatever the background has to do.
+            // Ordered, written, applied, whatever the background has to do; once a file grows.
+            for _ in 0..4 {
+                world.turn();
+            }
             assert!(world.is_answered(put), "put {puts} waits for the defragmentation");
             puts += 1;
         }
