@@ -6,12 +6,19 @@
 //! and then no acknowledgement may come before that delay; the other fails a sync, and then the
 //! server has to exit and everything it acknowledged before must have survived.
 //!
+//! Meanwhile other clients grant leases, keep them alive, revoke them and let them run out, compact,
+//! defragment and take backups, all at random: the server goes down in the middle of those as well,
+//! and what they were told has to hold as much as what the writers were told.
+//!
 //! Invariants:
 //! - A write without an answer is *unknown*: after the restart it may be there or not, but
 //!   whichever it is then, it stays.
 //! - Of a transaction both keys are there, from one revision, or neither.
 
+mod chores;
+mod compactions;
 mod history;
+mod leases;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -26,6 +33,7 @@ use crate::report::{Report, duration_text};
 use crate::run::{Group, RunConfig, run};
 use crate::server_process::{Server, ServerSpec};
 use crate::workload::{Delay, Random, Workload};
+use chores::Chores;
 use history::{DrillWrites, History};
 
 /// Every so many rounds the whole history is checked, not only what is new.
@@ -73,6 +81,9 @@ pub struct DrillArgs {
     /// Streams on each connection.
     #[arg(long, default_value_t = 32)]
     pub streams: usize,
+    /// Write only: no leases, compactions, defragmentations and backups beside it.
+    #[arg(long)]
+    pub no_chores: bool,
     /// Writes a second, so that the history stays small enough to be read back.
     #[arg(long, default_value_t = 20_000.0)]
     pub rate: f64,
@@ -140,17 +151,21 @@ fn drill(args: &DrillArgs, mut fate: impl FnMut(usize) -> Fate) -> Result<bool, 
     // The first start makes the data directory, without faults.
     Server::start(&spec)?.stop()?;
     let history = Arc::new(Mutex::new(History::new(args.seed)));
+    let mut chores = Chores::new(args.seed);
     let mut wrong_count = 0;
     for round in 0..args.rounds {
         let fate = fate(round);
-        let report = go_down(args, &spec, fate, &history)?;
+        let report;
+        (report, chores) = go_down(args, &spec, fate, &history, chores)?;
         let mut history = history.lock().expect("no thread of a run panics and goes on");
         let restarted = Instant::now();
         let mut server = Server::start(&spec)?;
         let restart = restarted.elapsed();
         let full = round % ROUNDS_PER_FULL_CHECK == 0 || round + 1 == args.rounds;
+        let endpoint = server.endpoint();
         let found = history
-            .check(server.endpoint().as_str(), full)
+            .check(&endpoint, full)
+            .and_then(|mut found| chores.check(&endpoint, &mut found).map(|()| found))
             .map_err(|failure| server.explain(failure))?;
         let complaints = [unexpected(&report), found.complaints].concat();
         let wrong = report.wrong_count + found.wrong_count;
@@ -166,6 +181,9 @@ fn drill(args: &DrillArgs, mut fate: impl FnMut(usize) -> Fate) -> Result<bool, 
             found.keys_count,
             if wrong == 0 && complaints.is_empty() { "all there" } else { "WRONG" },
         );
+        if !args.no_chores {
+            println!("  {}", chores.to_text());
+        }
         for complaint in &complaints {
             println!("  {complaint}");
         }
@@ -173,6 +191,9 @@ fn drill(args: &DrillArgs, mut fate: impl FnMut(usize) -> Fate) -> Result<bool, 
         server.stop()?;
     }
     let acknowledged = history.lock().expect("all runs are over").acknowledged_count();
+    for path in chores.unserved() {
+        println!("not served, and left out: {path}");
+    }
     println!("{} rounds, {acknowledged} writes there, {wrong_count} wrong", args.rounds);
     if wrong_count == 0 {
         spec.remove()?;
@@ -189,7 +210,8 @@ fn go_down(
     spec: &ServerSpec,
     fate: Fate,
     history: &Arc<Mutex<History>>,
-) -> Result<Report, Failure> {
+    chores: Chores,
+) -> Result<(Report, Chores), Failure> {
     let mut spec = spec.clone();
     match fate {
         Fate::Killed { .. } => {}
@@ -224,6 +246,8 @@ fn go_down(
         workload,
     };
     let load = std::thread::spawn(move || run(&config, vec![vec![group]]));
+    let mut idle = Some(chores);
+    let busy = idle.take_if(|_| !args.no_chores).map(|chores| chores.start(spec.client_address));
     match fate {
         Fate::Killed { after } | Fate::Delayed { after, .. } => std::thread::sleep(after),
         Fate::FailedSync { .. } => match server.wait_exit(FAILURE_TIME_MAX)? {
@@ -235,8 +259,9 @@ fn go_down(
         },
     }
     server.kill()?;
+    let chores = busy.map(chores::Running::join).or(idle).expect("the chores are in one of them");
     match load.join() {
-        Ok(report) => report,
+        Ok(report) => report.map(|report| (report, chores)),
         Err(panic) => std::panic::resume_unwind(panic),
     }
 }
