@@ -16,15 +16,22 @@
 //!   of the call. Times are UTC, microseconds, always six digits.
 //! - Logging never fails its caller: a sink that cannot be written is skipped.
 
+mod journal;
+mod rotation;
+
 use std::cell::RefCell;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::panic::Location;
-use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use journal::Journal;
+use rotation::RotatingFile;
+pub use rotation::Rotation;
 
 /// How much a line matters. The order is etcd's: `Debug` least, `Fatal` most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,6 +98,8 @@ pub enum Output {
     Stdout,
     /// A file, created when missing and only ever appended to.
     File(PathBuf),
+    /// The journal of systemd.
+    Journal,
 }
 
 /// What `--log-level`, `--log-format` and `--log-outputs` ask for.
@@ -102,11 +111,18 @@ pub struct LogConfig {
     pub format: Format,
     /// Every output gets every line.
     pub outputs: Vec<Output>,
+    /// When the file among them is full; `None` lets it grow.
+    pub rotation: Option<Rotation>,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { level: Level::Info, format: Format::Json, outputs: vec![Output::Stderr] }
+        Self {
+            level: Level::Info,
+            format: Format::Json,
+            outputs: vec![Output::Stderr],
+            rotation: None,
+        }
     }
 }
 
@@ -213,6 +229,9 @@ enum Target {
     Stderr,
     Stdout,
     File(File),
+    Journal(Journal),
+    /// Taking turns is needed where a line may be the one for which the file changes.
+    Rotating(Mutex<RotatingFile>),
 }
 
 static LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
@@ -227,6 +246,7 @@ thread_local! {
 pub struct SinkFailure {
     path: PathBuf,
     cause: io::Error,
+    is_journal: bool,
 }
 
 impl fmt::Display for SinkFailure {
@@ -239,6 +259,9 @@ impl fmt::Display for SinkFailure {
             io::ErrorKind::IsADirectory => "is a directory".to_owned(),
             _ => self.cause.to_string(),
         };
+        if self.is_journal {
+            return write!(f, "can't find journal (dial unixgram {path}: connect: {cause})");
+        }
         write!(f, "open sink \"{path}\": open {path}: {cause}")
     }
 }
@@ -254,16 +277,30 @@ pub fn install(config: &LogConfig) -> Result<(), SinkFailure> {
         targets.push(match output {
             Output::Stderr => Target::Stderr,
             Output::Stdout => Target::Stdout,
-            Output::File(path) => match OpenOptions::new().create(true).append(true).open(path) {
-                Ok(file) => Target::File(file),
-                Err(cause) => return Err(SinkFailure { path: path.clone(), cause }),
-            },
+            Output::File(path) => open_file(path, config.rotation)
+                .map_err(|cause| SinkFailure { path: path.clone(), cause, is_journal: false })?,
+            Output::Journal => {
+                let path = PathBuf::from(journal::SOCKET);
+                let opened = Journal::open(&path);
+                let journal =
+                    opened.map_err(|cause| SinkFailure { path, cause, is_journal: true })?;
+                Target::Journal(journal)
+            }
         });
     }
     if SINK.set(Sink { format: config.format, targets }).is_ok() {
         LEVEL.store(config.level as u8, Ordering::Relaxed);
     }
     Ok(())
+}
+
+fn open_file(path: &Path, rotation: Option<Rotation>) -> io::Result<Target> {
+    match rotation {
+        None => OpenOptions::new().create(true).append(true).open(path).map(Target::File),
+        Some(rotation) => {
+            RotatingFile::open(path, rotation).map(|file| Target::Rotating(Mutex::new(file)))
+        }
+    }
 }
 
 /// Whether a line of this level would be written.
@@ -319,6 +356,12 @@ fn write_named(
                         Target::Stderr => io::stderr().lock().write_all(&line),
                         Target::Stdout => io::stdout().lock().write_all(&line),
                         Target::File(file) => (&mut &*file).write_all(&line),
+                        Target::Journal(journal) => journal.write(head.level, &line),
+                        // Whoever panicked here left a file that can still be written.
+                        Target::Rotating(file) => file
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .write(&line, UNIX_EPOCH + stamp),
                     };
                 }
             }
