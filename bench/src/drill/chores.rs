@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::compactions::{Compactions, Read};
 use super::history::Found;
-use super::leases::{LEASE_KEYS_MAX, LeaseHistory, LeaseKey, Seen};
+use super::leases::{Counts, LEASE_KEYS_MAX, LeaseHistory, LeaseKey, Seen};
 use crate::client::blocking::{Blocking, Status};
 use crate::client::code;
 use crate::failure::Failure;
@@ -32,7 +32,7 @@ const CHORE_PAUSE: Duration = Duration::from_millis(3);
 /// A keep-alive or a revocation is of one of so many that were granted last.
 const CANDIDATES_MAX: usize = 64;
 /// One in three leases is to run out during the drill; the others must never.
-const TTL_SECONDS_SHORT: u64 = 2;
+pub const TTL_SECONDS_SHORT: u64 = 2;
 const TTL_SECONDS_LONG: u64 = 3600;
 const VALUE_BYTES: usize = 64;
 const PAGE_KEYS: u64 = 1000;
@@ -151,11 +151,11 @@ impl Chores {
 
     /// What was done so far, for people.
     pub fn to_text(&self) -> String {
-        let (there, gone) = self.leases.history.counts();
+        let Counts { there, ran_out, ended } = self.leases.history.counts();
         let UpkeepChores { compactions, defragments_count, snapshots_count, .. } = &self.upkeep;
         format!(
-            "{there} leases there, {gone} gone; {} compactions, to {}; {defragments_count} \
-             defragmentations, {snapshots_count} backups",
+            "{there} leases there, {ran_out} ran out, {ended} ended; {} compactions, to {}; \
+             {defragments_count} defragmentations, {snapshots_count} backups",
             self.upkeep.compactions_count,
             compactions.done(),
         )

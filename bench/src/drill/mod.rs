@@ -6,9 +6,9 @@
 //! and then no acknowledgement may come before that delay; the other fails a sync, and then the
 //! server has to exit and everything it acknowledged before must have survived.
 //!
-//! Meanwhile other clients grant leases, keep them alive, revoke them and let them run out, compact,
-//! defragment and take backups, all at random: the server goes down in the middle of those as well,
-//! and what they were told has to hold as much as what the writers were told.
+//! Meanwhile other clients grant leases, keep them alive, revoke them and let them run out,
+//! compact, defragment and take backups, all at random: the server goes down in the middle of those
+//! as well, and what they were told has to hold as much as what the writers were told.
 //!
 //! Invariants:
 //! - A write without an answer is *unknown*: after the restart it may be there or not, but
@@ -38,6 +38,9 @@ use history::{DrillWrites, History};
 
 /// Every so many rounds the whole history is checked, not only what is new.
 const ROUNDS_PER_FULL_CHECK: usize = 5;
+/// Every so many rounds are longer by what the short-lived leases live: a restart gives a lease its
+/// whole time again, so that none would ever run out in rounds that are shorter than that.
+const ROUNDS_PER_LONG_ROUND: usize = 3;
 /// How long a server may live after a sync of its log was to fail.
 const FAILURE_TIME_MAX: Duration = Duration::from_secs(60);
 /// A restart that meets an injected failure before it serves shows nothing, so the failure is set
@@ -69,7 +72,7 @@ pub struct DrillArgs {
     /// What the moments of the kills are derived from.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// The shortest time under load.
+    /// The shortest time under load; one round in three is longer, for leases to run out.
     #[arg(long, default_value = "200ms", value_parser = parse_duration)]
     pub load_min: Duration,
     /// The longest time under load.
@@ -118,14 +121,14 @@ pub fn command(command: &DrillCommand) -> Result<bool, Failure> {
     match command {
         DrillCommand::Kill(args) => {
             let mut random = Random::new(args.seed);
-            drill(args, |_| Fate::Killed { after: load_time(args, &mut random) })
+            drill(args, |round| Fate::Killed { after: load_time(args, round, &mut random) })
         }
         DrillCommand::Faults(args) => {
             let mut random = Random::new(args.drill.seed);
             let delay = args.sync_delay;
             drill(&args.drill, |round| {
                 if round % 2 == 0 {
-                    Fate::Delayed { after: load_time(&args.drill, &mut random), delay }
+                    Fate::Delayed { after: load_time(&args.drill, round, &mut random), delay }
                 } else {
                     let spread = random.below(SYNCS_BEFORE_FAILURE_SPREAD);
                     Fate::FailedSync { after_syncs: SYNCS_BEFORE_FAILURE_MIN + spread }
@@ -135,10 +138,12 @@ pub fn command(command: &DrillCommand) -> Result<bool, Failure> {
     }
 }
 
-fn load_time(args: &DrillArgs, random: &mut Random) -> Duration {
+fn load_time(args: &DrillArgs, round: usize, random: &mut Random) -> Duration {
+    let long = !args.no_chores && round % ROUNDS_PER_LONG_ROUND == ROUNDS_PER_LONG_ROUND - 1;
+    let longer = Duration::from_secs(if long { chores::TTL_SECONDS_SHORT } else { 0 });
     let spread = args.load_max.saturating_sub(args.load_min);
     let spread_us = u64::try_from(spread.as_micros()).unwrap_or(u64::MAX - 1);
-    args.load_min + Duration::from_micros(random.below(spread_us + 1))
+    args.load_min + longer + Duration::from_micros(random.below(spread_us + 1))
 }
 
 fn drill(args: &DrillArgs, mut fate: impl FnMut(usize) -> Fate) -> Result<bool, Failure> {

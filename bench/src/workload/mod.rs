@@ -56,8 +56,8 @@ pub trait Workload: Send {
         false
     }
 
-    /// A further operation on a long-lived stream: asked while there is to be load, at its beginning
-    /// and after each message, until it says no.
+    /// A further operation on a long-lived stream: asked while there is to be load, at its
+    /// beginning and after each message, until it says no.
     fn poll_operation(
         &mut self,
         _op: &mut Op,
