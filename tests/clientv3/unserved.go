@@ -43,7 +43,7 @@ func unservedStreams(t *T) {
 	connection := t.Client.ActiveConnection()
 	for _, method := range []string{
 		"/etcdserverpb.KV/RangeStream", "/etcdserverpb.Lease/LeaseKeepAlive",
-		"/etcdserverpb.Maintenance/Snapshot", "/v3electionpb.Election/Observe",
+		"/v3electionpb.Election/Observe",
 	} {
 		description := &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}
 		stream, err := connection.NewStream(t.Ctx, description, method)

@@ -39,6 +39,8 @@ pub enum Waiting {
     Write,
     /// A read-index round, then its steps. `None` while a step is taken.
     Read(Option<Box<Reading>>),
+    /// The messages of its stream, which are made elsewhere.
+    Stream,
 }
 
 /// When a call is given up, and by whose clock.

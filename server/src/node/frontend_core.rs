@@ -15,6 +15,7 @@
 //! - All bytes that one turn has for a client leave in one send; one send a client is under way.
 
 mod stepping;
+mod streaming;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -28,6 +29,7 @@ use engine::{Progress, ReadHandle};
 use super::calls::{Call, Calls, Timeouts, Waiting};
 use super::reads::{Gate, ReadQueue};
 use super::shared::{Status, WatchInterest};
+use super::streams::Streams;
 use super::watches::{Place, Watches};
 use crate::frontend::grpc::{self, Event, Input, MethodTable};
 use crate::frontend::http2::{Protocol, StreamKey, sniff};
@@ -147,6 +149,8 @@ struct Desk {
     views: ReadHandle,
     status: Arc<Status>,
     watches: Watches,
+    /// Answers of many messages that the server alone sends.
+    streams: Streams,
     node: NodeState,
     methods: Rc<MethodTable>,
     ask: Ask,
@@ -175,6 +179,7 @@ impl FrontendCore {
             views,
             status,
             watches,
+            streams: Streams::default(),
             node,
             methods: Rc::new(method_table()),
             ask: Ask::default(),
@@ -253,6 +258,7 @@ impl FrontendCore {
             self.desk.reading.handle_queued(client.queued_bytes, 0);
             self.clients[socket.index()] = None;
             self.desk.watches.close_all(socket);
+            self.desk.close_streams(socket);
             // Its reads are forgotten at their next step.
             self.desk.reading.handle_gone(socket);
         }
@@ -303,7 +309,9 @@ impl FrontendCore {
         self.desk.refresh_node();
         self.desk.hash_waits = false;
         self.desk.watches.handle_tick(now, &self.desk.node);
+        self.give_up_streams(now);
         while let Some((call, deadline)) = self.desk.calls.poll_late(now) {
+            self.desk.close_stream((call.socket, call.stream));
             // The client's own deadline is the client's to notice; ours has etcd's answer.
             if deadline.is_ours {
                 self.refuse(&call, Refusal::TimedOut);
@@ -340,8 +348,9 @@ impl FrontendCore {
     }
 
     /// Steps long reads and turns what connections have to say into sends.
-    pub fn settle(&mut self, _now: Duration) {
+    pub fn settle(&mut self, now: Duration) {
         self.step_reads();
+        self.step_streams(now);
         self.step_watches();
         while let Some(socket) = self.touched.pop() {
             self.flush(socket);
@@ -369,7 +378,8 @@ impl FrontendCore {
     pub fn has_work(&self) -> bool {
         let desk = &self.desk;
         let hashes = !desk.hashing.is_empty() && !desk.hash_waits;
-        !desk.reading.is_idle() || hashes || desk.watches.has_work()
+        let streams = desk.streams.has_work();
+        !desk.reading.is_idle() || hashes || streams || desk.watches.has_work()
     }
 
     fn greet(&mut self, socket: SocketId, seen: Vec<u8>, now: Duration) {
@@ -531,6 +541,7 @@ impl FrontendCore {
             while let Some(stream) = http2.poll_room() {
                 let pending = http2.stream_pending_bytes(stream);
                 self.desk.watches.handle_pending((socket, stream), pending);
+                self.desk.streams.handle_room((socket, stream));
             }
             let pending = http2.socket_pending_bytes();
             if !client.paused && pending > OUTPUT_PENDING_BYTES_MAX {
@@ -602,7 +613,10 @@ impl Desk {
                     recycle(connection, message);
                 }
                 // Reads notice a cancelled call at their next step, writes at their answer.
-                Event::Cancelled { stream } => self.watches.close((socket, stream)),
+                Event::Cancelled { stream } => {
+                    self.watches.close((socket, stream));
+                    self.close_stream((socket, stream));
+                }
                 // A half-close leaves watchers alive. A connection that is over closes when its
                 // last bytes have left.
                 Event::HalfClose { .. } | Event::Closed(_) => {}
@@ -659,6 +673,7 @@ impl Desk {
             }
             Action::Read(read) => self.begin_read(connection, request, read, now),
             Action::Stream => connection.send(stream, &self.answer),
+            Action::Serve(stream) => self.begin_stream(request, stream, now),
         }
         self.report_fault();
     }
