@@ -22,6 +22,7 @@ use crate::config::{self, Outcome, Refusal};
 use crate::node::run::STORE_DIRECTORY;
 use crate::node::start::{StartConfig, create};
 use crate::runtime::files::random_u64;
+use crate::sequencer::lessor::LessorConfig;
 
 /// Where the new member's files go.
 #[derive(Clone, Debug)]
@@ -238,6 +239,12 @@ pub(super) fn start_config(directory: &DataDir) -> Result<StartConfig, Failure> 
         election_ticks: 10,
         request_timeout: Duration::from_secs(5),
         snapshot_count: 10_000,
+        // Nobody serves what is opened here, so no clock of a lease ever runs.
+        lessor: LessorConfig {
+            ttl_min_seconds: 2,
+            extension: Duration::ZERO,
+            checkpoint_interval: None,
+        },
         boot_nonce: random_u64().map_err(Failure::io("draw a random number", Path::new("")))?,
     })
 }

@@ -61,7 +61,7 @@ impl FrontendCore {
     pub(super) fn give_up_streams(&mut self, now: Duration) {
         for place in self.desk.streams.handle_tick(now) {
             let (socket, stream) = place;
-            self.desk.close_stream(place);
+            self.desk.close_serving(place);
             if let Some(connection) = connection_at(&mut self.clients, socket) {
                 connection.finish(stream, &status(Refusal::BackupStalled));
                 self.touch(socket);
@@ -106,13 +106,13 @@ impl Desk {
     }
 
     /// A call is over, and with it its stream if it has one.
-    pub(super) fn close_stream(&mut self, place: Place) {
+    pub(super) fn close_serving(&mut self, place: Place) {
         if let Some(slot) = self.streams.close(place) {
             self.calls.take(slot);
         }
     }
 
-    pub(super) fn close_streams(&mut self, socket: SocketId) {
+    pub(super) fn close_all_serving(&mut self, socket: SocketId) {
         for slot in self.streams.close_all(socket) {
             self.calls.take(slot);
         }
