@@ -52,6 +52,8 @@ pub enum Waiting {
     ProcedureWrite,
     /// A read-index round, then its steps. `None` while a step is taken.
     Read(Option<Box<Reading>>),
+    /// The messages of its stream, which are made elsewhere.
+    Stream,
     /// What the keeper of the leases' clocks knows.
     Lease(LeaseQuestion),
 }

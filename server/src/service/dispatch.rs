@@ -51,6 +51,7 @@ use super::node_state::NodeState;
 use super::proto::etcdserverpb as pb;
 use super::sink::AnswerSink;
 use super::status::Refusal;
+use super::stream::{ServerStream, StreamJob, StreamProgress};
 use super::validate::RequestSizer;
 use super::wire::Header;
 use crate::frontend::grpc::SEND_BYTES_MAX;
@@ -93,6 +94,8 @@ pub enum Action {
     Read(Box<Read>),
     /// The first message of a stream was appended to `out`; no other follows for now.
     Stream,
+    /// An answer of many messages, which are made step by step.
+    Serve(Box<ServerStream>),
     /// Only the keeper of the leases' clocks knows.
     AskLease(LeaseQuestion),
 }
@@ -332,6 +335,22 @@ impl Service {
         progress.map_err(|error| self.refuse(&error))
     }
 
+    /// Goes on with a streaming answer, within a budget that must not be empty.
+    pub fn step_stream(
+        &mut self,
+        stream: &mut ServerStream,
+        _node: &NodeState,
+        view: &View,
+        budget: &mut usize,
+        out: &mut Vec<u8>,
+    ) -> Result<StreamProgress, Refusal> {
+        assert!(*budget > 0, "a step without a budget gets nowhere");
+        let progress = match &mut stream.job {
+            StreamJob::Backup(backup) => backup.step(view, budget, out),
+        };
+        progress.map_err(|error| self.refuse(&error))
+    }
+
     /// Appends the answer to a command that came back from the log.
     pub fn encode_answer(
         &self,
@@ -458,6 +477,11 @@ impl Service {
                 AlarmAction::Answered => {}
                 AlarmAction::Unserved => return Err(Refusal::Unimplemented(method)),
             },
+            Method::Snapshot => {
+                pb::SnapshotRequest::decode(message)
+                    .map_err(|error| Refusal::from(error).in_stream())?;
+                return Ok(Action::Serve(Box::new(ServerStream::backup(node))));
+            }
             Method::HealthCheck => health::put_check(out, message)?,
             Method::HealthList => health::put_list(out),
             Method::HealthWatch => {
@@ -527,6 +551,7 @@ const fn is_served(method: Method) -> bool {
             | Method::Status
             | Method::Hash
             | Method::HashKv
+            | Method::Snapshot
             | Method::Lock
             | Method::Unlock
             | Method::Campaign

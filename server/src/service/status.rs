@@ -63,6 +63,8 @@ pub enum Refusal {
     Stopped,
     /// Too much was committed and not yet applied, or too much is waiting to be admitted.
     TooManyRequests,
+    /// A backup's client takes so little that the store is not held still for it any longer.
+    BackupStalled,
 }
 
 impl From<Malformed> for Refusal {
@@ -145,6 +147,10 @@ pub const fn status_of(refusal: Refusal) -> (Code, &'static str) {
         R::Stopped => (Code::Unavailable, "etcdserver: server stopped"),
         // Not ResourceExhausted: etcd forgets this one in its own table and answers Unknown.
         R::TooManyRequests => (Code::Unknown, "etcdserver: too many requests"),
+        R::BackupStalled => (
+            Code::ResourceExhausted,
+            "ringd: the snapshot is given up, its client took less than 1 MiB in a minute",
+        ),
     }
 }
 
