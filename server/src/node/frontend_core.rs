@@ -285,6 +285,9 @@ impl FrontendCore {
             self.finish_write(slot, &verdict);
         }
         for slot in reply.reads.drain(..) {
+            if self.desk.begin_waiting_stream(slot) {
+                continue;
+            }
             let Some(call) = self.desk.calls.get(slot) else {
                 self.desk.calls.take(slot);
                 continue;

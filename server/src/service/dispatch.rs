@@ -49,6 +49,7 @@ use super::maintenance::{self, AlarmAction};
 use super::method::Method;
 use super::node_state::NodeState;
 use super::proto::etcdserverpb as pb;
+use super::range_stream::RangeStream;
 use super::sink::AnswerSink;
 use super::status::Refusal;
 use super::stream::{ServerStream, StreamJob, StreamProgress};
@@ -339,7 +340,7 @@ impl Service {
     pub fn step_stream(
         &mut self,
         stream: &mut ServerStream,
-        _node: &NodeState,
+        node: &NodeState,
         view: &View,
         budget: &mut usize,
         out: &mut Vec<u8>,
@@ -347,6 +348,7 @@ impl Service {
         assert!(*budget > 0, "a step without a budget gets nowhere");
         let progress = match &mut stream.job {
             StreamJob::Backup(backup) => backup.step(view, budget, out),
+            StreamJob::Range(range) => range.step(view, node.header(), budget, out),
         };
         progress.map_err(|error| self.refuse(&error))
     }
@@ -482,6 +484,7 @@ impl Service {
                     .map_err(|error| Refusal::from(error).in_stream())?;
                 return Ok(Action::Serve(Box::new(ServerStream::backup(node))));
             }
+            Method::RangeStream => return self.begin_range_stream(message, view),
             Method::HealthCheck => health::put_check(out, message)?,
             Method::HealthList => health::put_list(out),
             Method::HealthWatch => {
@@ -491,6 +494,14 @@ impl Service {
             _ => return Err(Refusal::Unimplemented(method)),
         }
         Ok(Action::Answer)
+    }
+
+    fn begin_range_stream(&self, message: &[u8], view: &View) -> Result<Action, Refusal> {
+        let malformed = |error| Refusal::from(error).in_stream();
+        let request = decode::decode_range(message).map_err(malformed)?;
+        let range = RangeStream::new(&request, self.limits.request_size_bytes_max)?;
+        let read_index_needed = !(request.serializable || view.local_reads);
+        Ok(Action::Serve(Box::new(ServerStream::range(range, read_index_needed))))
     }
 
     fn refuse(&mut self, error: &ReadError) -> Refusal {
@@ -536,6 +547,7 @@ const fn is_served(method: Method) -> bool {
     matches!(
         method,
         Method::Range
+            | Method::RangeStream
             | Method::Put
             | Method::DeleteRange
             | Method::Txn

@@ -23,6 +23,7 @@ mod cluster;
 mod health;
 mod kv;
 mod maintenance;
+mod range_stream;
 
 #[cfg(test)]
 pub(crate) mod test_store;

@@ -45,7 +45,10 @@ pub(super) struct RangeStream {
 
 impl RangeStream {
     /// Checks a request and makes it ready to run. A message is to be about `size_bytes_target`.
-    pub(super) fn new(request: &RangeRequest<'_>, size_bytes_target: usize) -> Result<Self, Refusal> {
+    pub(super) fn new(
+        request: &RangeRequest<'_>,
+        size_bytes_target: usize,
+    ) -> Result<Self, Refusal> {
         let query = validate::check_range(request)?;
         let in_order = match query.sort_order {
             SortOrder::None => true,

@@ -39,6 +39,10 @@ pub enum Refusal {
     InvalidSortOption,
     /// The command would be larger than a raft entry may be.
     RequestTooLarge,
+    /// A streamed range in another order than that of its keys.
+    StreamOrder,
+    /// A streamed range with bounds on revisions.
+    StreamFilters,
     /// A lease would live longer than etcd's longest.
     LeaseTtlTooLarge,
     /// This member does not keep the clocks of leases.
@@ -130,6 +134,8 @@ pub const fn status_of(refusal: Refusal) -> (Code, &'static str) {
         R::EmptyOp => (Code::InvalidArgument, "etcdserver: key not found"),
         R::InvalidSortOption => (Code::InvalidArgument, "etcdserver: invalid sort option"),
         R::RequestTooLarge => (Code::InvalidArgument, "etcdserver: request is too large"),
+        R::StreamOrder => (Code::Unimplemented, "RangeStream does not support custom sort orders"),
+        R::StreamFilters => (Code::Unimplemented, "RangeStream does not support revision filters"),
         R::LeaseTtlTooLarge => (Code::OutOfRange, "etcdserver: too large lease TTL"),
         // Missing in etcd's table, too.
         R::NotPrimary => (Code::Unknown, "not a primary lessor"),

@@ -17,6 +17,7 @@ use engine::range::Progress;
 use engine::view::View;
 
 use super::node_state::NodeState;
+use super::range_stream::RangeStream;
 use super::wire;
 
 /// The bytes of a file in one message; etcd's number.
@@ -25,10 +26,12 @@ const BLOB_SIZE_BYTES: usize = 32 << 10;
 /// A streaming answer on its way.
 pub struct ServerStream {
     pub(super) job: StreamJob,
+    read_index_needed: bool,
 }
 
 pub(super) enum StreamJob {
     Backup(Box<BackupStream>),
+    Range(Box<RangeStream>),
 }
 
 /// What a step has brought.
@@ -46,7 +49,20 @@ impl ServerStream {
     /// The answer to `Snapshot`.
     #[must_use]
     pub(super) fn backup(node: &NodeState) -> Self {
-        Self { job: StreamJob::Backup(Box::new(BackupStream::new(node))) }
+        let job = StreamJob::Backup(Box::new(BackupStream::new(node)));
+        Self { job, read_index_needed: false }
+    }
+
+    /// The answer to `RangeStream`.
+    #[must_use]
+    pub(super) fn range(range: RangeStream, read_index_needed: bool) -> Self {
+        Self { job: StreamJob::Range(Box::new(range)), read_index_needed }
+    }
+
+    /// The first step has to wait for a read-index round.
+    #[must_use]
+    pub fn needs_read_index(&self) -> bool {
+        self.read_index_needed
     }
 
     /// All steps have to see one and the same view, which the owner holds meanwhile.
@@ -54,6 +70,7 @@ impl ServerStream {
     pub fn needs_same_view(&self) -> bool {
         match self.job {
             StreamJob::Backup(_) => true,
+            StreamJob::Range(_) => false,
         }
     }
 }
@@ -62,6 +79,7 @@ impl std::fmt::Debug for ServerStream {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let job = match self.job {
             StreamJob::Backup(_) => "backup",
+            StreamJob::Range(_) => "range",
         };
         write!(formatter, "ServerStream({job})")
     }

@@ -127,7 +127,7 @@ fn too_few_descriptors_are_told_before_anything_is_made() {
     let directory = Directory::new("descriptors");
     let data_dir = directory.join("data");
     let refused = Refused::run(&mut limited("ulimit -n 150", &data_dir));
-    let line = parse_object(&refused.stderr.lines().last().unwrap()).unwrap();
+    let line = parse_object(refused.stderr.lines().last().unwrap()).unwrap();
     let message = "file descriptor limit of etcd process is too low; please set higher";
     assert_eq!((line["level"].as_str(), line["msg"].as_str()), ("fatal", message));
     assert_eq!((line["limit"].as_str(), line["recommended-limit"].as_str()), ("150", "150"));

@@ -11,6 +11,7 @@ use super::super::streams::{Sent, Streaming};
 use super::super::watches::Place;
 use super::{Desk, FrontendCore, Request, connection_at, status};
 use crate::frontend::grpc;
+use crate::mail::Slot;
 use crate::runtime::reactor::SocketId;
 use crate::service::status::Refusal;
 use crate::service::stream::{ServerStream, StreamProgress};
@@ -79,11 +80,28 @@ impl Desk {
     ) {
         let Request { socket, stream: key, timeout, .. } = request;
         let timeouts = Timeouts { client: timeout, server: self.config.request_timeout };
+        if stream.needs_read_index() {
+            let waiting = Waiting::StreamRound(Some(stream));
+            let slot = self.calls.insert(Call { socket, stream: key, waiting }, 0, now, timeouts);
+            return self.ask.reads.push(slot);
+        }
         let call = Call { socket, stream: key, waiting: Waiting::Stream };
         let slot = self.calls.insert(call, 0, now, timeouts);
         // It takes as long as it takes, and only its client may give it up.
         self.calls.lift_server_deadline(slot);
         self.streams.push((socket, key), slot, stream, now);
+    }
+
+    /// A read-index round is over: whether a stream waited for it, which then begins.
+    pub(super) fn begin_waiting_stream(&mut self, slot: Slot) -> bool {
+        let Some(call) = self.calls.get_mut(slot) else { return false };
+        let Waiting::StreamRound(waiting) = &mut call.waiting else { return false };
+        let stream = waiting.take().expect("a stream begins once");
+        call.waiting = Waiting::Stream;
+        let place = (call.socket, call.stream);
+        self.calls.lift_server_deadline(slot);
+        self.streams.push(place, slot, stream, self.now);
+        true
     }
 
     fn step_stream(&mut self, streaming: &mut Streaming) -> Result<StreamProgress, Refusal> {

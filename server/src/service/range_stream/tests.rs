@@ -130,7 +130,8 @@ fn other_orders_and_filters_are_not_served() {
         let bytes = request.encode_to_vec();
         RangeStream::new(&decode_range(&bytes).unwrap(), 1).err()
     };
-    let order = |sort_order, sort_target| pb::RangeRequest { sort_order, sort_target, ..request(0) };
+    let order =
+        |sort_order, sort_target| pb::RangeRequest { sort_order, sort_target, ..request(0) };
     assert_eq!(refused(order(1, 0)), None);
     assert_eq!(refused(order(0, 1)), None);
     assert_eq!(refused(order(1, 1)), Some(Refusal::StreamOrder));
