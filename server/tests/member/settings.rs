@@ -242,3 +242,14 @@ fn a_slip_ends_with_etcds_exit_code_and_text() {
         );
     }
 }
+
+#[test]
+fn a_request_that_takes_long_is_told() {
+    let directory = Directory::new("slow");
+    // The put cannot be answered before its sync has ended.
+    let more = ["--fault-sync-delay=500ms", "--warning-unary-request-duration=100ms"];
+    let mut member = Member::start_with(&directory.join("data"), &more);
+    member.connect().put("k", b"v").unwrap();
+    let line = member.wait_for("requests take longer than expected");
+    assert_eq!((line["level"].as_str(), line["requests"].as_str()), ("warn", "1"));
+}
