@@ -8,6 +8,7 @@
 
 pub mod alarm;
 pub mod answer;
+pub mod backup;
 pub mod bbolt;
 mod chain;
 pub mod command;
@@ -40,6 +41,7 @@ pub use alarm::{Alarm, AlarmKind};
 pub use answer::{
     Answer, OperationOutcome, Outcome, OwnedRecord, ReadError, Rejection, TxnOutcome,
 };
+pub use backup::{BackupFacts, BackupScan};
 pub use command::{Batch, BatchHeader, CommandError, FrameWriter};
 pub use downgrade::ClusterVersion;
 pub use engine::{Engine, EngineConfig, EngineFiles, Failure, Identity};

@@ -83,7 +83,6 @@ pub const MISSING: &[&str] = &[
     "/etcdserverpb.Cluster/MemberRemove",
     "/etcdserverpb.Cluster/MemberUpdate",
     "/etcdserverpb.Cluster/MemberPromote",
-    "/etcdserverpb.Maintenance/Snapshot",
     "/etcdserverpb.Auth/AuthEnable",
     "/etcdserverpb.Auth/AuthDisable",
     "/etcdserverpb.Auth/AuthStatus",
