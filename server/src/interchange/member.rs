@@ -18,7 +18,7 @@ use super::etcd_log::{EtcdLog, LogRecord};
 use super::input::{Database, DigestRule};
 use super::tail::Tail;
 use crate::bootstrap::{self, DataDir, initial_identity};
-use crate::config::{self, Outcome, Refusal};
+use crate::config::{self, Outcome, Refusal, Surroundings};
 use crate::node::run::STORE_DIRECTORY;
 use crate::node::start::{StartConfig, create};
 use crate::runtime::files::random_u64;
@@ -160,7 +160,7 @@ fn identity_of(cluster: &NewCluster) -> Result<Identity, Failure> {
         format!("--initial-cluster-token={}", cluster.initial_cluster_token),
         format!("--initial-advertise-peer-urls={}", cluster.initial_advertise_peer_urls),
     ];
-    match config::parse(&arguments, &[], &|| None, &mut Vec::new()) {
+    match config::parse(&arguments, &Surroundings::NONE, &mut Vec::new()) {
         Ok(Outcome::Run(config)) => Ok(initial_identity(&config)?),
         Ok(Outcome::Help | Outcome::Version) => unreachable!("neither was asked for"),
         Err(
