@@ -42,6 +42,8 @@ pub struct Ask {
     pub slots: Vec<Slot>,
     /// Linearizable reads that wait for a read-index round.
     pub reads: Vec<Slot>,
+    /// Who wants the store defragmented.
+    pub defrags: Vec<Slot>,
     /// What only the keeper of the leases' clocks knows.
     pub leases: Vec<(Slot, LeaseAsk)>,
 }
@@ -50,7 +52,8 @@ impl Ask {
     /// Whether there is nothing to say.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty() && self.reads.is_empty() && self.leases.is_empty()
+        let has_reads = !self.reads.is_empty() || !self.leases.is_empty();
+        self.slots.is_empty() && !has_reads && self.defrags.is_empty()
     }
 }
 
@@ -157,6 +160,8 @@ impl Reply {
 pub enum Verdict {
     /// It was applied (or refused by apply); everything up to it is published.
     Applied(Answer),
+    /// The store is defragmented.
+    Defragmented,
     /// It was not taken, or its fate is unknown.
     Unavailable(Unavailable),
 }

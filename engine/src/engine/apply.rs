@@ -6,18 +6,21 @@
 //!   disk in the middle of a change. A slice that has to wait for a file to grow ends the step.
 //! - A rejected command has changed nothing.
 
+use crate::alarm;
 use crate::answer::{Answer, Outcome, OwnedRecord, ReadError, Rejection};
 use crate::command::{Batch, Command, CommandKind, DeleteRangeRef, MemberPublishRef, PutRef};
 use crate::compaction::Compaction;
 use crate::delete::DeleteRun;
+use crate::downgrade;
 use crate::engine::Failure;
-use crate::ids::{LeaseId, MemberId, Revision, Term};
+use crate::ids::{LeaseId, Revision, Term};
 use crate::lease::{self, RevokeRun};
 use crate::limits;
 use crate::page::PageFault;
 use crate::range::Progress;
 use crate::system;
 use crate::txn::{TxnRun, TxnStep};
+use crate::view::MemberAttributes;
 use crate::working::Working;
 
 use super::segment::Segment;
@@ -171,8 +174,8 @@ impl BatchRun {
     }
 }
 
-/// Why a put is refused. A lease that does not exist wins over a key that does not: etcd's order
-/// for a put on its own.
+/// Why a put is refused that no alarm refuses. A lease that does not exist wins over a key that
+/// does not: etcd's order for a put on its own.
 pub(super) fn refusal_of(
     put: &PutRef<'_>,
     working: &Working,
@@ -197,6 +200,10 @@ fn begin(
     compaction: &mut Compaction,
     answers: &mut Vec<Answer>,
 ) -> Result<Option<CommandRun>, Failure> {
+    if let Some(rejection) = working.alarms.refusal_of(&command) {
+        answer(Outcome::Rejected(rejection), working, answers);
+        return Ok(None);
+    }
     let outcome = match command {
         Command::Put(put) => {
             let put = put.as_ref();
@@ -221,12 +228,8 @@ fn begin(
             }
         }
         Command::MemberPublish(member) => {
-            let attributes = member.to_attributes();
-            let member = MemberPublishRef {
-                id: MemberId(member.id.to_native()),
-                name: &attributes.name,
-                client_urls: &attributes.client_urls,
-            };
+            let MemberAttributes { id, name, client_urls } = &member.to_attributes();
+            let member = MemberPublishRef { id: *id, name, client_urls };
             system::put_member(&mut working.shards[0], &member)?;
             Outcome::System
         }
@@ -251,6 +254,8 @@ fn begin(
             }
             Outcome::System
         }
+        Command::Alarm(change) => alarm::apply(change, working)?,
+        Command::Downgrade(body) => downgrade::apply(body.target(), working)?,
     };
     answer(outcome, working, answers);
     Ok(None)
@@ -316,6 +321,8 @@ fn prevs_size_bytes(answer: &Answer) -> usize {
         | Outcome::LeaseRevoked
         | Outcome::Rejected(_)
         | Outcome::Compacted { .. }
+        | Outcome::Alarm(_)
+        | Outcome::Downgrade { .. }
         | Outcome::System => 0,
     }
 }

@@ -74,6 +74,9 @@ impl Segment {
             }
             let shard = working.shard_of(key);
             let verdict = match batch.command(command) {
+                refused if let Some(rejection) = working.alarms.refusal_of(&refused) => {
+                    Verdict::Rejected(rejection)
+                }
                 Command::Put(put) => match refusal_of(&put.as_ref(), working)? {
                     Some(rejection) => Verdict::Rejected(rejection),
                     None => Verdict::Change,

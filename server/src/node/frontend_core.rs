@@ -37,7 +37,7 @@ use super::watches::{Place, Watches};
 use crate::frontend::grpc::{self, Event, Input, MethodTable};
 use crate::frontend::http2::{Protocol, StreamKey, sniff};
 use crate::log_event;
-use crate::mail::{Ask, FrontendId, Reply, Slot, Unavailable, Verdict};
+use crate::mail::{Ask, FrontendId, Reply, Slot, Verdict};
 use crate::runtime::reactor::SocketId;
 use crate::service::concurrency::Procedure;
 use crate::service::dispatch::{Action, CallMetadata, Service};
@@ -314,7 +314,7 @@ impl FrontendCore {
         }
         for (slot, reason) in reply.reads_failed.drain(..) {
             if let Some(call) = self.desk.calls.take(slot) {
-                self.refuse(&call, refusal_of(reason));
+                self.refuse(&call, Refusal::from(reason));
             }
         }
         for (slot, answer) in reply.leases.drain(..) {
@@ -441,7 +441,15 @@ impl FrontendCore {
         let Some(call) = self.desk.calls.take(slot) else { return };
         let answer = match verdict {
             Verdict::Applied(answer) => answer,
-            Verdict::Unavailable(reason) => return self.refuse(&call, refusal_of(*reason)),
+            Verdict::Unavailable(reason) => return self.refuse(&call, Refusal::from(*reason)),
+            Verdict::Defragmented => {
+                log_event!(Info, "finished defragment");
+                if let Some(connection) = connection_at(&mut self.clients, call.socket) {
+                    connection.answer(call.stream, &[]);
+                    self.touch(call.socket);
+                }
+                return;
+            }
         };
         let Some(connection) = connection_at(&mut self.clients, call.socket) else { return };
         let desk = &mut self.desk;
@@ -730,6 +738,11 @@ impl Desk {
                 self.ask.slots.push(slot);
             }
             Action::Read(read) => self.begin_read(connection, request, read, now),
+            Action::Defragment => {
+                log_event!(Info, "starting defragment");
+                let call = Call { socket, stream, waiting: Waiting::Write };
+                self.ask.defrags.push(self.calls.insert(call, 0, now, timeouts));
+            }
             Action::Stream => connection.send(stream, &self.answer),
             Action::Serve(stream) => self.begin_stream(request, stream, now),
             Action::AskLease(question) => {
@@ -823,17 +836,6 @@ fn connection_at(
 fn status(refusal: Refusal) -> grpc::Status {
     let (code, text) = status_of(refusal);
     grpc::Status::new(code, text)
-}
-
-fn refusal_of(reason: Unavailable) -> Refusal {
-    match reason {
-        Unavailable::NoLeader => Refusal::NoLeader,
-        Unavailable::LeaderChanged => Refusal::LeaderChanged,
-        Unavailable::TimedOut => Refusal::TimedOut,
-        Unavailable::Stopped => Refusal::Stopped,
-        Unavailable::TooManyRequests => Refusal::TooManyRequests,
-        Unavailable::NoSpace => Refusal::Rejected(engine::Rejection::NoSpace),
-    }
 }
 
 fn method_table() -> MethodTable {

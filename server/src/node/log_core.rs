@@ -16,6 +16,7 @@ mod admission;
 mod leases;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,12 +29,14 @@ use raft::eraftpb::{Entry, EntryType};
 use wal::{Lsn, RecordKind, Writer};
 
 use self::leases::Leases;
+use self::upkeep::{Upkeep, own_outcome};
 use super::checkpoint::{CheckpointPolicy, Cost, Tail};
 use super::failure::Failure;
 use super::shared::{Status, StatusCopy, WatchInterest};
 use crate::mail::{Ask, FrontendId, LeaseAsk, Reply, Slot, Unavailable, Verdict};
 use crate::raft::record::{KIND_ENTRY, encode_entry_head, encode_state};
 use crate::raft::{Consensus, Work};
+use crate::sequencer::auto_compaction::Retention;
 use crate::sequencer::batch::{Batcher, Ticket};
 use crate::sequencer::lessor::LessorConfig;
 use crate::sequencer::read_index::ReadIndex;
@@ -41,9 +44,6 @@ use crate::sequencer::read_index::ReadIndex;
 /// Keys that one call of [`LogCore::apply`] may touch before it returns to the loop: a few
 /// milliseconds, well below a heartbeat.
 pub const APPLY_KEYS_MAX: usize = 1024;
-/// Keys that a step of a background sweep may touch: a fraction of a millisecond, so that a batch
-/// that arrives meanwhile hardly waits.
-pub const BACKGROUND_KEYS_MAX: usize = 256;
 /// Runs of pages whose private copies a turn gives back after a checkpoint: each is a system call
 /// of one to two microseconds. The next checkpoint waits for the last of them, of which there may
 /// be fifty thousand.
@@ -72,6 +72,10 @@ pub struct Stages {
     pub snapshot_count: u64,
     /// The rules of leases.
     pub lessor: LessorConfig,
+    /// What is compacted without being asked for.
+    pub retention: Option<Retention>,
+    /// A start defragments when it gives so much back.
+    pub defrag_from_bytes: Option<u64>,
     /// The leases that the engine holds.
     pub leases: Vec<Lease>,
     /// What this start replayed, and the next one would replay again.
@@ -126,6 +130,9 @@ pub struct LogCore {
     store_wants_room: bool,
     /// Physical compactions, which are answered when their sweep is done, with its revision.
     sweeping: VecDeque<(Revision, Ticket, Answer)>,
+    upkeep: Upkeep,
+    /// The latest tick's time.
+    ticked: Duration,
 }
 
 struct Unsynced {
@@ -151,7 +158,22 @@ impl LogCore {
         interest: Arc<WatchInterest>,
     ) -> Self {
         let Stages { consensus, wal, mut engine, member, boot_nonce, request_timeout, .. } = stages;
-        let Stages { snapshot_count, retained, tail, lessor, leases, .. } = stages;
+        let Stages {
+            snapshot_count,
+            retained,
+            tail,
+            lessor,
+            leases,
+            retention,
+            defrag_from_bytes,
+            ..
+        } = stages;
+        let upkeep = Upkeep::new(retention);
+        let view = engine.newest_view();
+        let given_back_bytes = view.size_bytes.saturating_sub(view.in_use_bytes);
+        if defrag_from_bytes.is_some_and(|from| given_back_bytes >= from) {
+            engine.begin_defrag();
+        }
         // The leases that stand there were read after the replay.
         engine.take_lease_changes();
         let checkpoint = CheckpointPolicy::new(snapshot_count, wal.durable().0, tail);
@@ -179,6 +201,8 @@ impl LogCore {
             introduced: Introduced::NotYet,
             store_wants_room: false,
             sweeping: VecDeque::new(),
+            upkeep,
+            ticked: Duration::ZERO,
         }
     }
 
@@ -195,13 +219,14 @@ impl LogCore {
             let reply = &mut self.replies[frontend.place()];
             let refusal = Unavailable::Stopped;
             let verdict = |&slot: &Slot| (slot, Verdict::Unavailable(refusal));
-            reply.answers.extend(ask.slots.iter().map(verdict));
+            reply.answers.extend(ask.slots.iter().chain(&ask.defrags).map(verdict));
             reply.reads_failed.extend(ask.reads.iter().map(|&slot| (slot, refusal)));
             let refused = |&(slot, ask): &(Slot, LeaseAsk)| (slot, ask.refused(refusal));
             reply.leases.extend(ask.leases.iter().map(refused));
             return;
         }
         self.batcher.handle_commands(frontend, &ask.frames, &ask.slots);
+        self.handle_defrags(frontend, &ask.defrags);
         for &slot in &ask.reads {
             self.reads.handle_read(Ticket { frontend, slot }, now);
         }
@@ -246,6 +271,8 @@ impl LogCore {
             let reply = &mut self.replies[ticket.frontend.place()];
             reply.reads_failed.push((ticket.slot, Unavailable::TimedOut));
         }
+        self.ticked = now;
+        self.handle_upkeep_tick(now);
         self.wal.retry_spare();
         self.engine.retry_growth();
         let is_due = self.checkpoint.is_due(now, self.engine.dirty_bytes());
@@ -272,6 +299,7 @@ impl LogCore {
         for (_, ticket, _) in std::mem::take(&mut self.sweeping) {
             self.refuse(ticket, Unavailable::Stopped);
         }
+        self.stop_upkeep();
         for ticket in self.reads.fail_all() {
             let reply = &mut self.replies[ticket.frontend.place()];
             reply.reads_failed.push((ticket.slot, Unavailable::Stopped));
@@ -360,8 +388,7 @@ impl LogCore {
         let log_end = self.wal.durable().0;
         self.checkpoint.handle_applied(now, Cost { commands, entries, log_end });
         if self.applying.is_none() && self.committed.is_empty() {
-            self.engine.background_step(BACKGROUND_KEYS_MAX)?;
-            self.answer_swept();
+            self.work_in_background(now)?;
         }
         self.release_reads();
         self.answer_leases(now);
@@ -400,7 +427,8 @@ impl LogCore {
     pub fn has_background_work(&self) -> bool {
         let has_room = self.applying.is_none() && !self.engine.is_sweep_starved();
         let can_sweep = has_room && !self.engine.compaction_is_finished();
-        can_sweep || self.engine.has_copies_to_drop()
+        let can_defrag = self.applying.is_none() && self.engine.can_defrag();
+        can_sweep || can_defrag || self.engine.has_copies_to_drop()
     }
 
     /// When there is something to do that nobody asks for.
@@ -453,7 +481,9 @@ impl LogCore {
     }
 
     fn refuse(&mut self, ticket: Ticket, reason: Unavailable) {
-        if ticket.frontend != FrontendId::NOBODY {
+        if ticket.frontend == FrontendId::NOBODY {
+            self.refuse_own(ticket.slot, reason);
+        } else {
             let reply = &mut self.replies[ticket.frontend.place()];
             reply.answers.push((ticket.slot, Verdict::Unavailable(reason)));
         }
@@ -537,6 +567,7 @@ impl LogCore {
             if ticket.frontend == FrontendId::NOBODY {
                 // Nothing else is proposed for the member itself before it has introduced itself.
                 self.introduced = Introduced::Done;
+                self.upkeep.handle_own(ticket.slot, own_outcome(&answer.outcome), now, revision);
                 continue;
             }
             if let Outcome::Compacted { sweep: Some(revision) } = answer.outcome {

@@ -15,12 +15,14 @@ use super::failure::Failure;
 use super::log_core::LogCore;
 use super::switch::Switch;
 use crate::config::Config;
+use crate::log::{self, Level, Value};
 use crate::mail::{Ask, FrontendId, Reply};
 use crate::runtime::disk_helper::{DiskHelper, Done};
 use crate::runtime::log_disk::{LogDisk, disk_error};
 use crate::runtime::post::{Inbox, Outbox};
 use crate::runtime::reactor::{Durability, Reactor};
 use crate::runtime::sync_method::SyncMethod;
+use crate::sequencer::auto_compaction::{Notice, Retention, Stage};
 use crate::{log_event, log_lines};
 
 /// How long a clean stop may take for its last checkpoint. The log has everything anyway; a
@@ -205,6 +207,9 @@ impl LogRole {
         }
         self.post_replies(reactor);
         self.report_shortages();
+        while let Some(notice) = self.core.poll_compaction_notice() {
+            tell_compaction(&notice);
+        }
         self.announce();
         Ok(())
     }
@@ -358,6 +363,32 @@ impl LogRole {
                 }
             }
             Stop::No | Stop::Draining { .. } | Stop::Done => {}
+        }
+    }
+}
+
+/// What etcd tells of an automatic compaction.
+fn tell_compaction(notice: &Notice) {
+    let revision = ("revision", Value::from(notice.revision.0));
+    let (kind, retention) = match notice.retention {
+        Retention::Period(period) => ("periodic", ("compact-period", Value::from(period))),
+        Retention::Revisions(count) => {
+            ("revision", ("revision-compaction-retention", Value::from(count)))
+        }
+    };
+    let tell = |level, stage: &str, pairs: &[(&'static str, Value<'_>)]| {
+        if log::enabled(level) {
+            log::write(level, &format!("{stage} auto {kind} compaction"), pairs);
+        }
+    };
+    match notice.stage {
+        Stage::Started => tell(Level::Info, "starting", &[revision, retention]),
+        Stage::Completed { took } => {
+            tell(Level::Info, "completed", &[revision, retention, ("took", took.into())]);
+        }
+        Stage::Failed { retry_interval, reason } => {
+            let retry = ("retry-interval", retry_interval.into());
+            tell(Level::Warn, "failed", &[revision, retention, retry, ("error", reason.into())]);
         }
     }
 }

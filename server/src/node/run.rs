@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use engine::command::{FrameWriter, MemberPublishRef};
+use engine::quota::{QUOTA_SIZE_BYTES_DEFAULT, Quota};
 use engine::{Identity, ReadHandle};
 
 use super::core::{Core, FrontendLine, FrontendRole};
@@ -23,7 +24,7 @@ use super::shared::{Status, WatchInterest};
 use super::start::{StartConfig, Started, start};
 use super::switch::Switch;
 use crate::bootstrap::{self, DataDir};
-use crate::config::{Config, ETCD_VERSION, Notice, Place, Url};
+use crate::config::{AutoCompaction, Config, ETCD_VERSION, Notice, Place, Url};
 use crate::frontend::grpc;
 use crate::frontend::http2::keepalive::{KeepaliveConfig, PingPolicy};
 use crate::mail::{Ask, FrontendId, Reply};
@@ -36,6 +37,7 @@ use crate::runtime::reactor::Reactor;
 use crate::runtime::sockets::{self, Listener};
 use crate::runtime::wake::Waker;
 use crate::runtime::{executor, notify, signals};
+use crate::sequencer::auto_compaction::Retention;
 use crate::sequencer::lessor::LessorConfig;
 use crate::service::dispatch::{Service, ServiceLimits};
 use crate::service::lease::LeaseIds;
@@ -51,8 +53,6 @@ const MESSAGE_OVERHEAD_BYTES: usize = 512 * 1024;
 const REQUEST_TIMEOUT_BASE: Duration = Duration::from_secs(5);
 /// How often etcd notes the time that is left of its leases.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
-/// etcd's quota when none is given; it is told in `Status` and enforced with the quota's change.
-const QUOTA_BYTES_DEFAULT: i64 = 2 << 30;
 /// Descriptors that connections leave to the rest of the process.
 const DESCRIPTORS_RESERVED: u64 = 150;
 
@@ -218,6 +218,8 @@ fn open_stages(config: &Config, data_dir: &mut DataDir, boot_nonce: u64) -> Resu
         request_timeout: request_timeout(config),
         snapshot_count: config.snapshot_count,
         lessor: lessor_config(config),
+        retention: retention(config),
+        defrag_from_bytes: defrag_from_bytes(config),
         boot_nonce,
     })?;
     if data_dir.is_new() {
@@ -515,15 +517,33 @@ fn node_state(config: &Config, identity: Identity) -> NodeState {
         cluster_id: identity.cluster,
         member_id: identity.member,
         members: vec![member],
-        quota_bytes: QUOTA_BYTES_DEFAULT,
+        quota_bytes: match config.quota_backend_bytes {
+            0 => QUOTA_SIZE_BYTES_DEFAULT.cast_signed(),
+            // None is told as it was given.
+            given => given,
+        },
         ..NodeState::default()
     }
+}
+
+fn retention(config: &Config) -> Option<Retention> {
+    match config.auto_compaction {
+        AutoCompaction::Off => None,
+        AutoCompaction::Periodic(period) => Some(Retention::Period(period)),
+        AutoCompaction::Revision(count) => Some(Retention::Revisions(count)),
+    }
+}
+
+fn defrag_from_bytes(config: &Config) -> Option<u64> {
+    let threshold = config.bootstrap_defrag_threshold_megabytes;
+    (threshold > 0).then(|| threshold.saturating_mul(1 << 20))
 }
 
 fn service_limits(config: &Config) -> ServiceLimits {
     ServiceLimits {
         txn_ops_max: usize::try_from(config.max_txn_ops).unwrap_or(usize::MAX),
         request_size_bytes_max: usize::try_from(config.max_request_bytes).unwrap_or(usize::MAX),
+        quota: Quota::from_flag(config.quota_backend_bytes),
         lease_ttl_min_seconds: lessor_config(config).ttl_min_seconds,
         ..ServiceLimits::default()
     }

@@ -32,6 +32,7 @@ use crate::raft::{Consensus, ConsensusConfig};
 use crate::runtime::bus_error::{self, MappedFile};
 use crate::runtime::files::EngineDisk;
 use crate::runtime::log_disk::LogDisk;
+use crate::sequencer::auto_compaction::Retention;
 use crate::sequencer::lessor::LessorConfig;
 
 pub use create::{apply_batch, apply_rest, create, make_room};
@@ -66,6 +67,10 @@ pub struct StartConfig {
     pub snapshot_count: u64,
     /// The rules of leases.
     pub lessor: LessorConfig,
+    /// What is compacted without being asked for.
+    pub retention: Option<Retention>,
+    /// A start defragments when it gives so much back.
+    pub defrag_from_bytes: Option<u64>,
     /// Different at each start.
     pub boot_nonce: u64,
 }
@@ -146,6 +151,8 @@ pub fn start(config: &StartConfig) -> Result<Started, Failure> {
         request_timeout: config.request_timeout,
         snapshot_count: config.snapshot_count,
         lessor: config.lessor,
+        retention: config.retention,
+        defrag_from_bytes: config.defrag_from_bytes,
         leases,
         tail,
         retained,

@@ -132,7 +132,7 @@ pub const MEMBER: &[Flag] = &[
         "0",
         "Size of the store at which the NOSPACE alarm is raised; 0 is 2 GiB, less is no quota.",
     )
-    .pending(store!(quota_backend_bytes: into_signed)),
+    .served(store!(quota_backend_bytes: into_signed)),
     Flag::new(
         Member,
         "backend-bbolt-freelist-type",

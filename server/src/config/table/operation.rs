@@ -88,7 +88,7 @@ pub const OPERATION: &[Flag] = &[
         .pending(store!(warning_apply_duration: into_duration)),
     Flag::new(Features, "bootstrap-defrag-threshold-megabytes", Unsigned, "0",
         "Defragment at start when it frees so much.")
-        .pending(store!(bootstrap_defrag_threshold_megabytes: into_unsigned)),
+        .served(store!(bootstrap_defrag_threshold_megabytes: into_unsigned)),
     Flag::new(Features, "max-learners", Signed, "1", "The most learners a cluster may have.")
         .moot("members cannot be added yet"),
     Flag::new(Features, "compaction-sleep-interval", Duration, "0s",
@@ -96,7 +96,7 @@ pub const OPERATION: &[Flag] = &[
         .moot(OWN_SWEEP),
     Flag::new(Features, "downgrade-check-time", Duration, "5s",
         "How often a downgrade looks whether it is done.")
-        .pending(store!(downgrade_check_time: into_duration)),
+        .moot("no member of an earlier version can be in the cluster"),
     Flag::new(Features, "snapshot-catchup-entries", Unsigned, "5000",
         "Entries kept for a member that lags.")
         .moot("a member alone has nobody who lags"),
