@@ -6,6 +6,7 @@ pub mod frontend;
 pub mod log;
 pub mod log_lines;
 pub mod mail;
+pub mod metrics;
 pub mod node;
 pub mod raft;
 pub mod runtime;
