@@ -8,7 +8,7 @@ use engine::command::CommandKind;
 
 use super::calls::REQUEST_BOUNDS;
 use super::cell::{Bounds, Counter, Distribution};
-use super::stage::{Stage, StageLatency, StageSlot};
+use super::stage::{Stage, StageCopy, StageLatency, StageSlot};
 
 /// etcd's bounds for applies, in nanoseconds.
 const APPLIES: Bounds = Bounds::Doubling { first: 100_000, count: 20 };
@@ -123,7 +123,7 @@ pub struct LogMetrics {
     swept_changes: Counter,
     /// By kind: refused by apply, done.
     applies: [[Distribution; 2]; OPERATIONS.len()],
-    pub(super) stages: [Arc<StageSlot>; 4],
+    stages: [Arc<StageSlot>; 4],
 }
 
 impl Default for LogMetrics {
@@ -161,6 +161,12 @@ impl LogMetrics {
     #[must_use]
     pub fn stage(&self, stage: Stage) -> StageLatency {
         StageLatency::new(Arc::clone(&self.stages[log_place(stage)]))
+    }
+
+    /// What a stage of the log core has handed over.
+    #[must_use]
+    pub fn stage_copy(&self, stage: Stage) -> StageCopy {
+        self.stages[log_place(stage)].copy()
     }
 
     /// What the engine has done so far.
@@ -205,7 +211,7 @@ impl LogMetrics {
 }
 
 /// The place of a stage among those of the log core.
-pub(super) fn log_place(stage: Stage) -> usize {
+fn log_place(stage: Stage) -> usize {
     let place = Stage::ALL.iter().position(|other| *other == stage).expect("all are listed");
     assert!(stage != Stage::Frontend, "the front-ends measure their own stage");
     place - 1

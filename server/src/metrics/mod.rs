@@ -82,8 +82,6 @@ pub struct StoreSample {
     pub size_bytes: u64,
     /// What of it holds data.
     pub in_use_bytes: u64,
-    /// Views that are held.
-    pub pins: u64,
 }
 
 /// The member among others.
@@ -135,24 +133,18 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// For so many front-ends.
+    /// For so many front-ends and the log core that counts there.
     #[must_use]
-    pub fn new(fixed: Fixed, frontends: usize) -> Self {
+    pub fn new(fixed: Fixed, frontends: usize, log: Arc<LogMetrics>) -> Self {
         let frontend = || Arc::new(FrontendMetrics::new(&fixed.methods, fixed.is_extensive));
         let frontends = (0..frontends).map(|_| frontend()).collect();
-        Self { fixed, frontends, log: Arc::new(LogMetrics::default()) }
+        Self { fixed, frontends, log }
     }
 
     /// What a front-end counts in.
     #[must_use]
     pub fn frontend(&self, place: usize) -> Arc<FrontendMetrics> {
         Arc::clone(&self.frontends[place])
-    }
-
-    /// What the log core counts in.
-    #[must_use]
-    pub fn log(&self) -> Arc<LogMetrics> {
-        Arc::clone(&self.log)
     }
 
     /// Appends everything in Prometheus' text format 0.0.4.

@@ -5,7 +5,7 @@
 use super::calls::{CODES as CODE_COUNT, HANDLING_BOUNDS, MethodCounts, REQUEST_BOUNDS};
 use super::cell::{Bounds, Counter, Distribution, DistributionCopy, nanos};
 use super::frontend::FrontendMetrics;
-use super::log::{CommandType, log_place};
+use super::log::CommandType;
 use super::stage::{Stage, StageCopy};
 use super::text::{Kind, Text, whole};
 use super::{CallCounts, LogMetrics, MethodName, MethodType, Metrics, Sample};
@@ -276,7 +276,6 @@ fn put_store(text: &mut Text, metrics: &Metrics, sample: &Sample) {
             "What of the store's files holds data.",
             store.in_use_bytes,
         ),
-        ("etcd_mvcc_db_open_read_transactions", "Views that are held.", store.pins),
         ("etcd_debugging_mvcc_keys_total", "Keys that live.", store.keys),
         (
             "etcd_debugging_mvcc_total_put_size_in_bytes",
@@ -409,7 +408,7 @@ fn put_stages(text: &mut Text, metrics: &Metrics, sample: &Sample) {
         .map(|stage| {
             let copies = match stage {
                 Stage::Frontend => metrics.frontends.iter().map(|each| each.stage.copy()).collect(),
-                other => vec![metrics.log.stages[log_place(other)].copy()],
+                other => vec![metrics.log.stage_copy(other)],
             };
             (stage, copies)
         })

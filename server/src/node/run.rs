@@ -20,6 +20,7 @@ use super::failure::Failure;
 use super::frontend_core::{FrontendConfig, FrontendCore, FrontendParts};
 use super::log_core::{Introduction, LogCore};
 use super::log_role::{Line, LogRole, LogSettings, SyncPolicy};
+use super::scrape::fixed;
 use super::shared::{Status, WatchInterest};
 use super::start::{StartConfig, Started, start};
 use super::switch::Switch;
@@ -28,6 +29,7 @@ use crate::config::{Config, ETCD_VERSION, Notice, Url};
 use crate::frontend::grpc;
 use crate::frontend::http2::keepalive::{KeepaliveConfig, PingPolicy};
 use crate::mail::{Ask, FrontendId, Reply};
+use crate::metrics::{FrontendMetrics, Metrics};
 use crate::runtime::disk_helper::DiskHelper;
 use crate::runtime::files::{EngineDisk, random_u64};
 use crate::runtime::log_disk::LogDisk;
@@ -226,6 +228,7 @@ struct FrontendSeed {
     status: Arc<Status>,
     interest: Arc<WatchInterest>,
     node: NodeState,
+    metrics: Arc<FrontendMetrics>,
     line: Option<FrontendLine>,
     listeners: Vec<TcpListener>,
     peer_listeners: Vec<TcpListener>,
@@ -278,6 +281,11 @@ fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Vec<CoreParts> {
         Arc::clone(&status),
         Arc::clone(&interest),
     );
+    let metrics = Metrics::new(
+        fixed(config, identity, QUOTA_BYTES_DEFAULT.unsigned_abs()),
+        frontend_count,
+        core.metrics(),
+    );
     let settings = LogSettings {
         sync: SyncPolicy {
             never: config.unsafe_no_fsync,
@@ -307,6 +315,7 @@ fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Vec<CoreParts> {
                 status: Arc::clone(&status),
                 interest: Arc::clone(&interest),
                 node: node_state(config, identity),
+                metrics: metrics.frontend(wiring.id.place()),
                 line: wiring.line,
                 announce: clients.iter().filter_map(address_of).collect(),
                 connections_max: connections_max / frontend_count,
@@ -417,6 +426,7 @@ fn build_frontend(seed: FrontendSeed) -> FrontendRole {
         status: seed.status,
         interest: seed.interest,
         node: seed.node,
+        metrics: seed.metrics,
     };
     FrontendRole {
         core: FrontendCore::new(seed.config, parts),

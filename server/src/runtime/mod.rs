@@ -11,6 +11,7 @@ pub mod files;
 pub mod log_disk;
 pub mod placement;
 pub mod post;
+pub mod process_stats;
 pub mod reactor;
 pub mod signals;
 pub mod slab;
