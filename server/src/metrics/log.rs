@@ -21,6 +21,9 @@ const CHECKPOINTS: Bounds = Bounds::Doubling { first: 10_000_000, count: 14 };
 /// Bounds for the number of commands in a batch.
 const BATCHES: Bounds = Bounds::Doubling { first: 1, count: 16 };
 
+/// etcd's bounds for the time to live that leases are granted, in seconds.
+const LEASES: Bounds = Bounds::Doubling { first: 1, count: 24 };
+
 /// The kinds of commands by their number, in the words of etcd's `op` label.
 const OPERATIONS: [&str; 10] = [
     "unknown",
@@ -115,6 +118,8 @@ pub struct LogMetrics {
     pub compactions: Distribution,
     /// When the last one ended, in nanoseconds since the origin; 0 if none did.
     pub compacted_at_nanos: Counter,
+    /// The time to live of leases that were granted, in seconds.
+    pub lease_ttls: Distribution,
     puts: Counter,
     put_size_bytes: Counter,
     deletes: Counter,
@@ -144,6 +149,7 @@ impl Default for LogMetrics {
             compaction_pauses: Distribution::new(PAUSES),
             compactions: Distribution::new(COMPACTIONS),
             compacted_at_nanos: Counter::default(),
+            lease_ttls: Distribution::new(LEASES),
             puts: Counter::default(),
             put_size_bytes: Counter::default(),
             deletes: Counter::default(),

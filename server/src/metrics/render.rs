@@ -2,6 +2,8 @@
 //!
 //! `docs/metrics.md` is the same list for people, with what is left out.
 
+use engine::command::CommandKind;
+
 use super::calls::{CODES as CODE_COUNT, HANDLING_BOUNDS, MethodCounts, REQUEST_BOUNDS};
 use super::cell::{Bounds, Counter, Distribution, DistributionCopy, nanos};
 use super::frontend::FrontendMetrics;
@@ -46,6 +48,7 @@ pub(super) fn render(metrics: &Metrics, sample: &Sample, out: &mut Vec<u8>) {
     put_disk(&mut text, &metrics.log);
     put_store(&mut text, metrics, sample);
     put_compaction(&mut text, &metrics.log, sample);
+    put_leases(&mut text, &metrics.log);
     put_watches(&mut text, metrics);
     put_calls(&mut text, metrics);
     put_stages(&mut text, metrics, sample);
@@ -320,6 +323,17 @@ fn put_compaction(text: &mut Text, log: &LogMetrics, sample: &Sample) {
     for (name, help, seen) in histograms {
         put_distribution(text, name, help, seen, MICROS_IN_MILLI);
     }
+}
+
+fn put_leases(text: &mut Text, log: &LogMetrics) {
+    let done = |kind: CommandKind| whole(log.applies(kind.into(), true).count());
+    let name = "etcd_debugging_lease_granted_total";
+    text.single(name, Kind::Counter, "Leases granted.", done(CommandKind::LeaseGrant));
+    let name = "etcd_debugging_lease_revoked_total";
+    let help = "Leases that have ended, whatever the reason.";
+    text.single(name, Kind::Counter, help, done(CommandKind::LeaseRevoke));
+    let help = "The time to live of leases that were granted, in seconds.";
+    put_distribution(text, "etcd_debugging_lease_ttl_total", help, &log.lease_ttls, 1.0);
 }
 
 fn put_watches(text: &mut Text, metrics: &Metrics) {

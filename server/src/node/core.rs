@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use super::failure::Failure;
 use super::frontend_core::{FrontendCore, SocketAction};
 use super::log_role::LogRole;
+use super::scrape::ScrapeDesk;
 use super::switch::Switch;
 use crate::mail::{Ask, Reply};
 use crate::runtime::executor::CoreLoop;
@@ -35,6 +36,8 @@ const FRONTEND_TICK: Duration = Duration::from_millis(100);
 pub struct FrontendRole {
     /// The state machine.
     pub core: FrontendCore,
+    /// Who makes `/metrics`.
+    pub scrapes: ScrapeDesk,
     /// Post with the log core; `None` when it is this one.
     pub line: Option<FrontendLine>,
     /// Listeners, on the front-end that accepts.

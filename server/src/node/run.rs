@@ -20,7 +20,7 @@ use super::failure::Failure;
 use super::frontend_core::{FrontendConfig, FrontendCore, FrontendParts};
 use super::log_core::{Introduction, LogCore};
 use super::log_role::{Line, LogRole, LogSettings, SyncPolicy};
-use super::scrape::fixed;
+use super::scrape::{self, Scraper, Sources};
 use super::shared::{Status, WatchInterest};
 use super::start::{StartConfig, Started, start};
 use super::switch::Switch;
@@ -229,6 +229,7 @@ struct FrontendSeed {
     interest: Arc<WatchInterest>,
     node: NodeState,
     metrics: Arc<FrontendMetrics>,
+    scraper: Scraper,
     line: Option<FrontendLine>,
     listeners: Vec<TcpListener>,
     peer_listeners: Vec<TcpListener>,
@@ -252,7 +253,7 @@ fn start_cores(assembly: Assembly<'_>) -> Result<Handles, Error> {
     let config = assembly.config;
     let allowed = placement::allowed_processors()?;
     let plans = placement::plan(&config.placement, &allowed, placement::quota_processors())?;
-    let cores = seed_cores(assembly, &plans);
+    let cores = seed_cores(assembly, &plans)?;
     let mut handles = Vec::new();
     for parts in cores {
         let name = if parts.log.is_some() { "log" } else { "front-end" };
@@ -264,7 +265,7 @@ fn start_cores(assembly: Assembly<'_>) -> Result<Handles, Error> {
     Ok(handles)
 }
 
-fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Vec<CoreParts> {
+fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Result<Vec<CoreParts>, Error> {
     let Assembly { config, identity, started, client_listeners, peer_listeners, .. } = assembly;
     let (connections_max, switch) = (assembly.connections_max, assembly.switch);
     let origin = Instant::now();
@@ -281,11 +282,8 @@ fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Vec<CoreParts> {
         Arc::clone(&status),
         Arc::clone(&interest),
     );
-    let metrics = Metrics::new(
-        fixed(config, identity, QUOTA_BYTES_DEFAULT.unsigned_abs()),
-        frontend_count,
-        core.metrics(),
-    );
+    let sources = (views.clone(), Arc::clone(&status), origin);
+    let (scraper, counts) = start_scraper(config, identity, frontend_count, &core, sources)?;
     let settings = LogSettings {
         sync: SyncPolicy {
             never: config.unsafe_no_fsync,
@@ -315,7 +313,8 @@ fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Vec<CoreParts> {
                 status: Arc::clone(&status),
                 interest: Arc::clone(&interest),
                 node: node_state(config, identity),
-                metrics: metrics.frontend(wiring.id.place()),
+                metrics: Arc::clone(&counts[wiring.id.place()]),
+                scraper: scraper.clone(),
                 line: wiring.line,
                 announce: clients.iter().filter_map(address_of).collect(),
                 connections_max: connections_max / frontend_count,
@@ -336,7 +335,24 @@ fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Vec<CoreParts> {
         let switch = Arc::clone(&switch);
         cores.push(CoreParts { plan: *plan, bell, switch, origin, frontend, log });
     }
-    cores
+    Ok(cores)
+}
+
+/// Where front-ends count, and who tells what they and the log core have counted.
+fn start_scraper(
+    config: &Config,
+    identity: Identity,
+    frontend_count: usize,
+    core: &LogCore,
+    (views, status, origin): (ReadHandle, Arc<Status>, Instant),
+) -> Result<(Scraper, Vec<Arc<FrontendMetrics>>), Error> {
+    let fixed = scrape::fixed(config, identity, QUOTA_BYTES_DEFAULT.unsigned_abs());
+    let metrics = Metrics::new(fixed, frontend_count, core.metrics());
+    let counts = (0..frontend_count).map(|place| metrics.frontend(place)).collect();
+    let members = vec![identity.member.0];
+    let scraper = Scraper::start(Sources { metrics, views, status, members, origin })
+        .map_err(|error| format!("cannot start a thread: {error}"))?;
+    Ok((scraper, counts))
 }
 
 fn address_of(listener: &TcpListener) -> Option<String> {
@@ -402,8 +418,8 @@ fn build_core(parts: CoreParts) -> Core {
         Err(error) => give_up(&error),
     };
     switch.register(waker.clone());
+    let frontend = frontend.map(|seed| build_frontend(seed, waker.clone()));
     let log = log.map(|seed| build_log(seed, waker));
-    let frontend = frontend.map(build_frontend);
     Core::new(reactor, bell, switch, origin, (frontend, log))
 }
 
@@ -417,7 +433,7 @@ fn build_log(seed: LogSeed, waker: Waker) -> LogRole {
     LogRole::new(core, disk, helper, lines, settings)
 }
 
-fn build_frontend(seed: FrontendSeed) -> FrontendRole {
+fn build_frontend(seed: FrontendSeed, waker: Waker) -> FrontendRole {
     let service = Service::new(seed.limits, &seed.node);
     let parts = FrontendParts {
         id: seed.id,
@@ -430,6 +446,7 @@ fn build_frontend(seed: FrontendSeed) -> FrontendRole {
     };
     FrontendRole {
         core: FrontendCore::new(seed.config, parts),
+        scrapes: seed.scraper.desk(waker),
         line: seed.line,
         listeners: seed.listeners,
         peer_listeners: seed.peer_listeners,

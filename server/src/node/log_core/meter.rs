@@ -126,7 +126,14 @@ impl Meter {
         self.spent += duration;
         let mut commands = AppliedCommands::default();
         for (index, answer) in answers.iter().enumerate() {
-            let done = !matches!(answer.outcome, Outcome::Rejected(_));
+            let done = match &answer.outcome {
+                Outcome::Rejected(_) => false,
+                Outcome::LeaseGranted(grant) => {
+                    self.metrics.lease_ttls.observe(grant.ttl_seconds.unsigned_abs(), 1);
+                    true
+                }
+                _ => true,
+            };
             commands.note(batch.kind(index), done);
         }
         self.metrics.note_applied(&commands, self.spent);
