@@ -118,6 +118,10 @@ pub struct LogMetrics {
     pub compactions: Distribution,
     /// When the last one ended, in nanoseconds since the origin; 0 if none did.
     pub compacted_at_nanos: Counter,
+    /// Leases whose time was up, so that their end was proposed.
+    pub leases_expired: Counter,
+    /// Leases that were kept alive.
+    pub leases_renewed: Counter,
     /// The time to live of leases that were granted, in seconds.
     pub lease_ttls: Distribution,
     puts: Counter,
@@ -149,6 +153,8 @@ impl Default for LogMetrics {
             compaction_pauses: Distribution::new(PAUSES),
             compactions: Distribution::new(COMPACTIONS),
             compacted_at_nanos: Counter::default(),
+            leases_expired: Counter::default(),
+            leases_renewed: Counter::default(),
             lease_ttls: Distribution::new(LEASES),
             puts: Counter::default(),
             put_size_bytes: Counter::default(),

@@ -332,6 +332,12 @@ fn put_leases(text: &mut Text, log: &LogMetrics) {
     let name = "etcd_debugging_lease_revoked_total";
     let help = "Leases that have ended, whatever the reason.";
     text.single(name, Kind::Counter, help, done(CommandKind::LeaseRevoke));
+    let name = "etcd_debugging_lease_renewed_total";
+    let renewed = whole(log.leases_renewed.get());
+    text.single(name, Kind::Counter, "Leases kept alive by this leader.", renewed);
+    let name = "etcd_debugging_server_lease_expired_total";
+    let help = "Leases whose time was up, so that this leader has proposed their end.";
+    text.single(name, Kind::Counter, help, whole(log.leases_expired.get()));
     let help = "The time to live of leases that were granted, in seconds.";
     put_distribution(text, "etcd_debugging_lease_ttl_total", help, &log.lease_ttls, 1.0);
 }

@@ -130,6 +130,7 @@ impl Core {
                     ask.frames.clear();
                     ask.slots.clear();
                     ask.reads.clear();
+                    ask.leases.clear();
                 }
             }
             log.settle(self.now, self.origin, &mut self.reactor)?;

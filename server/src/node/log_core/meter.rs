@@ -171,6 +171,14 @@ impl Meter {
         self.metrics.slow_read_indexes.set(rounds);
     }
 
+    pub(super) fn handle_leases_expired(&mut self, leases: u64) {
+        self.metrics.leases_expired.add(leases);
+    }
+
+    pub(super) fn handle_leases_renewed(&mut self, leases: u64) {
+        self.metrics.leases_renewed.add(leases);
+    }
+
     pub(super) fn handle_checkpoint_begun(&mut self, now: Duration) {
         self.checkpoint_begun = Some(now);
     }
