@@ -72,6 +72,7 @@ pub struct MethodName {
 
 /// One method's.
 #[derive(Debug)]
+#[repr(align(64))]
 pub struct MethodCounts {
     is_unary: bool,
     /// Calls that began.
@@ -122,6 +123,7 @@ pub struct CountedCall {
 
 /// The calls of one front-end.
 #[derive(Debug)]
+#[repr(align(64))]
 pub struct CallCounts {
     methods: Box<[MethodCounts]>,
     received_bytes: Counter,

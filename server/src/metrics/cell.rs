@@ -81,27 +81,49 @@ impl Bounds {
     }
 }
 
+/// How many words share a line of the cache.
+const LINE_WORDS: usize = 8;
+
+/// A line of the cache, so that what two cores write lies apart wherever it was allocated.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Line([Counter; LINE_WORDS]);
+
 /// How often numbers fell between bounds that are fixed, and their sum.
 #[derive(Debug)]
 pub struct Distribution {
     bounds: Bounds,
-    buckets: Box<[Counter]>,
-    sum: Counter,
+    /// The sum, then the buckets.
+    lines: Box<[Line]>,
 }
 
 impl Distribution {
     /// With these bounds.
     #[must_use]
     pub fn new(bounds: Bounds) -> Self {
-        let buckets = (0..=bounds.count()).map(|_| Counter::default()).collect();
-        Self { bounds, buckets, sum: Counter::default() }
+        let words = bounds.count() + 2;
+        let lines = (0..words.div_ceil(LINE_WORDS)).map(|_| Line::default()).collect();
+        Self { bounds, lines }
+    }
+
+    #[inline]
+    fn word(&self, place: usize) -> &Counter {
+        &self.lines[place / LINE_WORDS].0[place % LINE_WORDS]
+    }
+
+    fn sum(&self) -> u64 {
+        self.word(0).get()
+    }
+
+    fn buckets(&self) -> impl Iterator<Item = u64> {
+        (1..self.bounds.count() + 2).map(|place| self.word(place).get())
     }
 
     /// A number was seen, so many times.
     #[inline]
     pub fn observe(&self, number: u64, times: u64) {
-        self.buckets[self.bounds.place(number)].add(times);
-        self.sum.add(number.wrapping_mul(times));
+        self.word(1 + self.bounds.place(number)).add(times);
+        self.word(0).add(number.wrapping_mul(times));
     }
 
     /// The same for a time, in nanoseconds.
@@ -113,14 +135,14 @@ impl Distribution {
     /// How many numbers were seen.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.buckets.iter().map(Counter::get).sum()
+        self.buckets().sum()
     }
 
     /// A copy to add up with others.
     #[must_use]
     pub fn copy(&self) -> DistributionCopy {
-        let buckets = self.buckets.iter().map(Counter::get).collect();
-        DistributionCopy { bounds: self.bounds, buckets, sum: self.sum.get() }
+        let buckets = self.buckets().collect();
+        DistributionCopy { bounds: self.bounds, buckets, sum: self.sum() }
     }
 }
 
@@ -145,10 +167,10 @@ impl DistributionCopy {
     /// Adds what another core saw.
     pub fn add(&mut self, other: &Distribution) {
         assert!(self.bounds == other.bounds, "distributions of different bounds do not add up");
-        for (sum, bucket) in self.buckets.iter_mut().zip(&other.buckets) {
-            *sum += bucket.get();
+        for (sum, bucket) in self.buckets.iter_mut().zip(other.buckets()) {
+            *sum += bucket;
         }
-        self.sum = self.sum.wrapping_add(other.sum.get());
+        self.sum = self.sum.wrapping_add(other.sum());
     }
 
     /// How many numbers were seen.

@@ -10,6 +10,7 @@ use super::stage::StageSlot;
 
 /// The counts of one front-end.
 #[derive(Debug)]
+#[repr(align(64))]
 pub struct FrontendMetrics {
     /// gRPC's.
     pub calls: Arc<CallCounts>,

@@ -87,6 +87,7 @@ impl AppliedCommands {
 
 /// The counts of the log core.
 #[derive(Debug)]
+#[repr(align(64))]
 pub struct LogMetrics {
     /// Commands that front-ends sent.
     pub commands_taken: Counter,

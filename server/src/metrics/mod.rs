@@ -14,8 +14,8 @@
 //! - A count has one writer. Two cores never write the same cache line.
 //! - Nothing is formatted, and nothing allocated, before somebody scrapes; a label that a client
 //!   chooses (its API version) has a bounded number of values.
-//! - A family's name, type, labels and bounds are etcd's if the name is; `docs/metrics.md` says what
-//!   each of them means here, and which are left out and why.
+//! - A family's name, type, labels and bounds are etcd's if the name is; `docs/metrics.md` says
+//!   what each of them means here, and which are left out and why.
 
 mod calls;
 pub mod cell;

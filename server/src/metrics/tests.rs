@@ -33,7 +33,7 @@ fn metrics(frontends: usize) -> Metrics {
         server_version: "3.7.1",
         toolchain: "rust1.95",
         quota_bytes: 2 << 30,
-        features: Vec::new(),
+        features: vec![("LeaseCheckpoint", "ALPHA", false)],
         methods: vec![
             method("Put", None),
             method("Range", bounds(100_000, 20)),

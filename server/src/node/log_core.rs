@@ -30,6 +30,7 @@ use wal::{Lsn, RecordKind, Writer};
 
 use self::leases::Leases;
 use self::meter::Meter;
+pub use self::meter::SlowApply;
 use super::checkpoint::{CheckpointPolicy, Cost, Tail};
 use super::failure::Failure;
 use super::shared::{Status, StatusCopy, WatchInterest};
@@ -192,6 +193,16 @@ impl LogCore {
     #[must_use]
     pub fn metrics(&self) -> Arc<LogMetrics> {
         Arc::clone(self.meter.metrics())
+    }
+
+    /// A batch whose apply took too long, since the last call.
+    pub fn poll_slow_apply(&mut self) -> Option<SlowApply> {
+        self.meter.poll_slow()
+    }
+
+    /// `--warning-apply-duration`: batches that take longer are counted as slow.
+    pub fn set_slow_apply(&mut self, limit: Duration) {
+        self.meter.set_slow_apply(limit);
     }
 
     /// Commands that went into the log so far.

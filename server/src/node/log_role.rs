@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use engine::Identity;
 
 use super::failure::Failure;
-use super::log_core::LogCore;
+use super::log_core::{LogCore, SlowApply};
 use super::switch::Switch;
 use crate::config::Config;
 use crate::mail::{Ask, FrontendId, Reply};
@@ -224,6 +224,7 @@ impl LogRole {
         }
         self.post_replies(reactor);
         self.report_shortages();
+        self.report_slow_apply();
         self.announce();
         Ok(())
     }
@@ -349,6 +350,18 @@ impl LogRole {
             log_lines::published_local_member(*identity, config);
             self.settings.switch.announce_serving();
         }
+    }
+
+    fn report_slow_apply(&mut self) {
+        let Some(SlowApply { took, commands }) = self.core.poll_slow_apply() else { return };
+        let expected = self.settings.config.warning_apply_duration;
+        log_event!(
+            Warn,
+            "apply request took too long",
+            "took" => took,
+            "expected-duration" => expected,
+            "commands" => commands,
+        );
     }
 
     /// Says once when a full disk begins to refuse writes, and once when it is over.

@@ -19,7 +19,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::shared::Status;
-use crate::config::{Config, ETCD_VERSION};
+use crate::config::{Config, ETCD_VERSION, MetricsDetail, Stage};
 use crate::metrics::cell::Bounds;
 use crate::metrics::{
     Fixed, MemberSample, MethodName, MethodType, Metrics, ProcessSample, Sample, StoreSample,
@@ -203,15 +203,26 @@ fn process_sample(stats: &ProcessStats) -> ProcessSample {
 
 /// What does not change while the process runs.
 #[must_use]
-pub fn fixed(_config: &Config, identity: Identity, quota_bytes: u64) -> Fixed {
+pub fn fixed(config: &Config, identity: Identity, quota_bytes: u64) -> Fixed {
     Fixed {
         member: identity.member.0,
         server_version: ETCD_VERSION,
         toolchain: concat!("rust", env!("CARGO_PKG_RUST_VERSION")),
         quota_bytes,
-        features: Vec::new(),
+        features: config
+            .features
+            .all()
+            .map(|(gate, is_on)| (gate.name, stage_of(gate.stage), is_on))
+            .collect(),
         methods: method_names(),
-        is_extensive: false,
+        is_extensive: config.metrics == MetricsDetail::Extensive,
+    }
+}
+
+const fn stage_of(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Alpha => "ALPHA",
+        Stage::Beta => "BETA",
     }
 }
 

@@ -10,8 +10,14 @@ use engine::{Activity, Answer, Batch, Outcome};
 use crate::mail::Unavailable;
 use crate::metrics::{AppliedCommands, LogMetrics, Stage, StageLatency};
 
-/// A batch whose apply takes longer is counted as slow: etcd's `--warning-apply-duration`.
-const SLOW_APPLY: Duration = Duration::from_millis(100);
+/// A batch whose apply took longer than `--warning-apply-duration`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlowApply {
+    /// How long it took.
+    pub took: Duration,
+    /// How many commands it had.
+    pub commands: usize,
+}
 
 /// The log core's counts and what is needed to make them.
 #[derive(Debug)]
@@ -25,6 +31,9 @@ pub(super) struct Meter {
     now: Duration,
     commands_proposed: u64,
     leader: u64,
+    /// A batch whose apply takes longer is counted as slow.
+    slow_apply: Duration,
+    slow: Option<SlowApply>,
     /// What the batch under way has taken so far.
     spent: Duration,
     checkpoint_begun: Option<Duration>,
@@ -44,6 +53,8 @@ impl Meter {
             now: Duration::ZERO,
             commands_proposed: 0,
             leader: 0,
+            slow_apply: Duration::MAX,
+            slow: None,
             spent: Duration::ZERO,
             checkpoint_begun: None,
             checkpoint_ended: false,
@@ -53,6 +64,14 @@ impl Meter {
 
     pub(super) fn metrics(&self) -> &Arc<LogMetrics> {
         &self.metrics
+    }
+
+    pub(super) fn poll_slow(&mut self) -> Option<SlowApply> {
+        self.slow.take()
+    }
+
+    pub(super) fn set_slow_apply(&mut self, limit: Duration) {
+        self.slow_apply = limit;
     }
 
     /// Commands that went into the log so far.
@@ -148,8 +167,9 @@ impl Meter {
         self.apply.record(spent, commands as u64);
         self.publish.record(duration, commands as u64);
         self.metrics.commits.observe_duration(spent + duration, 1);
-        if spent > SLOW_APPLY {
+        if spent > self.slow_apply {
             self.metrics.slow_applies.add(1);
+            self.slow = Some(SlowApply { took: spent, commands });
         }
     }
 
@@ -240,6 +260,21 @@ mod tests {
             meter.handle_leader(leader);
         }
         assert_eq!(meter.metrics.leader_changes.get(), 3);
+    }
+
+    #[test]
+    fn a_batch_beyond_the_limit_is_slow_and_one_at_it_is_not() {
+        let mut meter = Meter::new();
+        meter.set_slow_apply(at(100));
+        meter.handle_step(at(60));
+        meter.handle_step(at(40));
+        meter.handle_published(at(500), 1);
+        assert_eq!(meter.poll_slow(), None);
+        meter.handle_step(at(101));
+        meter.handle_published(at(1), 3);
+        assert_eq!(meter.poll_slow(), Some(SlowApply { took: at(101), commands: 3 }));
+        assert_eq!(meter.poll_slow(), None);
+        assert_eq!(meter.metrics.slow_applies.get(), 1);
     }
 
     #[test]
