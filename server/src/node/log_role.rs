@@ -360,7 +360,7 @@ impl LogRole {
             "apply request took too long",
             "took" => took,
             "expected-duration" => expected,
-            "commands" => commands,
+            "commands" => commands as u64,
         );
     }
 
