@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::failure::Failure;
 use super::frontend_core::{FrontendCore, SocketAction};
 use super::log_role::LogRole;
+use super::scrape::ScrapeDesk;
 use super::switch::Switch;
 use crate::mail::{Ask, Reply};
 use crate::runtime::executor::CoreLoop;
@@ -36,6 +37,8 @@ const FRONTEND_TICK: Duration = Duration::from_millis(100);
 pub struct FrontendRole {
     /// The state machine.
     pub core: FrontendCore,
+    /// Who makes `/metrics`.
+    pub scrapes: ScrapeDesk,
     /// Post with the log core; `None` when it is this one.
     pub line: Option<FrontendLine>,
     /// Listeners, on the front-end that accepts.
@@ -107,11 +110,15 @@ impl Core {
 
     fn run_turn(&mut self) -> Result<bool, Failure> {
         self.sleep()?;
+        if let Some(frontend) = &mut self.frontend {
+            frontend.core.set_now(self.now);
+        }
         while let Some(event) = self.reactor.poll_event() {
             self.handle(event)?;
         }
         self.begin_serving();
         self.frontend_before_log();
+        self.measure_frontend();
         if let Some(log) = &mut self.log {
             log.receive(self.now)?;
             if let Some(frontend) =
@@ -127,7 +134,7 @@ impl Core {
                     ask.leases.clear();
                 }
             }
-            log.settle(self.now, &mut self.reactor)?;
+            log.settle(self.now, self.origin, &mut self.reactor)?;
         }
         self.frontend_after_log();
         Ok(!self.is_finished())
@@ -278,6 +285,14 @@ impl Core {
         }
     }
 
+    /// One reading of the clock for all requests of a turn, and none for a turn without any.
+    fn measure_frontend(&mut self) {
+        let Some(frontend) = self.frontend.as_mut().filter(|each| each.core.has_requests()) else {
+            return;
+        };
+        frontend.core.handle_turn_ended(self.origin.elapsed().saturating_sub(self.now));
+    }
+
     fn frontend_after_log(&mut self) {
         let (Some(frontend), Some(log)) = (&mut self.frontend, &mut self.log) else { return };
         if frontend.line.is_some() {
@@ -285,6 +300,8 @@ impl Core {
         }
         let reply = log.core().reply(frontend.core.id());
         if !reply.is_empty() {
+            // The log's part of the turn may have been the longer one.
+            frontend.core.set_now(self.origin.elapsed());
             frontend.core.handle_reply(reply);
             frontend.core.settle(self.now);
             perform(&mut frontend.core, &mut self.reactor);

@@ -38,6 +38,7 @@ use crate::frontend::grpc::{self, Event, Input, MethodTable};
 use crate::frontend::http2::{Protocol, StreamKey, sniff};
 use crate::log_event;
 use crate::mail::{Ask, FrontendId, Reply, Slot, Verdict};
+use crate::metrics::{FrontendMetrics, StageLatency};
 use crate::runtime::reactor::SocketId;
 use crate::service::concurrency::Procedure;
 use crate::service::dispatch::{Action, CallMetadata, Service};
@@ -114,6 +115,8 @@ pub struct FrontendParts {
     pub interest: Arc<WatchInterest>,
     /// What the services tell of this member.
     pub node: NodeState,
+    /// What this front-end counts.
+    pub metrics: Arc<FrontendMetrics>,
 }
 
 enum Speech {
@@ -175,13 +178,17 @@ struct Desk {
     turn_keys: usize,
     buffers: Vec<Vec<u8>>,
     answer: Vec<u8>,
+    /// Requests that came in this turn.
+    turn_requests: u64,
+    stage: StageLatency,
+    metrics: Arc<FrontendMetrics>,
 }
 
 impl FrontendCore {
     /// A front-end without clients.
     #[must_use]
     pub fn new(config: FrontendConfig, parts: FrontendParts) -> Self {
-        let FrontendParts { id, service, mut views, status, interest, node } = parts;
+        let FrontendParts { id, service, mut views, status, interest, node, metrics } = parts;
         let watches = Watches::new(config.watch, &node, &mut views, interest, id);
         let calls = Calls::new(config.slow_after);
         let desk = Desk {
@@ -196,7 +203,7 @@ impl FrontendCore {
             procedures: Procedures::default(),
             now: Duration::ZERO,
             node,
-            methods: Rc::new(method_table()),
+            methods: Rc::new(method_table().counted(Arc::clone(&metrics.calls))),
             ask: Ask::default(),
             calls,
             reading: ReadQueue::default(),
@@ -205,6 +212,9 @@ impl FrontendCore {
             turn_keys: READ_TURN_KEYS,
             buffers: Vec::new(),
             answer: Vec::new(),
+            turn_requests: 0,
+            stage: StageLatency::new(metrics.stage()),
+            metrics,
         };
         Self {
             config,
@@ -214,6 +224,23 @@ impl FrontendCore {
             desk,
             draining: false,
         }
+    }
+
+    /// It is now so late: calls that come or end from here on do so now.
+    pub fn set_now(&mut self, now: Duration) {
+        self.desk.metrics.calls.set_now(now);
+    }
+
+    /// Whether [`Self::handle_turn_ended`] has something to measure.
+    #[must_use]
+    pub fn has_requests(&self) -> bool {
+        self.desk.turn_requests > 0
+    }
+
+    /// The requests of a turn that began so long ago are decoded, and answered or in the letter.
+    pub fn handle_turn_ended(&mut self, duration: Duration) {
+        let requests = std::mem::take(&mut self.desk.turn_requests);
+        self.desk.stage.record(duration, requests);
     }
 
     /// A client connected.
@@ -331,12 +358,17 @@ impl FrontendCore {
     pub fn handle_tick(&mut self, now: Duration) {
         self.desk.refresh_node();
         self.desk.hash_waits = false;
+        self.desk.stage.handle_tick(now);
+        self.note_gauges();
         self.desk.watches.handle_tick(now, &self.desk.node);
         self.give_up_streams(now);
         self.desk.now = now;
         self.give_up_late_procedures(now);
         while let Some((call, deadline)) = self.desk.calls.poll_late(now) {
             self.desk.close_serving((call.socket, call.stream));
+            if matches!(call.waiting, Waiting::Write) {
+                self.desk.metrics.writes_late.add(1);
+            }
             // The client's own deadline is the client's to notice; ours has etcd's answer.
             if deadline.is_ours {
                 self.refuse(&call, Refusal::TimedOut);
@@ -410,6 +442,18 @@ impl FrontendCore {
         let hashes = !desk.hashing.is_empty() && !desk.hash_waits;
         let streams = desk.streams.has_work();
         !desk.reading.is_idle() || hashes || streams || desk.watches.has_work()
+    }
+
+    /// What is a state and not an event is looked at a few times a second.
+    fn note_gauges(&mut self) {
+        let Desk { metrics, watches, .. } = &self.desk;
+        let counts = watches.counts();
+        metrics.watch_streams.set(counts.streams as u64);
+        metrics.watchers.set(counts.watchers as u64);
+        metrics.watchers_behind.set(counts.watchers_behind as u64);
+        metrics.events_pending.set(counts.events_pending as u64);
+        metrics.events_sent.set(counts.events_sent);
+        metrics.connections.set(self.clients.iter().flatten().count() as u64);
     }
 
     fn greet(&mut self, socket: SocketId, seen: Vec<u8>, now: Duration) {
@@ -696,6 +740,7 @@ impl Desk {
         now: Duration,
     ) {
         let Request { socket, stream, method, timeout } = request;
+        self.turn_requests += 1;
         if let Err(refusal) = self.service.check_call(method, metadata, &self.node) {
             return connection.finish(stream, &status(refusal));
         }

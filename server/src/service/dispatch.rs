@@ -158,6 +158,8 @@ struct TxnRead {
     scan: Option<TxnScan>,
     /// The answer's size; before it is finished, that of what was gathered.
     size_bytes: u64,
+    /// How many ranges there were, once it is finished.
+    ranges: u64,
 }
 
 impl std::fmt::Debug for Read {
@@ -221,6 +223,11 @@ impl Read {
             Job::TimeToLive(read) => read.is_wide(),
             Job::Members | Job::Maintenance(_) => false,
         }
+    }
+
+    /// How many ranges a transaction was of, once it is done; 0 for every other read.
+    pub fn txn_ranges(&self) -> u64 {
+        if let Job::Txn(txn) = &self.job { txn.ranges } else { 0 }
     }
 
     /// Bytes that it holds besides what was written of the answer.
@@ -459,7 +466,7 @@ impl Service {
             return Ok(Action::Write);
         };
         let read_index_needed = !(serializable || view.local_reads);
-        let txn = TxnRead { scan: Some(scan), size_bytes: 0 };
+        let txn = TxnRead { scan: Some(scan), size_bytes: 0, ranges: 0 };
         Ok(self.read(Job::Txn(txn), read_index_needed))
     }
 
@@ -582,6 +589,7 @@ impl TxnRead {
         match progress {
             Progress::Done => {
                 let before = out.len();
+                self.ranges = scan.range_count();
                 kv::put_txn_read(out, header, scan);
                 self.size_bytes = (out.len() - before) as u64;
             }

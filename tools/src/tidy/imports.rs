@@ -28,7 +28,7 @@ const RULES: &[Rule] = &[
     Rule { place: "engine/src/page/", may_use: None, crates: &[], is_pure: false },
     pure("engine/src/", None, &[]),
     pure("server/src/frontend/http2", Some(&[]), &[]),
-    pure("server/src/frontend/grpc", Some(&["frontend::http2"]), &[]),
+    pure("server/src/frontend/grpc", Some(&["frontend::http2", "metrics"]), &[]),
     // `frontend::grpc` for the codes and texts of an answer only.
     pure("server/src/service", Some(&["mail", "limits", "frontend::grpc"]), &["engine"]),
     pure("server/src/sequencer", Some(&["mail", "limits"]), &["engine"]),

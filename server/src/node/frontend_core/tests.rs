@@ -102,6 +102,7 @@ impl Bench {
             status: Arc::default(),
             interest: Arc::new(WatchInterest::new(1)),
             node: node(),
+            metrics: Arc::new(FrontendMetrics::new(&crate::node::scrape::method_names(), true)),
         };
         let mut bench = Self { store, core: FrontendCore::new(config, parts), clients: Vec::new() };
         let numbers: Vec<usize> = (0..keys).collect();
