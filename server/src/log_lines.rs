@@ -12,6 +12,7 @@ use std::time::Duration;
 use engine::{Identity, MemberId};
 
 use crate::config::{Config, ETCD_VERSION, texts};
+use crate::frontend::gateway::Notice;
 use crate::log::Value;
 use crate::log_event;
 
@@ -241,6 +242,47 @@ fn closing(message: &str, config: &Config) {
 /// Start-up failed; the process ends with code 1. etcd's word for every such failure.
 pub fn discovery_failed(failure: &dyn fmt::Display) {
     log_event!(Fatal, "discovery failed", "error" => failure);
+}
+
+/// Something about a request over HTTP/1.
+pub fn http_notice(notice: &Notice) {
+    match notice {
+        Notice::HostRejected(host) => {
+            let message = "rejecting HTTP request to prevent DNS rebinding attacks";
+            log_event!(Warn, message, "host" => host);
+        }
+        Notice::MethodNotAllowed(path) if path == "/health" => {
+            log_event!(Warn, "/health error", "status-code" => 405u64);
+        }
+        Notice::MethodNotAllowed(path) => {
+            log_event!(Warn, "Health request error", "path" => path, "status-code" => 405u64);
+        }
+        Notice::AlarmRaised(member, kind) => {
+            let alarm = format!("memberID:{member} alarm:{}", kind.name());
+            log_event!(Warn, "serving /health false due to an alarm", "alarm" => &alarm);
+        }
+        Notice::NoLeader => log_event!(Warn, "serving /health false; no leader"),
+        Notice::ReadFailed(error) => {
+            log_event!(Warn, "serving /health false; Range fails", "error" => error);
+        }
+        Notice::HealthFalse(output) => {
+            log_event!(Warn, "/health error", "output" => output, "status-code" => 503u64);
+        }
+        Notice::CheckFailed(path, reason) => log_event!(
+            Error,
+            "Health check error",
+            "path" => path,
+            "reason" => reason,
+            "status-code" => 503u64,
+        ),
+        Notice::UnknownChecks(names) => {
+            let names: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+            let names = names.join(",");
+            let message = "some health checks cannot be excluded";
+            log_event!(Warn, message, "missing-health-checks" => &names);
+        }
+        Notice::HealthAnswered(_) | Notice::CheckMade(..) => {}
+    }
 }
 
 #[cfg(test)]

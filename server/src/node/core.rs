@@ -9,7 +9,7 @@ use std::fmt::Display;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::failure::Failure;
 use super::frontend_core::{FrontendCore, SocketAction};
@@ -255,6 +255,7 @@ impl Core {
         }
         if self.now >= self.frontend_tick + FRONTEND_TICK {
             self.frontend_tick = self.now;
+            frontend.core.handle_wall_clock(wall_clock());
             frontend.core.handle_tick(self.now);
         }
         if self.switch.is_stopping() && !self.draining {
@@ -339,6 +340,11 @@ impl CoreLoop for Core {
             }
         }
     }
+}
+
+/// The time of day, as far as this machine knows it.
+fn wall_clock() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 fn perform(core: &mut FrontendCore, reactor: &mut Reactor) {
