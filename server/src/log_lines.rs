@@ -165,13 +165,19 @@ pub fn ready_to_serve() {
 }
 
 /// A client address answers, without TLS.
-pub fn serving_client_traffic_insecurely(address: &str) {
+pub fn serving_client_traffic_insecurely(address: &str, traffic: &str) {
     log_event!(
         Info,
         "serving client traffic insecurely; this is strongly discouraged!",
-        "traffic" => "grpc+http",
+        "traffic" => traffic,
         "address" => address,
     );
+}
+
+/// An address of metrics and health answers.
+pub fn serving_metrics(address: &str) {
+    let address = format!("http://{address}");
+    log_event!(Info, "serving metrics", "address" => &address);
 }
 
 /// The state that `grpc.health` answers with has changed.
@@ -331,7 +337,7 @@ mod tests {
         set_initial_cluster_version(identity, "3.7");
         ready_to_serve();
         grpc_service_status_changed(true);
-        serving_client_traffic_insecurely(client);
+        serving_client_traffic_insecurely(client, "grpc+http");
         received_signal(StopSignal::Terminate);
         closing_etcd_server(config);
         skipped_leadership_transfer(member, member);

@@ -16,6 +16,7 @@
 
 mod http;
 mod stepping;
+mod vars;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;

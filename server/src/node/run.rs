@@ -8,6 +8,7 @@
 use std::fmt::Display;
 use std::io;
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use engine::{Identity, ReadHandle};
 
 use super::core::{Core, FrontendLine, FrontendRole};
 use super::failure::Failure;
-use super::frontend_core::{FrontendConfig, FrontendCore, FrontendParts};
+use super::frontend_core::{Entrance, FrontendConfig, FrontendCore, FrontendParts};
 use super::log_core::{Introduction, LogCore};
 use super::log_role::{Line, LogRole, LogSettings, SyncPolicy};
 use super::shared::{Status, WatchInterest};
@@ -88,7 +89,7 @@ fn run_checked(config: &Arc<Config>) -> Result<libc::c_int, Error> {
     log_lines::configuring_peer_listeners(config);
     let peer_listeners = bind_all(&config.listen_peer_urls)?;
     log_lines::configuring_client_listeners(config);
-    let client_listeners = bind_all(&config.listen_client_urls)?;
+    let client_listeners = bind_clients(config)?;
     let wal_path = data_dir.wal_path().to_owned();
     log_lines::starting_an_etcd_server(config, data_dir.path(), &wal_path, data_dir.is_new());
 
@@ -133,6 +134,17 @@ fn bind_all(urls: &[Url]) -> Result<Vec<TcpListener>, Error> {
             .map_err(|cause| format!("listen tcp {}: bind: {}", url.authority(), Os(&cause)).into())
     };
     urls.iter().map(bind).collect()
+}
+
+/// The listeners of clients, with what each serves.
+fn bind_clients(config: &Config) -> Result<Vec<(TcpListener, Entrance)>, Error> {
+    let addresses = [(&config.listen_client_urls, Entrance::Any)];
+    let mut listeners = Vec::new();
+    for (urls, entrance) in addresses {
+        let bound = bind_all(urls)?;
+        listeners.extend(bound.into_iter().map(|listener| (listener, entrance)));
+    }
+    Ok(listeners)
 }
 
 /// A system error as Go words it.
@@ -202,7 +214,7 @@ struct Assembly<'a> {
     config: &'a Arc<Config>,
     identity: Identity,
     started: Started,
-    client_listeners: Vec<TcpListener>,
+    client_listeners: Vec<(TcpListener, Entrance)>,
     peer_listeners: Vec<TcpListener>,
     connections_max: usize,
     switch: Arc<Switch>,
@@ -227,12 +239,12 @@ struct FrontendSeed {
     interest: Arc<WatchInterest>,
     node: NodeState,
     line: Option<FrontendLine>,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<(TcpListener, Entrance)>,
     peer_listeners: Vec<TcpListener>,
-    announce: Vec<String>,
+    announce: Vec<(String, Entrance)>,
     connections_max: usize,
-    hand_off: Vec<Option<Outbox<std::os::fd::OwnedFd>>>,
-    handed: Option<Inbox<std::os::fd::OwnedFd>>,
+    hand_off: Vec<Option<Outbox<(OwnedFd, Entrance)>>>,
+    handed: Option<Inbox<(OwnedFd, Entrance)>>,
 }
 
 struct LogSeed {
@@ -330,8 +342,8 @@ fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Vec<CoreParts> {
     cores
 }
 
-fn address_of(listener: &TcpListener) -> Option<String> {
-    listener.local_addr().ok().map(|address| address.to_string())
+fn address_of((listener, entrance): &(TcpListener, Entrance)) -> Option<(String, Entrance)> {
+    listener.local_addr().ok().map(|address| (address.to_string(), *entrance))
 }
 
 /// Who posts to whom.
@@ -343,8 +355,8 @@ struct Mesh {
 struct Wiring {
     id: FrontendId,
     line: Option<FrontendLine>,
-    hand_off: Vec<Option<Outbox<std::os::fd::OwnedFd>>>,
-    handed: Option<Inbox<std::os::fd::OwnedFd>>,
+    hand_off: Vec<Option<Outbox<(OwnedFd, Entrance)>>>,
+    handed: Option<Inbox<(OwnedFd, Entrance)>>,
 }
 
 impl Mesh {
@@ -418,10 +430,12 @@ fn build_frontend(seed: FrontendSeed) -> FrontendRole {
         interest: seed.interest,
         node: seed.node,
     };
+    let (listeners, entrances) = seed.listeners.into_iter().unzip();
     FrontendRole {
         core: FrontendCore::new(seed.config, parts),
         line: seed.line,
-        listeners: seed.listeners,
+        listeners,
+        entrances,
         peer_listeners: seed.peer_listeners,
         announce: seed.announce,
         connections_max: seed.connections_max,

@@ -425,4 +425,4 @@ fn percent_decoded(text: &[u8]) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::frontend::gateway) mod tests;

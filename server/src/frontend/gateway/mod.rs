@@ -177,7 +177,7 @@ impl Gateway {
         if streams {
             self.http.abort();
         } else {
-            self.http.shut_down();
+            self.http.handle_half_closed();
         }
     }
 

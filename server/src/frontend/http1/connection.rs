@@ -74,6 +74,7 @@ pub struct Connection {
     date: Option<(u64, String)>,
     wall_clock: Duration,
     ends: bool,
+    input_ends: bool,
     is_over: bool,
 }
 
@@ -99,6 +100,11 @@ impl Connection {
         if self.exchange.is_none() && self.head_deadline.is_some_and(|deadline| deadline <= now) {
             self.is_over = true;
         }
+    }
+
+    /// Nothing more comes: what has come is answered still.
+    pub fn handle_half_closed(&mut self) {
+        self.input_ends = true;
     }
 
     /// The connection ends with the present answer, or at once if there is none.
@@ -153,6 +159,7 @@ impl Connection {
             if input.len() > HEAD_BYTES_MAX {
                 self.refuse(Refused::TooLarge);
             } else {
+                self.is_over |= self.input_ends;
                 self.compact();
             }
             return None;
@@ -209,6 +216,14 @@ impl Connection {
                     return Polled::Event(Event::Body(piece));
                 }
                 Found::Skip(count) => self.at += count,
+                Found::NeedMore if self.input_ends => {
+                    exchange.body_reported = true;
+                    self.ends = true;
+                    if is_answered {
+                        return Polled::Next;
+                    }
+                    return Polled::Event(Event::BodyBroken("unexpected EOF"));
+                }
                 Found::NeedMore => {
                     self.compact();
                     return Polled::Wait;

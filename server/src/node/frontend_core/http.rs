@@ -11,7 +11,7 @@ use std::time::Duration;
 use prost::Message;
 
 use super::{
-    Client, Desk, FrontendConfig, FrontendCore, Gate, READ_TURN_KEYS, SocketAction, SocketId,
+    vars,    Client, Desk, FrontendConfig, FrontendCore, Gate, READ_TURN_KEYS, SocketAction, SocketId,
     Speech, client_at,
 };
 use crate::config::ETCD_VERSION;
@@ -37,6 +37,17 @@ pub enum Entrance {
 }
 
 impl Entrance {
+    /// What the log calls it; metrics have a line of their own.
+    #[must_use]
+    pub const fn traffic(self) -> Option<&'static str> {
+        match self {
+            Self::Any => Some("grpc+http"),
+            Self::Grpc => Some("grpc"),
+            Self::Http => Some("http"),
+            Self::Metrics => None,
+        }
+    }
+
     /// Whether gRPC is spoken there.
     #[must_use]
     pub const fn takes_grpc(self) -> bool {
@@ -89,6 +100,22 @@ impl FrontendCore {
         self.http.wall_clock = since_epoch;
     }
 
+    /// A client sends nothing more. One that speaks HTTP/1 gets what it has asked for; for every
+    /// other that is the end.
+    pub fn handle_half_closed(&mut self, socket: SocketId) {
+        let Some(client) = client_at(&mut self.clients, socket) else { return };
+        match &mut client.speech {
+            Speech::Http1(gateway) => {
+                gateway.handle_half_closed();
+                self.touch(socket);
+            }
+            Speech::Grpc(_) | Speech::Unknown(_) | Speech::Ended => {
+                client.closing = true;
+                self.actions.push_back(SocketAction::Close(socket));
+            }
+        }
+    }
+
     /// Carries calls of HTTP/1 clients to the services.
     pub(super) fn pump_waiting(&mut self, now: Duration) {
         for socket in std::mem::take(&mut self.http.waiting) {
@@ -110,7 +137,7 @@ impl FrontendCore {
                 match wish {
                     Wish::Facts => gateway.handle_facts(&self.desk.facts()),
                     Wish::Metrics { .. } => gateway.handle_page(&unserved("metrics")),
-                    Wish::Vars => gateway.handle_page(&unserved("debugging variables")),
+                    Wish::Vars => gateway.handle_page(&vars::page(&self.desk)),
                 }
                 continue;
             }
