@@ -20,8 +20,17 @@ const METADATA_BYTES_MAX: usize = 48 << 10;
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 const GRPC: (&str, &str) = ("Grpc-Metadata-Content-Type", "application/grpc");
 
-/// The metadata of a call: names in lower case, and values.
-pub type Metadata = Vec<(String, Vec<u8>)>;
+/// What the fields of a request say to the services.
+#[derive(Debug, Default)]
+pub struct Metadata {
+    /// Names in lower case, and values.
+    fields: Vec<(String, Vec<u8>)>,
+    /// The client's time was over before it began.
+    pub is_late: bool,
+}
+
+/// What who is late is told.
+pub const LATE: (u8, &str) = (4, "context deadline exceeded");
 
 /// How far the request is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,8 +115,12 @@ impl Call {
     }
 
     fn open(&self, link: &mut Link) {
-        let fields: Vec<(&str, &[u8])> =
-            self.metadata.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
+        let fields: Vec<(&str, &[u8])> = self
+            .metadata
+            .fields
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_slice()))
+            .collect();
         link.begin(self.rpc.path, &fields);
     }
 
@@ -149,6 +162,11 @@ impl Call {
         self.reading = Reading::Done;
         if self.rpc.shape == Shape::BothStream {
             return link.close_send();
+        }
+        if self.metadata.is_late {
+            let (code, message) = LATE;
+            self.ended = Some(Ended { code, message: message.to_owned() });
+            return;
         }
         // No value at all is a request whose fields are all unset.
         self.open(link);
@@ -234,13 +252,14 @@ impl Call {
             let body = json_error(ended.code, &ended.message, Escape::Json);
             let status = http_status(ended.code);
             let mut fields = vec![JSON];
-            if self.has_headers && self.is_called() {
+            if self.has_headers {
                 fields.push(GRPC);
             }
             if ended.code == 16 {
                 fields.push(("WWW-Authenticate", &ended.message));
             }
-            write(http, cors, &Plain { status, fields: &fields, late: &[], body: &body }, false);
+            let plain = Plain { status, fields: &fields, late: &[], body: &body };
+            write(http, cors, &plain, self.in_chunks);
             self.is_answered = true;
             return true;
         }
@@ -322,11 +341,6 @@ impl Call {
             http.begin(status, &join(cors, fields), &[], Length::Unknown);
         }
     }
-
-    /// Whether the services were asked at all.
-    fn is_called(&self) -> bool {
-        self.reading == Reading::Done && self.json.is_empty()
-    }
 }
 
 /// Whether a client understands trailers.
@@ -341,7 +355,7 @@ pub fn takes_trailers(request: &Request) -> bool {
 /// # Errors
 /// What is wrong with one of them, in the words of etcd's gateway.
 pub fn metadata(request: &Request) -> Result<Metadata, String> {
-    let mut metadata = Metadata::new();
+    let mut metadata = Metadata::default();
     let mut size = 0;
     for (name, value) in &request.fields {
         let key = match name.strip_prefix("grpc-metadata-") {
@@ -364,25 +378,38 @@ pub fn metadata(request: &Request) -> Result<Metadata, String> {
         if is_reserved || size > METADATA_BYTES_MAX {
             continue;
         }
-        metadata.push((key.to_owned(), value.clone()));
+        metadata.fields.push((key.to_owned(), value.clone()));
     }
     if let Some(text) = request.field("grpc-timeout").filter(|text| !text.is_empty()) {
         let text = String::from_utf8_lossy(text);
         let timeout = timeout(&text).ok_or_else(|| format!("invalid grpc-timeout: {text}"))?;
-        if timeout != "0n" {
-            metadata.push(("grpc-timeout".to_owned(), timeout.into_bytes()));
+        match timeout {
+            Timeout::None => {}
+            Timeout::Late => metadata.is_late = true,
+            Timeout::Some(text) => {
+                metadata.fields.push(("grpc-timeout".to_owned(), text.into_bytes()));
+            }
         }
     }
     Ok(metadata)
 }
 
+/// How long a client waits.
+#[derive(Debug, PartialEq, Eq)]
+enum Timeout {
+    /// As long as it takes.
+    None,
+    /// Its time is over.
+    Late,
+    /// As gRPC writes it.
+    Some(String),
+}
+
 /// A time-out as the gateway takes it, in the eight digits that gRPC allows.
-fn timeout(text: &str) -> Option<String> {
+fn timeout(text: &str) -> Option<Timeout> {
     let unit = text.chars().next_back()?;
     let count: i64 = text[..text.len() - unit.len_utf8()].parse().ok()?;
-    // A negative one is over before it begins, which the shortest is too.
-    let mut count = if count < 0 { return Some("1n".to_owned()) } else { count };
-    let mut unit = unit;
+    let (mut count, mut unit) = (count, unit);
     let larger = |unit| match unit {
         'n' => Some(('u', 1000)),
         'u' => Some(('m', 1000)),
@@ -394,12 +421,17 @@ fn timeout(text: &str) -> Option<String> {
     if unit != 'H' && larger(unit).is_none() {
         return None;
     }
+    if count <= 0 {
+        return Some(if count < 0 { Timeout::Late } else { Timeout::None });
+    }
     while count > 99_999_999 {
-        let Some((next, factor)) = larger(unit) else { return Some("99999999H".to_owned()) };
+        let Some((next, factor)) = larger(unit) else {
+            return Some(Timeout::Some("99999999H".to_owned()));
+        };
         count = count / factor + i64::from(count % factor != 0);
         unit = next;
     }
-    Some(if count == 0 { "0n".to_owned() } else { format!("{count}{unit}") })
+    Some(Timeout::Some(format!("{count}{unit}")))
 }
 
 #[cfg(test)]
@@ -408,13 +440,14 @@ mod tests {
 
     #[test]
     fn timeouts_are_brought_into_eight_digits() {
+        let some = |text: &str| Some(Timeout::Some(text.into()));
         let cases = [
-            ("1S", Some("1S")),
-            ("0S", Some("0n")),
-            ("-5m", Some("1n")),
-            ("100000000m", Some("100000S")),
-            ("9223372036854775807n", Some("9223373S")),
-            ("9223372036854775807H", Some("99999999H")),
+            ("1S", some("1S")),
+            ("0S", Some(Timeout::None)),
+            ("-5m", Some(Timeout::Late)),
+            ("100000000m", some("100000S")),
+            ("9223372036854775807n", some("9223373S")),
+            ("9223372036854775807H", some("99999999H")),
             ("1x", None),
             ("S", None),
             ("", None),
@@ -422,7 +455,7 @@ mod tests {
             ("1.5S", None),
         ];
         for (text, expected) in cases {
-            assert_eq!(timeout(text).as_deref(), expected, "{text}");
+            assert_eq!(timeout(text), expected, "{text}");
         }
     }
 }

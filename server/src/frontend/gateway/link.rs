@@ -314,7 +314,8 @@ impl Link {
         });
         assert!(decoded.is_ok(), "our own encoder wrote this block");
         let Some(call) = self.call.as_mut().filter(|_| is_ours) else { return };
-        if !std::mem::replace(&mut call.has_headers, true) {
+        // A block that is headers and trailers at once has no headers to tell of.
+        if code.is_none() && !std::mem::replace(&mut call.has_headers, true) {
             self.events.push_back(LinkEvent::Headers);
         }
         if let Some(code) = code {

@@ -28,7 +28,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::grpc::{self, MethodTable};
-use super::http1::{self, Connection, INPUT_BYTES_HIGH, Request};
+use super::http1::{self, Connection, INPUT_BYTES_HIGH, Length, Request};
 
 pub use access::Access;
 use answer::{Plain, json_error};
@@ -348,6 +348,10 @@ impl Gateway {
     fn handle_request(&mut self, request: &Request, now: Duration) {
         self.cors.clear();
         self.work = Work::Answered;
+        if request.raw_path == "*" && request.method == "OPTIONS" {
+            // About the server, not about anything on it.
+            return self.answer(&Plain { status: 200, fields: &[], late: &[], body: b"" });
+        }
         let mut path = request.path.clone();
         if let Some(rest) = path.strip_prefix(b"/v3beta/") {
             path = [b"/v3/", rest].concat();
@@ -361,7 +365,11 @@ impl Gateway {
                 return self.redirect(request, &clean);
             }
         }
-        if self.door == Door::Client && self.setup.serves_json {
+        // Go's router cuts a path at its slashes before it resolves escapes.
+        let mut parts = request.raw_path.split('/').skip(1);
+        let is_cut = |part: &str| !part.to_ascii_lowercase().contains("%2f");
+        let is_below = parts.next().is_some_and(is_cut);
+        if self.door == Door::Client && self.setup.serves_json && is_below {
             if let Some(rest) = path.strip_prefix(b"/v3/") {
                 return self.handle_json(request, rest, now);
             }
@@ -369,7 +377,8 @@ impl Gateway {
                 return self.redirect(request, b"/v3/");
             }
         }
-        match route::find_page(&path) {
+        let page = route::find_page(&path).filter(|_| is_cut(&request.raw_path));
+        match page {
             Some(Page::Version | Page::Vars) if self.door == Door::Metrics => self.not_found(),
             Some(page) => self.handle_page_request(request, page, now),
             None => self.not_found(),
@@ -418,6 +427,10 @@ impl Gateway {
             Ok(metadata) => metadata,
             Err(text) => return self.json_answer(400, 3, &text),
         };
+        if metadata.is_late && rpc.shape != Shape::Unary {
+            let (code, text) = call::LATE;
+            return self.json_answer(answer::http_status(code), code, text);
+        }
         let json_bytes_max = self.setup.json_bytes_max();
         let takes_trailers = call::takes_trailers(request);
         let mut call = Box::new(Call::new(rpc, metadata, takes_trailers, json_bytes_max));
@@ -554,6 +567,10 @@ impl Gateway {
         }
         let shown = answer::html_escaped(&location);
         let body = format!("<a href=\"{shown}\">Temporary Redirect</a>.\n\n");
+        if request.method == "HEAD" {
+            self.http.begin(307, &answer::join(&self.cors, &fields), &[], Length::Untold);
+            return self.http.end();
+        }
         let body = if is_get { body.as_bytes() } else { b"" };
         self.answer(&Plain { status: 307, fields: &fields, late: &[], body });
     }

@@ -11,8 +11,8 @@ use std::time::Duration;
 use prost::Message;
 
 use super::{
-    vars,    Client, Desk, FrontendConfig, FrontendCore, Gate, READ_TURN_KEYS, SocketAction, SocketId,
-    Speech, client_at,
+    Client, Desk, FrontendConfig, FrontendCore, Gate, READ_TURN_KEYS, SocketAction, SocketId,
+    Speech, client_at, vars,
 };
 use crate::config::ETCD_VERSION;
 use crate::frontend::gateway::{Access, AlarmKind, Door, Facts, Gateway, PageText, Setup, Wish};

@@ -258,14 +258,20 @@ impl<'j> Decoder<'j> {
                 b'n' => ('\n', 2),
                 b'r' => ('\r', 2),
                 b't' => ('\t', 2),
-                b'u' => match unicode(rest) {
-                    Ok(letter) => letter,
-                    Err(shown) => {
-                        let shown = String::from_utf8_lossy(shown);
-                        let text = format!("invalid escape code {shown:?} in string");
-                        return Err(self.syntax(found, &text));
+                b'u' => {
+                    // What follows in the whole value, for Go looks at it before it looks for the
+                    // string's end.
+                    let behind = found.from + 1 + raw.len() - rest.len();
+                    match unicode(&self.json[behind..]) {
+                        Ok(letter) => letter,
+                        Err([]) => return Err(format!("{PREFIX}unexpected EOF")),
+                        Err(shown) => {
+                            let shown = String::from_utf8_lossy(shown);
+                            let text = format!("invalid escape code {shown:?} in string");
+                            return Err(self.syntax(found, &text));
+                        }
                     }
-                },
+                }
                 other => (char::from(other), 2),
             };
             text.push(letter);
@@ -317,18 +323,19 @@ fn string_len(text: &[u8]) -> Option<usize> {
     }
 }
 
-/// The character of an escape and the escape's length; of a bad one, what is to be shown.
-fn unicode(escape: &[u8]) -> Result<(char, usize), &[u8]> {
+/// The character of an escape and the escape's length; of a bad one, what is to be shown, nothing
+/// if the text ends before that.
+fn unicode(text: &[u8]) -> Result<(char, usize), &[u8]> {
     let unit = |from: usize| -> Option<u32> {
-        let digits = str::from_utf8(escape.get(from..from + 4)?).ok()?;
+        let digits = str::from_utf8(text.get(from..from + 4)?).ok()?;
         u32::from_str_radix(digits, 16).ok()
     };
-    let first = unit(2).ok_or(&escape[..escape.len().min(6)])?;
+    let first = unit(2).ok_or(text.get(..6).unwrap_or_default())?;
     if let Some(letter) = char::from_u32(first) {
         return Ok((letter, 6));
     }
-    let shown = &escape[6.min(escape.len())..escape.len().min(12)];
-    let is_pair = first < 0xdc00 && escape.get(6..8) == Some(b"\\u");
+    let shown = text.get(6..12).unwrap_or_default();
+    let is_pair = first < 0xdc00 && shown.starts_with(b"\\u");
     let second = unit(8).filter(|second| is_pair && (0xdc00..0xe000).contains(second));
     let second = second.ok_or(shown)?;
     let code = 0x1_0000 + ((first - 0xd800) << 10 | (second - 0xdc00));

@@ -104,9 +104,6 @@ impl Scanner {
             }
             self.is_begun |= !is_space(byte);
             if let Err(context) = self.step(byte) {
-                if context.is_empty() {
-                    return Step::Failed("exceeded max depth".into());
-                }
                 let found = quoted_char(byte);
                 return Step::Failed(format!("invalid character {found} {context}"));
             }
@@ -229,7 +226,7 @@ impl Scanner {
 
     fn push(&mut self, frame: Frame, state: State) -> Result<(), &'static str> {
         if self.frames.len() >= DEPTH_MAX {
-            return Err("");
+            return Err("exceeded max depth");
         }
         self.frames.push(frame);
         self.state = state;
@@ -339,7 +336,8 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(scan(text), Step::Failed(format!("invalid character {expected}")), "{text}");
         }
-        assert_eq!(scan(&"[".repeat(10_001)), Step::Failed("exceeded max depth".into()));
+        let deep = Step::Failed("invalid character '[' exceeded max depth".into());
+        assert_eq!(scan(&"[".repeat(10_001)), deep);
         assert_eq!(scan(&"[".repeat(10_000)), Step::More);
     }
 

@@ -79,14 +79,14 @@ fn mistakes_are_told_in_the_words_of_protojson() {
         (r#"{"limit":"x"}"#, "(line 1:10): invalid value for int64 field limit: \"x\""),
         (r#"{"limit":"01"}"#, "(line 1:10): invalid value for int64 field limit: \"01\""),
         (r#"{"sort_order":true}"#, "(line 1:15): invalid value for enum field sortOrder: true"),
-        (r#"{"x":"\ud800"}"#, "syntax error (line 1:6): invalid escape code \"\" in string"),
+        (r#"{"x":"\ud800"}"#, "unexpected EOF"),
+        (
+            r#"{"x":"\ud800","y":1}"#,
+            "syntax error (line 1:6): invalid escape code \"\\\",\\\"y\\\":\" in string",
+        ),
     ];
     for (json, expected) in cases {
-        let found = range(json).map(|_| ());
-        assert!(found.is_err(), "{json}");
-        if !json.contains("\\ud800") {
-            assert_eq!(found, Err(format!("proto:{space}{expected}")), "{json}");
-        }
+        assert_eq!(range(json).map(|_| ()), Err(format!("proto:{space}{expected}")), "{json}");
     }
     let both = r#"{"success":[{"request_put":{},"request_range":{}}]}"#;
     let expected = "(line 1:31): error parsing \"request_range\", oneof \
