@@ -125,6 +125,7 @@ impl Core {
                     ask.frames.clear();
                     ask.slots.clear();
                     ask.reads.clear();
+                    ask.leases.clear();
                 }
             }
             log.settle(self.now, &mut self.reactor)?;

@@ -30,14 +30,16 @@ use crate::frontend::grpc;
 use crate::frontend::http2::keepalive::{KeepaliveConfig, PingPolicy};
 use crate::mail::{Ask, FrontendId, Reply};
 use crate::runtime::disk_helper::DiskHelper;
-use crate::runtime::files::{EngineDisk, random_u64};
+use crate::runtime::files::{self, EngineDisk, random_u64};
 use crate::runtime::log_disk::LogDisk;
 use crate::runtime::placement::{self, CorePlan};
 use crate::runtime::post::{self, Bell, Inbox, Outbox};
 use crate::runtime::reactor::Reactor;
 use crate::runtime::wake::Waker;
 use crate::runtime::{executor, signals, sockets};
+use crate::sequencer::lessor::LessorConfig;
 use crate::service::dispatch::{Service, ServiceLimits};
+use crate::service::lease::LeaseIds;
 use crate::service::node_state::{MemberEntry, NodeState};
 use crate::service::watch::WatchConfig;
 use crate::{log_event, log_lines};
@@ -165,6 +167,19 @@ fn request_timeout(config: &Config) -> Duration {
     REQUEST_TIMEOUT_BASE + 2 * Duration::from_millis(config.election_timeout_ms)
 }
 
+/// etcd's rules: a lease outlives an election and a half, and a new leader adds one election.
+fn lessor_config(config: &Config) -> LessorConfig {
+    let heartbeat = Duration::from_millis(config.heartbeat_interval_ms);
+    let ticks = u32::try_from(config.election_ticks()).unwrap_or(u32::MAX);
+    let ttl_min = heartbeat.saturating_mul(ticks.saturating_mul(3) / 2);
+    let ttl_min_seconds = ttl_min.as_secs() + u64::from(ttl_min.subsec_nanos() > 0);
+    LessorConfig {
+        ttl_min_seconds: i64::try_from(ttl_min_seconds).unwrap_or(i64::MAX),
+        extension: heartbeat.saturating_mul(ticks),
+        checkpoint_interval: None,
+    }
+}
+
 fn open_stages(config: &Config, data_dir: &mut DataDir, boot_nonce: u64) -> Result<Started, Error> {
     let store_dir = data_dir.path().join(STORE_DIRECTORY);
     std::fs::create_dir_all(&store_dir).map_err(|cause| Failure::File {
@@ -186,6 +201,7 @@ fn open_stages(config: &Config, data_dir: &mut DataDir, boot_nonce: u64) -> Resu
         election_ticks: usize::try_from(config.election_ticks())?,
         request_timeout: request_timeout(config),
         snapshot_count: config.snapshot_count,
+        lessor: lessor_config(config),
         boot_nonce,
     })?;
     if data_dir.is_new() {
@@ -234,6 +250,7 @@ struct FrontendSeed {
     id: FrontendId,
     config: FrontendConfig,
     limits: ServiceLimits,
+    lease_ids: LeaseIds,
     views: ReadHandle,
     status: Arc<Status>,
     interest: Arc<WatchInterest>,
@@ -315,6 +332,7 @@ fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Vec<CoreParts> {
                 id: wiring.id,
                 config: frontend_config(config),
                 limits: service_limits(config),
+                lease_ids: lease_ids(identity, wiring.id, frontend_count),
                 views: views.clone(),
                 status: Arc::clone(&status),
                 interest: Arc::clone(&interest),
@@ -421,7 +439,7 @@ fn build_log(seed: LogSeed, waker: Waker) -> LogRole {
 }
 
 fn build_frontend(seed: FrontendSeed) -> FrontendRole {
-    let service = Service::new(seed.limits, &seed.node);
+    let service = Service::new(seed.limits, &seed.node, seed.lease_ids);
     let parts = FrontendParts {
         id: seed.id,
         service,
@@ -442,6 +460,11 @@ fn build_frontend(seed: FrontendSeed) -> FrontendRole {
         hand_off: seed.hand_off,
         handed: seed.handed,
     }
+}
+
+fn lease_ids(identity: Identity, frontend: FrontendId, frontend_count: usize) -> LeaseIds {
+    let (place, count) = (u64::from(frontend.0), frontend_count as u64);
+    LeaseIds::new(identity.member.0, files::unix_ms(), place, count)
 }
 
 fn give_up(error: &dyn Display) -> ! {
@@ -491,6 +514,7 @@ fn service_limits(config: &Config) -> ServiceLimits {
     ServiceLimits {
         txn_ops_max: usize::try_from(config.max_txn_ops).unwrap_or(usize::MAX),
         request_size_bytes_max: usize::try_from(config.max_request_bytes).unwrap_or(usize::MAX),
+        lease_ttl_min_seconds: lessor_config(config).ttl_min_seconds,
         ..ServiceLimits::default()
     }
 }
