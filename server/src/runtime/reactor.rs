@@ -73,8 +73,8 @@ pub enum Event {
         /// The buffer that was sent.
         buffer: Vec<u8>,
     },
-    /// The client sends nothing more; it may still read. Whether that is the end is for the owner to
-    /// say.
+    /// The client sends nothing more; it may still read. Whether that is the end is for the owner
+    /// to say.
     HalfClosed {
         /// Which.
         socket: SocketId,

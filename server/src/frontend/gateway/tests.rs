@@ -161,6 +161,8 @@ fn get(path: &str) -> Vec<u8> {
 
 /// `count: 5`.
 const COUNT: &[u8] = b"\x20\x05";
+/// `header {revision: 5}`, which every answer may have.
+const HEADER: &[u8] = b"\x0a\x02\x18\x05";
 
 #[test]
 fn a_call_is_translated_both_ways() {
@@ -445,7 +447,8 @@ fn whatever_is_asked_is_answered_or_ended() {
         b"HEAD /version HTTP/1.1\r\nHost: h\r\n\r\n",
         b"GET //metrics HTTP/1.0\r\nHost: h\r\n\r\n",
         b"POST /v3/maintenance/snapshot HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n{} ",
-        b"POST /v3/kv/range HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n",
+        b"POST /v3/kv/range HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n\
+          Content-Length: 2\r\n\r\n",
         b"{}",
         b"[[[",
         b"\r\n",
@@ -459,8 +462,8 @@ fn whatever_is_asked_is_answered_or_ended() {
             state ^= state << 17;
             let reply = match state >> 8 & 3 {
                 0 => Reply::Status(Code::NotFound, "none"),
-                1 => Reply::Messages(vec![COUNT.to_vec()]),
-                _ => Reply::Answer(COUNT.to_vec()),
+                1 => Reply::Messages(vec![HEADER.to_vec()]),
+                _ => Reply::Answer(HEADER.to_vec()),
             };
             world.replies.clear();
             world.replies.extend(std::iter::repeat_n(reply, 8));

@@ -144,8 +144,10 @@ impl Encoder {
                 let text = str::from_utf8(&self.bytes[from..to]).map_err(|_| Malformed)?;
                 put_string(out, text, self.escape);
             }
-            (_, Value::Varint(number)) => put_number(out, field, number),
-            (_, Value::Span(..)) => return Err(Malformed),
+            (kind, Value::Varint(number)) if !kind.is_delimited() => {
+                put_number(out, field, number);
+            }
+            _ => return Err(Malformed),
         }
         Ok(())
     }

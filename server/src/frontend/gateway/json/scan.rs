@@ -299,7 +299,7 @@ mod tests {
             ("{}", Step::End(2)),
             (" {\"a\": [1, 2.5e-3, true, null]} x", Step::End(31)),
             ("[]", Step::End(2)),
-            ("\"a\\u00e9\\n\"x", Step::End(10)),
+            ("\"a\\u00e9\\n\"x", Step::End(11)),
             ("true", Step::End(4)),
             ("12 ", Step::End(2)),
             ("12x", Step::End(2)),

@@ -66,7 +66,8 @@ fn answers_are_those_of_go_to_the_byte() {
     events(&mut old);
     let text = answer(&mut old, b"", Length::Known(0));
     let expected = format!(
-        "HTTP/1.0 200 OK\r\nA: b\r\n{DATE}Content-Length: 0\r\nLate: x\r\nConnection: keep-alive\r\n\r\n"
+        "HTTP/1.0 200 OK\r\nA: b\r\n{DATE}Content-Length: 0\r\nLate: x\r\n\
+         Connection: keep-alive\r\n\r\n"
     );
     assert_eq!(text, expected);
     old.handle_received(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", NOW);

@@ -134,7 +134,7 @@ fn addresses_serve_what_they_are_for() {
         }
         assert_eq!(is_closed, !has_grpc, "{entrance:?}");
         for (request, is_served) in
-            [(post("/v3/kv/range", ALL), has_json), (get("/health"), has_health)]
+            [(post("/v3/kv/range", ALL), has_json), (get("/livez"), has_health)]
         {
             let client = bench.connect_http(entrance);
             bench.say(client, &request);

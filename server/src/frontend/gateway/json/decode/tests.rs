@@ -31,7 +31,8 @@ fn names_and_values_may_be_written_in_every_way_that_protobuf_allows() {
         ..pb::RangeRequest::default()
     };
     for json in [
-        r#"{"key":"Zm9v","range_end":"Zm9w","limit":"100","sort_order":"DESCEND","serializable":true}"#,
+        r#"{"key":"Zm9v","range_end":"Zm9w","limit":"100","sort_order":"DESCEND",
+            "serializable":true}"#,
         r#"{"key":"Zm9v","rangeEnd":"Zm9w","limit":100,"sortOrder":2,"serializable":true}"#,
         " {\"serializable\" : true,\n\"limit\":1e2, \"key\":\"Zm9v\",\t\"rangeEnd\":\"Zm9w\",\
          \"sort_order\":2.0} ",
