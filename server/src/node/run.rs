@@ -7,7 +7,6 @@
 
 use std::fmt::Display;
 use std::io;
-use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -25,7 +24,8 @@ use super::shared::{Status, WatchInterest};
 use super::start::{StartConfig, Started, start};
 use super::switch::Switch;
 use crate::bootstrap::{self, DataDir};
-use crate::config::{Config, ETCD_VERSION, Notice, Url};
+use crate::config::{Config, ETCD_VERSION, Notice, Place, Url};
+use crate::frontend::gateway::Access;
 use crate::frontend::grpc;
 use crate::frontend::http2::keepalive::{KeepaliveConfig, PingPolicy};
 use crate::mail::{Ask, FrontendId, Reply};
@@ -35,8 +35,9 @@ use crate::runtime::log_disk::LogDisk;
 use crate::runtime::placement::{self, CorePlan};
 use crate::runtime::post::{self, Bell, Inbox, Outbox};
 use crate::runtime::reactor::Reactor;
+use crate::runtime::sockets::{self, Listener};
 use crate::runtime::wake::Waker;
-use crate::runtime::{executor, signals, sockets};
+use crate::runtime::{executor, notify, signals};
 use crate::sequencer::lessor::LessorConfig;
 use crate::service::dispatch::{Service, ServiceLimits};
 use crate::service::lease::LeaseIds;
@@ -50,6 +51,8 @@ const STORE_DIRECTORY: &str = "store";
 const MESSAGE_OVERHEAD_BYTES: usize = 512 * 1024;
 /// etcd's time for a proposal, besides two elections.
 const REQUEST_TIMEOUT_BASE: Duration = Duration::from_secs(5);
+/// How often etcd notes the time that is left of its leases.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
 /// etcd's quota when none is given; it is told in `Status` and enforced with the quota's change.
 const QUOTA_BYTES_DEFAULT: i64 = 2 << 30;
 /// Descriptors that connections leave to the rest of the process.
@@ -58,7 +61,8 @@ const DESCRIPTORS_RESERVED: u64 = 150;
 /// Runs a member until it is told to stop.
 #[must_use]
 pub fn run(config: Config) -> ExitCode {
-    match run_checked(&Arc::new(config)) {
+    let Some(connections_max) = check_descriptors() else { return ExitCode::FAILURE };
+    match run_checked(&Arc::new(config), connections_max) {
         Ok(signal) => signals::reraise(signal),
         Err(error) => {
             log_lines::discovery_failed(&*error);
@@ -80,16 +84,15 @@ fn end_on_panic() {
     }));
 }
 
-fn run_checked(config: &Arc<Config>) -> Result<libc::c_int, Error> {
+fn run_checked(config: &Arc<Config>, connections_max: usize) -> Result<libc::c_int, Error> {
     end_on_panic();
-    let connections_max = check_descriptors()?;
     let mut notices = Vec::new();
     let prepared = bootstrap::prepare(config, &mut notices);
     notices.iter().for_each(Notice::write);
     let mut data_dir = prepared?;
     log_lines::data_directory(data_dir.path(), data_dir.is_new());
     log_lines::configuring_peer_listeners(config);
-    let peer_listeners = bind_all(&config.listen_peer_urls)?;
+    let peer_listeners = bind_all(&config.listen_peer_urls, config.socket_reuse_port)?;
     log_lines::configuring_client_listeners(config);
     let client_listeners = bind_clients(config)?;
     let wal_path = data_dir.wal_path().to_owned();
@@ -111,6 +114,10 @@ fn run_checked(config: &Arc<Config>) -> Result<libc::c_int, Error> {
     })?;
     let signal = signals::wait()?;
     log_lines::received_signal(signals::stop_signal(signal));
+    if let Err(error) = notify::tell(notify::News::Stopping) {
+        let message = "failed to notify systemd of the stop";
+        log_event!(Warn, message, "error" => &error as &dyn Display);
+    }
     log_lines::skipped_leadership_transfer(identity.member, identity.member);
     log_lines::closing_etcd_server(config);
     switch.request_stop();
@@ -121,29 +128,53 @@ fn run_checked(config: &Arc<Config>) -> Result<libc::c_int, Error> {
     Ok(signal)
 }
 
-fn check_descriptors() -> Result<usize, Error> {
-    let limit = sockets::descriptor_limit()?;
+/// How many connections there may be; what keeps the process from starting is told here.
+fn check_descriptors() -> Option<usize> {
+    let limit = match sockets::descriptor_limit() {
+        Ok(limit) => limit,
+        Err(error) => {
+            log_lines::discovery_failed(&error);
+            return None;
+        }
+    };
     if limit <= DESCRIPTORS_RESERVED {
-        return Err("file descriptor limit of etcd process is too low; please set higher".into());
+        log_lines::descriptors_too_few(limit, DESCRIPTORS_RESERVED);
+        return None;
     }
-    Ok(usize::try_from(limit - DESCRIPTORS_RESERVED).unwrap_or(usize::MAX))
+    Some(usize::try_from(limit - DESCRIPTORS_RESERVED).unwrap_or(usize::MAX))
 }
 
-fn bind_all(urls: &[Url]) -> Result<Vec<TcpListener>, Error> {
-    let bind = |url: &Url| -> Result<TcpListener, Error> {
-        let address = url.bind_address().map_err(|error| error.to_string())?;
-        sockets::listen(address)
-            .map_err(|cause| format!("listen tcp {}: bind: {}", url.authority(), Os(&cause)).into())
-    };
-    urls.iter().map(bind).collect()
+fn bind_all(urls: &[Url], reuse_port: bool) -> Result<Vec<Listener>, Error> {
+    urls.iter().map(|url| bind(url, reuse_port)).collect()
+}
+
+fn bind(url: &Url, reuse_port: bool) -> Result<Listener, Error> {
+    match url.place().map_err(|error| error.to_string())? {
+        Place::Tcp(address) => sockets::listen(address, reuse_port).map_err(|cause| {
+            format!("listen tcp {}: bind: {}", url.authority(), Os(&cause)).into()
+        }),
+        Place::Unix(path) => sockets::listen_unix(&path).map_err(|(operation, cause)| {
+            let (path, cause) = (path.display(), Os(&cause));
+            match operation {
+                "remove" => format!("remove {path}: {cause}"),
+                _ => format!("listen unix {path}: {operation}: {cause}"),
+            }
+            .into()
+        }),
+    }
 }
 
 /// The listeners of clients, with what each serves.
-fn bind_clients(config: &Config) -> Result<Vec<(TcpListener, Entrance)>, Error> {
-    let addresses = [(&config.listen_client_urls, Entrance::Any)];
+fn bind_clients(config: &Config) -> Result<Vec<(Listener, Entrance)>, Error> {
+    let is_split = !config.listen_client_http_urls.is_empty();
+    let addresses = [
+        (&config.listen_client_urls, if is_split { Entrance::Grpc } else { Entrance::Any }),
+        (&config.listen_client_http_urls, Entrance::Http),
+        (&config.listen_metrics_urls, Entrance::Metrics),
+    ];
     let mut listeners = Vec::new();
     for (urls, entrance) in addresses {
-        let bound = bind_all(urls)?;
+        let bound = bind_all(urls, config.socket_reuse_port)?;
         listeners.extend(bound.into_iter().map(|listener| (listener, entrance)));
     }
     Ok(listeners)
@@ -158,6 +189,9 @@ impl Display for Os<'_> {
             Some(libc::EADDRINUSE) => formatter.write_str("address already in use"),
             Some(libc::EADDRNOTAVAIL) => formatter.write_str("cannot assign requested address"),
             Some(libc::EACCES) => formatter.write_str("permission denied"),
+            Some(libc::ENOENT) => formatter.write_str("no such file or directory"),
+            Some(libc::ENOTDIR) => formatter.write_str("not a directory"),
+            Some(libc::EINVAL) => formatter.write_str("invalid argument"),
             _ => self.0.fmt(formatter),
         }
     }
@@ -176,7 +210,7 @@ fn lessor_config(config: &Config) -> LessorConfig {
     LessorConfig {
         ttl_min_seconds: i64::try_from(ttl_min_seconds).unwrap_or(i64::MAX),
         extension: heartbeat.saturating_mul(ticks),
-        checkpoint_interval: None,
+        checkpoint_interval: config.features.lease_checkpoint().then_some(CHECKPOINT_INTERVAL),
     }
 }
 
@@ -230,8 +264,8 @@ struct Assembly<'a> {
     config: &'a Arc<Config>,
     identity: Identity,
     started: Started,
-    client_listeners: Vec<(TcpListener, Entrance)>,
-    peer_listeners: Vec<TcpListener>,
+    client_listeners: Vec<(Listener, Entrance)>,
+    peer_listeners: Vec<Listener>,
     connections_max: usize,
     switch: Arc<Switch>,
 }
@@ -256,9 +290,11 @@ struct FrontendSeed {
     interest: Arc<WatchInterest>,
     node: NodeState,
     line: Option<FrontendLine>,
-    listeners: Vec<(TcpListener, Entrance)>,
-    peer_listeners: Vec<TcpListener>,
+    listeners: Vec<(Listener, Entrance)>,
+    peer_listeners: Vec<Listener>,
     announce: Vec<(String, Entrance)>,
+    access: Access,
+    serves_json: bool,
     connections_max: usize,
     hand_off: Vec<Option<Outbox<(OwnedFd, Entrance)>>>,
     handed: Option<Inbox<(OwnedFd, Entrance)>>,
@@ -338,7 +374,15 @@ fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Vec<CoreParts> {
                 interest: Arc::clone(&interest),
                 node: node_state(config, identity),
                 line: wiring.line,
-                announce: clients.iter().filter_map(address_of).collect(),
+                announce: clients
+                    .iter()
+                    .map(|(client, entrance)| (client.address().to_owned(), *entrance))
+                    .collect(),
+                access: Access {
+                    hosts: config.host_whitelist.iter().cloned().collect(),
+                    origins: config.cors.iter().cloned().collect(),
+                },
+                serves_json: config.enable_grpc_gateway,
                 connections_max: connections_max / frontend_count,
                 listeners: clients,
                 peer_listeners: peers,
@@ -358,10 +402,6 @@ fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Vec<CoreParts> {
         cores.push(CoreParts { plan: *plan, bell, switch, origin, frontend, log });
     }
     cores
-}
-
-fn address_of((listener, entrance): &(TcpListener, Entrance)) -> Option<(String, Entrance)> {
-    listener.local_addr().ok().map(|address| (address.to_string(), *entrance))
 }
 
 /// Who posts to whom.
@@ -449,8 +489,10 @@ fn build_frontend(seed: FrontendSeed) -> FrontendRole {
         node: seed.node,
     };
     let (listeners, entrances) = seed.listeners.into_iter().unzip();
+    let mut core = FrontendCore::new(seed.config, parts);
+    core.set_http(seed.access, seed.serves_json);
     FrontendRole {
-        core: FrontendCore::new(seed.config, parts),
+        core,
         line: seed.line,
         listeners,
         entrances,
