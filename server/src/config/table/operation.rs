@@ -48,8 +48,8 @@ pub const OPERATION: &[Flag] = &[
         "When it is full, and what becomes of it.")
         .served(store!(raw.log.rotation: into_text)),
     Flag::new(Logging, "warning-unary-request-duration", Duration, "300ms",
-        "Log requests that take longer.")
-        .pending(store!(warning_unary_request_duration: into_duration)),
+        "Log that requests take longer, in one line for all of a tenth of a second; 0 is 300ms.")
+        .served(store!(warning_unary_request_duration: into_duration)),
 
     Flag::new(Tracing, "enable-distributed-tracing", Switch, "false",
         "Send spans to a collector.")
