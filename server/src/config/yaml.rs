@@ -245,7 +245,8 @@ mod tests {
     #[test]
     fn a_text_becomes_a_tree() {
         let tree = parse(
-            "a: &x {b: 'n', c: [1, yes]}\nd: *x\ne: {<<: *x, b: 2}\na2: !!str 5\nf: [! 5, !!int \"5\"]\n",
+            "a: &x {b: 'n', c: [1, yes]}\nd: *x\ne: {<<: *x, b: 2}\n\
+             a2: !!str 5\nf: [! 5, !!int \"5\"]\n",
         );
         let Ok(Node::Map(map)) = tree else { panic!("{tree:?}") };
         let Node::Map(inner) = &map["a"] else { panic!("{map:?}") };

@@ -84,7 +84,6 @@ pub const MISSING: &[&str] = &[
     "/etcdserverpb.Cluster/MemberUpdate",
     "/etcdserverpb.Cluster/MemberPromote",
     "/etcdserverpb.Maintenance/Defragment",
-    "/etcdserverpb.Maintenance/Snapshot",
     "/etcdserverpb.Maintenance/MoveLeader",
     "/etcdserverpb.Maintenance/Downgrade",
     "/etcdserverpb.Auth/AuthEnable",

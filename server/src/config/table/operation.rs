@@ -33,7 +33,8 @@ pub const OPERATION: &[Flag] = &[
         "The shape of the log. There is only etcd's, which is zap's.")
         .served(store!(raw.log.logger: into_text)),
     Flag::new(Logging, "log-outputs", Set, "default",
-        "Where lines go: stdout, stderr, files, comma-separated; default is stderr.")
+        "Where lines go: stdout, stderr, files, comma-separated, or systemd/journal; default is \
+         stderr.")
         .served(store!(raw.log.outputs: into_texts)),
     Flag::new(Logging, "log-level", Text, "info",
         "The least level that is logged: debug, info, warn, error, panic or fatal.")
