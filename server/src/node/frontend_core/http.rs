@@ -176,6 +176,7 @@ impl FrontendCore {
             while let Some(stream) = http2.poll_room() {
                 let pending = http2.stream_pending_bytes(stream);
                 self.desk.watches.handle_pending((socket, stream), pending);
+                self.desk.streams.handle_room((socket, stream));
             }
             queued_bytes += http2.queued_bytes();
         }
