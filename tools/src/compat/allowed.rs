@@ -1,9 +1,7 @@
-//! What may differ between etcd and ringd, each with its reason, and which RPCs are still missing.
+//! What may differ between etcd and ringd, each with its reason.
 //!
 //! Invariants:
 //! - [`ALLOWED`] is the only tolerance there is: what it does not name has to be equal.
-//! - [`MISSING`] and [`MISSING_FLAGS`] are true: a run tries everything in them on ringd, and fails
-//!   if something is served.
 
 /// How two values of a field may relate without being equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,52 +69,6 @@ pub const ALLOWED: &[Allowed] = allowed! {
 /// binary, so that nobody relies on them; another build of etcd writes the other one.
 pub const SPACE_EITHER: (char, char) = ('\u{a0}', ' ');
 
-/// RPCs that ringd does not serve yet. Cases that need one are counted apart, not passed.
-pub const MISSING: &[&str] = &[
-    "/etcdserverpb.KV/RangeStream",
-    "/etcdserverpb.Lease/LeaseGrant",
-    "/etcdserverpb.Lease/LeaseRevoke",
-    "/etcdserverpb.Lease/LeaseKeepAlive",
-    "/etcdserverpb.Lease/LeaseTimeToLive",
-    "/etcdserverpb.Lease/LeaseLeases",
-    "/etcdserverpb.Cluster/MemberAdd",
-    "/etcdserverpb.Cluster/MemberRemove",
-    "/etcdserverpb.Cluster/MemberUpdate",
-    "/etcdserverpb.Cluster/MemberPromote",
-    "/etcdserverpb.Maintenance/Defragment",
-    "/etcdserverpb.Maintenance/Snapshot",
-    "/etcdserverpb.Maintenance/MoveLeader",
-    "/etcdserverpb.Maintenance/Downgrade",
-    "/etcdserverpb.Auth/AuthEnable",
-    "/etcdserverpb.Auth/AuthDisable",
-    "/etcdserverpb.Auth/AuthStatus",
-    "/etcdserverpb.Auth/Authenticate",
-    "/etcdserverpb.Auth/UserAdd",
-    "/etcdserverpb.Auth/UserGet",
-    "/etcdserverpb.Auth/UserList",
-    "/etcdserverpb.Auth/UserDelete",
-    "/etcdserverpb.Auth/UserChangePassword",
-    "/etcdserverpb.Auth/UserGrantRole",
-    "/etcdserverpb.Auth/UserRevokeRole",
-    "/etcdserverpb.Auth/RoleAdd",
-    "/etcdserverpb.Auth/RoleGet",
-    "/etcdserverpb.Auth/RoleList",
-    "/etcdserverpb.Auth/RoleDelete",
-    "/etcdserverpb.Auth/RoleGrantPermission",
-    "/etcdserverpb.Auth/RoleRevokePermission",
-    "/v3lockpb.Lock/Lock",
-    "/v3lockpb.Lock/Unlock",
-    "/v3electionpb.Election/Campaign",
-    "/v3electionpb.Election/Proclaim",
-    "/v3electionpb.Election/Leader",
-    "/v3electionpb.Election/Observe",
-    "/v3electionpb.Election/Resign",
-];
-
-/// Flags that ringd does not take yet, each with a value that etcd takes. Cases that need servers
-/// with one are counted apart, as those of missing RPCs.
-pub const MISSING_FLAGS: &[(&str, &str)] = &[("--quota-backend-bytes", "1000000000")];
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,14 +80,6 @@ mod tests {
             let message = wire::message(allowed.message);
             assert!(message.get_field_by_name(allowed.field).is_some(), "{}", allowed.field);
             assert!(!allowed.reason.is_empty());
-        }
-    }
-
-    #[test]
-    fn every_missing_rpc_exists_and_stands_once() {
-        for (index, path) in MISSING.iter().enumerate() {
-            assert!(wire::method(path).is_some(), "{path}");
-            assert!(!MISSING[..index].contains(path), "{path}");
         }
     }
 }

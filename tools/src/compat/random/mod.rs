@@ -11,7 +11,6 @@ mod generate;
 mod operation;
 mod shrink;
 
-use super::allowed::MISSING;
 use super::conversation::{Conversation, Difference};
 use super::pair::{Pair, Session};
 use super::report::Report;
@@ -50,7 +49,7 @@ pub fn run(
     let mut operations = Vec::new();
     while operations.len() < plan.operations {
         let operation = generate::operation(&mut draw);
-        match MISSING.iter().find(|path| **path == operation.path()) {
+        match session.missing.rpc(operation.path()) {
             Some(path) => *report.operations_missing.entry(path).or_default() += 1,
             None => operations.push(operation),
         }
