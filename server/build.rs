@@ -11,7 +11,8 @@ use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
-    let descriptors = protox::compile(["rpc.proto", "health.proto"], ["proto"])?;
+    let descriptors =
+        protox::compile(["rpc.proto", "lock.proto", "election.proto", "health.proto"], ["proto"])?;
     let mut rpcs = String::from("[\n");
     for file in &descriptors.file {
         for service in &file.service {

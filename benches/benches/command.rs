@@ -17,6 +17,7 @@ use engine::{
     Batch, BatchHeader, ClusterId, Engine, EngineConfig, EngineFiles, HeldView, Identity, MemberId,
 };
 use server::service::dispatch::{Action, Service, ServiceLimits};
+use server::service::lease::LeaseIds;
 use server::service::method::Method;
 use server::service::node_state::NodeState;
 
@@ -51,7 +52,7 @@ struct Desk {
 impl Desk {
     fn new() -> Self {
         let node = NodeState::default();
-        let service = Service::new(ServiceLimits::default(), &node);
+        let service = Service::new(ServiceLimits::default(), &node, LeaseIds::new(1, 1, 0, 1));
         let (engine, view) = empty_view();
         Self { service, node, _engine: engine, view, out: Vec::new() }
     }

@@ -29,6 +29,7 @@ use server::frontend::http2::keepalive::{KeepaliveConfig, PingPolicy};
 use server::frontend::http2::limits::HEADER_TABLE_BYTES;
 use server::frontend::http2::{Field, StreamKey};
 use server::service::dispatch::{Service, ServiceLimits};
+use server::service::lease::LeaseIds;
 use server::service::method::Method;
 use server::service::node_state::NodeState;
 
@@ -79,7 +80,7 @@ impl Server {
         let node = NodeState::default();
         let mut server = Self {
             connection: Connection::new(&config, Rc::clone(methods), NOW),
-            service: Service::new(ServiceLimits::default(), &node),
+            service: Service::new(ServiceLimits::default(), &node, LeaseIds::new(1, 1, 0, 1)),
             node,
             streams: Vec::new(),
             output: Vec::new(),

@@ -16,15 +16,20 @@
 //!   of the call. Times are UTC, microseconds, always six digits.
 //! - Logging never fails its caller: a sink that cannot be written is skipped.
 
+mod rotation;
+
 use std::cell::RefCell;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::panic::Location;
-use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rotation::RotatingFile;
+pub use rotation::Rotation;
 
 /// How much a line matters. The order is etcd's: `Debug` least, `Fatal` most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -102,11 +107,18 @@ pub struct LogConfig {
     pub format: Format,
     /// Every output gets every line.
     pub outputs: Vec<Output>,
+    /// When the file among them is full; `None` lets it grow.
+    pub rotation: Option<Rotation>,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { level: Level::Info, format: Format::Json, outputs: vec![Output::Stderr] }
+        Self {
+            level: Level::Info,
+            format: Format::Json,
+            outputs: vec![Output::Stderr],
+            rotation: None,
+        }
     }
 }
 
@@ -213,6 +225,8 @@ enum Target {
     Stderr,
     Stdout,
     File(File),
+    /// Taking turns is needed where a line may be the one for which the file changes.
+    Rotating(Mutex<RotatingFile>),
 }
 
 static LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
@@ -254,16 +268,23 @@ pub fn install(config: &LogConfig) -> Result<(), SinkFailure> {
         targets.push(match output {
             Output::Stderr => Target::Stderr,
             Output::Stdout => Target::Stdout,
-            Output::File(path) => match OpenOptions::new().create(true).append(true).open(path) {
-                Ok(file) => Target::File(file),
-                Err(cause) => return Err(SinkFailure { path: path.clone(), cause }),
-            },
+            Output::File(path) => open_file(path, config.rotation)
+                .map_err(|cause| SinkFailure { path: path.clone(), cause })?,
         });
     }
     if SINK.set(Sink { format: config.format, targets }).is_ok() {
         LEVEL.store(config.level as u8, Ordering::Relaxed);
     }
     Ok(())
+}
+
+fn open_file(path: &Path, rotation: Option<Rotation>) -> io::Result<Target> {
+    match rotation {
+        None => OpenOptions::new().create(true).append(true).open(path).map(Target::File),
+        Some(rotation) => {
+            RotatingFile::open(path, rotation).map(|file| Target::Rotating(Mutex::new(file)))
+        }
+    }
 }
 
 /// Whether a line of this level would be written.
@@ -319,6 +340,11 @@ fn write_named(
                         Target::Stderr => io::stderr().lock().write_all(&line),
                         Target::Stdout => io::stdout().lock().write_all(&line),
                         Target::File(file) => (&mut &*file).write_all(&line),
+                        // Whoever panicked here left a file that can still be written.
+                        Target::Rotating(file) => file
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .write(&line, UNIX_EPOCH + stamp),
                     };
                 }
             }

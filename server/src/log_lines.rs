@@ -6,6 +6,7 @@
 //! wrote.
 
 use std::fmt;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -179,6 +180,24 @@ pub fn grpc_service_status_changed(is_serving: bool) {
     log_event!(Info, "grpc service status changed", "service" => "", "status" => status);
 }
 
+/// The supervisor was told that clients are served, or could not be.
+pub fn notifying_init_daemon(failure: Option<&io::Error>) {
+    log_event!(Info, "notifying init daemon");
+    match failure {
+        None => log_event!(Info, "successfully notified init daemon"),
+        Some(error) => {
+            let message = "failed to notify systemd for readiness";
+            log_event!(Error, message, "error" => error as &dyn fmt::Display);
+        }
+    }
+}
+
+/// The process may open hardly a file.
+pub fn descriptors_too_few(limit: u64, recommended: u64) {
+    let message = "file descriptor limit of etcd process is too low; please set higher";
+    log_event!(Fatal, message, "limit" => limit, "recommended-limit" => recommended);
+}
+
 /// An operator wants the member to end; `signal` is Go's word for it.
 pub fn received_signal(signal: StopSignal) {
     let word = match signal {
@@ -250,7 +269,7 @@ mod tests {
     use engine::ClusterId;
 
     use super::*;
-    use crate::config::{Outcome, parse};
+    use crate::config::{Outcome, Surroundings, parse};
 
     /// As etcd wrote them when it was started with these flags, without `ts` and `caller`.
     const OF_ETCD: &str = include_str!("log_lines.jsonl");
@@ -266,7 +285,7 @@ mod tests {
             &format!("--log-outputs={log_path}"),
         ]
         .map(str::to_owned);
-        match parse(&arguments, &[], &|| None, &mut Vec::new()) {
+        match parse(&arguments, &Surroundings::NONE, &mut Vec::new()) {
             Ok(Outcome::Run(config)) => *config,
             other => panic!("{other:?}"),
         }

@@ -9,7 +9,9 @@
 //! find one are dropped and reported as a gap, which watchers fill from the tree.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use engine::ids::LeaseId;
 use engine::{Answer, EventBatch};
 
 /// The number of a front-end, counted from 0.
@@ -40,14 +42,81 @@ pub struct Ask {
     pub slots: Vec<Slot>,
     /// Linearizable reads that wait for a read-index round.
     pub reads: Vec<Slot>,
+    /// What only the keeper of the leases' clocks knows.
+    pub leases: Vec<(Slot, LeaseAsk)>,
 }
 
 impl Ask {
     /// Whether there is nothing to say.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty() && self.reads.is_empty()
+        self.slots.is_empty() && self.reads.is_empty() && self.leases.is_empty()
     }
+}
+
+/// A question about a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseAsk {
+    /// Keep it alive. The slot is that of a stream, which counts its requests.
+    Renew {
+        /// The lease.
+        id: LeaseId,
+        /// The request's number.
+        sequence: u64,
+    },
+    /// How long it has left.
+    TimeToLive(LeaseId),
+    /// Which leases there are.
+    List,
+}
+
+impl LeaseAsk {
+    /// The answer of a member that gives none, for this reason.
+    #[must_use]
+    pub const fn refused(self, reason: Unavailable) -> LeaseReply {
+        match (self, reason) {
+            (Self::Renew { sequence, .. }, Unavailable::Stopped) => {
+                LeaseReply::Renewed { sequence, renewed: Renewed::Stopped }
+            }
+            (Self::Renew { sequence, .. }, _) => {
+                LeaseReply::Renewed { sequence, renewed: Renewed::NotPrimary }
+            }
+            _ => LeaseReply::Unavailable(reason),
+        }
+    }
+}
+
+/// An answer about leases.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LeaseReply {
+    /// To a keep-alive.
+    Renewed {
+        /// The request's number.
+        sequence: u64,
+        /// How it ended.
+        renewed: Renewed,
+    },
+    /// The seconds left, and those it was granted for; `None` if there is no such lease.
+    TimeToLive(Option<(i64, i64)>),
+    /// All leases with the moments when they run out. Of a lease that stands there twice the last
+    /// place counts.
+    List(Vec<(Duration, LeaseId)>),
+    /// None, to anything but a keep-alive.
+    Unavailable(Unavailable),
+}
+
+/// How a keep-alive ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewed {
+    /// The lease lives on for so long; zero if there is no such lease any more.
+    Lives {
+        /// In seconds.
+        ttl_seconds: i64,
+    },
+    /// The member that was asked does not keep the clocks.
+    NotPrimary,
+    /// It is stopping.
+    Stopped,
 }
 
 /// From the log core to a front-end.
@@ -61,6 +130,8 @@ pub struct Reply {
     pub reads: Vec<Slot>,
     /// Reads whose round never ended.
     pub reads_failed: Vec<(Slot, Unavailable)>,
+    /// What was asked about leases.
+    pub leases: Vec<(Slot, LeaseReply)>,
     /// What changed, in order.
     pub events: Vec<Arc<EventBatch>>,
     /// Events before `events` were dropped because the ring was full.
@@ -75,6 +146,7 @@ impl Reply {
             && self.patient.is_empty()
             && self.reads.is_empty()
             && self.reads_failed.is_empty()
+            && self.leases.is_empty()
             && self.events.is_empty()
             && !self.gap
     }

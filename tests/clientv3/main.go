@@ -41,6 +41,7 @@ func sections() []section {
 		{name: "watchload", cases: watchLoadCases()},
 		{name: "errors", cases: errorCases()},
 		{name: "cluster", cases: clusterCases()},
+		{name: "lease", cases: leaseCases()},
 		{name: "limits", cases: limitCases()},
 		{name: "connections", cases: connectionCases()},
 		{name: "unserved", cases: unservedCases(), ringdOnly: true},

@@ -156,11 +156,11 @@ fn resolved(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Outcome, parse};
+    use crate::config::{Outcome, Surroundings, parse};
 
     fn identity(arguments: &[&str]) -> Result<Identity, String> {
         let arguments: Vec<String> = arguments.iter().map(|word| (*word).to_owned()).collect();
-        match parse(&arguments, &[], &|| None, &mut Vec::new()).unwrap() {
+        match parse(&arguments, &Surroundings::NONE, &mut Vec::new()).unwrap() {
             Outcome::Run(config) => initial_identity(&config).map_err(|error| error.to_string()),
             other => panic!("{arguments:?} came to {other:?}"),
         }

@@ -7,19 +7,36 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::fields::RawLog;
+use super::file::{kind_of, number_text};
 use super::parse::Settings;
 use super::url::{Scheme, Url, sorted_unique, texts};
-use super::{Config, Notice, Refusal};
-use crate::log::{Format, Level, LogConfig, Output};
+use super::value::{duration_error, parse_duration};
+use super::yaml::{self, Node};
+use super::{AutoCompaction, Config, Notice, Refusal};
+use crate::log::{Format, GoDuration, Level, LogConfig, Output, Rotation};
 
 /// The longest election timeout: above it, a cluster would not miss its dead leader for a minute.
 const ELECTION_TIMEOUT_MS_MAX: u64 = 50_000;
 /// Progress notifications more often than this would be a load of their own.
 const WATCH_PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// What etcd uses when the interval is 0.
+const WATCH_PROGRESS_INTERVAL_DEFAULT: Duration = Duration::from_secs(600);
+/// What etcd uses when the duration is 0.
+const WARNING_UNARY_REQUEST_DEFAULT: Duration = Duration::from_millis(300);
 /// Requests above this work, but hold up everything behind them.
 const REQUEST_BYTES_RECOMMENDED: u64 = 10 * 1024 * 1024;
 /// Lengths are 32 bits on the wire, and a request needs room for its frame and its header.
 const REQUEST_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
+/// What fills a log file when nothing is said of it, as in the library that etcd uses.
+const LOG_SIZE_MEBIBYTES: u64 = 100;
+/// A sampling rate is of a million.
+const TRACING_SAMPLING_RATE_MAX: i64 = 1_000_000;
+const HOUR_NS: i64 = 3_600 * 1_000_000_000;
+/// TLS' own numbers of its versions.
+const TLS_1_2: u16 = 0x0303;
+const TLS_1_3: u16 = 0x0304;
 
 const DEFAULT_NAME: &str = "default";
 const DEFAULT_PEER_URL: &str = "http://localhost:2380";
@@ -32,16 +49,25 @@ pub fn check(
     default_host: &dyn Fn() -> Option<IpAddr>,
     notices: &mut Vec<Notice>,
 ) -> Result<(), Refusal> {
+    if config.raw.discovery_fallback == "proxy" {
+        let reason = "v2 proxy is deprecated, and --discovery-fallback can't be configured as";
+        return Err(Refusal::Invalid(format!("{reason} \"proxy\"")));
+    }
     config.log = log_config(config)?;
     check_addresses(config)?;
+    check_discovery(config, settings)?;
     check_clocks(config)?;
-    if settings.values.contains_key("listen-client-urls")
+    if !settings.from_file
+        && settings.values.contains_key("listen-client-urls")
         && !settings.values.contains_key("advertise-client-urls")
     {
         let reason = "--advertise-client-urls is required when --listen-client-urls is set \
                       explicitly";
         return Err(Refusal::Invalid(reason.to_owned()));
     }
+    check_compaction_mode(config)?;
+    check_tracing(config)?;
+    check_gates(config, notices)?;
     check_sizes(config, notices)?;
     if config.name == DEFAULT_NAME {
         let message = "it isn't recommended to use default name, please set a value for --name. \
@@ -49,8 +75,10 @@ pub fn check(
                        default name";
         notices.push(warning(message, vec![("name", config.name.clone())]));
     }
+    check_tls_versions(config)?;
     replace_default_host(config, default_host, notices);
     check_tls(config)?;
+    config.auto_compaction = auto_compaction(config)?;
     derive_names(config);
     Ok(())
 }
@@ -60,13 +88,14 @@ fn warning(message: &str, fields: Vec<(&'static str, String)>) -> Notice {
 }
 
 fn log_config(config: &Config) -> Result<LogConfig, Refusal> {
-    let raw = &config.raw_log;
+    let raw = &config.raw.log;
+    if raw.logger == "capnslog" {
+        return Err(Refusal::Invalid("--logger=capnslog is removed in v3.5".to_owned()));
+    }
     if raw.logger != "zap" {
         return Err(Refusal::Invalid(format!("unknown logger option {:?}", raw.logger)));
     }
-    let mut names: Vec<&str> = raw.outputs.split(',').collect();
-    names.sort_unstable();
-    names.dedup();
+    let names: Vec<&str> = raw.outputs.iter().map(String::as_str).collect();
     if names.contains(&"default") && names.len() > 1 {
         let reason = "multi logoutput for \"default\" is not supported yet";
         return Err(Refusal::Invalid(reason.to_owned()));
@@ -75,6 +104,7 @@ fn log_config(config: &Config) -> Result<LogConfig, Refusal> {
     for name in names {
         outputs.push(log_output(name)?);
     }
+    let rotation = log_rotation(raw, &outputs)?;
     let format = match raw.format.as_str() {
         "json" | "" => Format::Json,
         "console" => Format::Console,
@@ -86,7 +116,74 @@ fn log_config(config: &Config) -> Result<LogConfig, Refusal> {
     let Some(level) = Level::parse(&raw.level) else {
         return Err(Refusal::Usage(format!("unrecognized level: {:?}", raw.level)));
     };
-    Ok(LogConfig { level, format, outputs })
+    Ok(LogConfig { level, format, outputs, rotation })
+}
+
+/// etcd's rules: exactly one file, whatever else there is beside it.
+fn log_rotation(raw: &RawLog, outputs: &[Output]) -> Result<Option<Rotation>, Refusal> {
+    if !raw.rotates {
+        return Ok(None);
+    }
+    let files = outputs.iter().filter(|output| matches!(output, Output::File(_))).count();
+    if files > 1 || files == 0 && outputs.len() == 1 {
+        let reason = "--log-outputs requires a single file path when --log-rotate-config-json is \
+                      defined";
+        return Err(Refusal::Invalid(reason.to_owned()));
+    }
+    let improper = |reason: String| {
+        Refusal::Invalid(format!("improperly formatted log rotation config: {reason}"))
+    };
+    let text = raw.rotation.trim_start();
+    if !text.starts_with('{') {
+        return Err(improper(match text.chars().next() {
+            None => "unexpected end of JSON input".to_owned(),
+            Some(first) => format!("invalid character '{first}' looking for beginning of value"),
+        }));
+    }
+    let map = match yaml::parse(text) {
+        Ok(Node::Map(map)) => map,
+        Ok(_) => return Err(improper("it is no object".to_owned())),
+        Err(reason) => return Err(improper(reason)),
+    };
+    let mut rotation = Rotation {
+        size_mebibytes_max: LOG_SIZE_MEBIBYTES,
+        age_days_max: 0,
+        backups_max: 0,
+        compress: false,
+    };
+    for (key, node) in map {
+        let name = key.to_ascii_lowercase();
+        let wrong = |what: &str, go_type: &str| {
+            let reason = format!("json: cannot unmarshal {what} into Go struct field");
+            let field = format!("logRotationConfig.Logger.{name} of type {go_type}");
+            Refusal::Invalid(format!("invalid log rotation config: {reason} {field}"))
+        };
+        let number = || match node {
+            Node::Integer(number) => u64::try_from(number).ok(),
+            _ => None,
+        };
+        let number = || number().ok_or_else(|| wrong(&number_text(&node), "int"));
+        let switch = || match node {
+            Node::Switch(on) => Ok(on),
+            _ => Err(wrong(kind_of(&node), "bool")),
+        };
+        match name.as_str() {
+            "maxsize" => rotation.size_mebibytes_max = number()?,
+            "maxage" => rotation.age_days_max = number()?,
+            "maxbackups" => rotation.backups_max = number()?,
+            "compress" => rotation.compress = switch()?,
+            "localtime" if switch()? => {
+                let reason = "ringd names old log files by UTC only";
+                return Err(Refusal::Invalid(format!("invalid log rotation config: {reason}")));
+            }
+            // etcd overwrites the name, and skips what it does not know.
+            _ => {}
+        }
+    }
+    if rotation.size_mebibytes_max == 0 {
+        rotation.size_mebibytes_max = LOG_SIZE_MEBIBYTES;
+    }
+    Ok(Some(rotation))
 }
 
 fn log_output(name: &str) -> Result<Output, Refusal> {
@@ -109,9 +206,16 @@ fn log_output(name: &str) -> Result<Output, Refusal> {
 }
 
 fn check_addresses(config: &Config) -> Result<(), Refusal> {
-    for url in config.listen_peer_urls.iter().chain(&config.listen_client_urls) {
-        if let Err(error) = url.bind_address() {
-            return Err(Refusal::Invalid(error.to_string()));
+    for urls in [
+        &config.listen_peer_urls,
+        &config.listen_client_urls,
+        &config.listen_client_http_urls,
+        &config.listen_metrics_urls,
+    ] {
+        for url in urls {
+            if let Err(error) = url.place() {
+                return Err(Refusal::Invalid(error.to_string()));
+            }
         }
     }
     check_hosts(
@@ -175,9 +279,12 @@ fn check_sizes(config: &mut Config, notices: &mut Vec<Notice>) -> Result<(), Ref
         ];
         notices.push(warning("exceeded recommended request limit", fields));
     }
+    if config.warning_unary_request_duration.is_zero() {
+        config.warning_unary_request_duration = WARNING_UNARY_REQUEST_DEFAULT;
+    }
     let interval = &mut config.watch_progress_notify_interval;
     if interval.is_zero() {
-        *interval = super::WATCH_PROGRESS_INTERVAL_DEFAULT;
+        *interval = WATCH_PROGRESS_INTERVAL_DEFAULT;
     } else if *interval < WATCH_PROGRESS_INTERVAL_MIN {
         *interval = WATCH_PROGRESS_INTERVAL_MIN;
         let fields = vec![("min-watch-progress-notify-interval", "100ms".to_owned())];
@@ -219,14 +326,132 @@ fn replace_default_host(
     }
 }
 
+fn check_discovery(config: &Config, settings: &Settings) -> Result<(), Refusal> {
+    let raw = &config.raw;
+    let endpoints = &raw.discovery_endpoints;
+    let (has_endpoints, has_srv) = (!endpoints.is_empty(), !raw.discovery_srv.is_empty());
+    // The default gives way to discovery; only who names members, too, contradicts himself.
+    let has_members =
+        settings.values.contains_key("initial-cluster") && !config.initial_cluster.is_empty();
+    let reason = if u8::from(has_members) + u8::from(has_endpoints) + u8::from(has_srv) > 1 {
+        "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \
+         \"discovery-endpoints\" or \"discovery-srv\""
+    } else if raw.discovery_token.is_empty() == has_endpoints {
+        "both --discovery-token and --discovery-endpoints must be set"
+    } else if endpoints.iter().any(|endpoint| endpoint.trim().is_empty()) {
+        "--discovery-endpoints must not contain empty endpoints"
+    } else {
+        return Ok(());
+    };
+    Err(Refusal::Invalid(reason.to_owned()))
+}
+
+fn check_compaction_mode(config: &Config) -> Result<(), Refusal> {
+    match config.raw.compaction_mode.as_str() {
+        "periodic" | "revision" => Ok(()),
+        "" => Err(Refusal::Invalid("undefined auto-compaction-mode".to_owned())),
+        other => Err(Refusal::Invalid(format!("unknown auto-compaction-mode {other:?}"))),
+    }
+}
+
+/// How much history is kept. A number without a unit is hours or revisions; etcd reads whatever
+/// else as a time, whose nanoseconds then count as revisions.
+pub fn auto_compaction(config: &Config) -> Result<AutoCompaction, Refusal> {
+    let text = match config.raw.compaction_retention.as_str() {
+        "" => "0",
+        text => text,
+    };
+    let periodic = config.raw.compaction_mode == "periodic";
+    let number = text.strip_prefix('+').unwrap_or(text).parse::<u32>();
+    let retention = match number {
+        Ok(number) if periodic => i64::from(number).saturating_mul(HOUR_NS),
+        Ok(number) => i64::from(number),
+        Err(_) => parse_duration(text).map_err(|_| {
+            let reason = duration_error(text);
+            Refusal::Discovery(format!("error parsing CompactionRetention: {reason}"))
+        })?,
+    };
+    match u64::try_from(retention) {
+        Ok(0) => Ok(AutoCompaction::Off),
+        Ok(nanos) if periodic => Ok(AutoCompaction::Periodic(Duration::from_nanos(nanos))),
+        Ok(_) => Ok(AutoCompaction::Revision(retention)),
+        // etcd ends by dereferencing nothing.
+        Err(_) => {
+            Err(Refusal::Discovery(format!("--auto-compaction-retention {text} is less than 0")))
+        }
+    }
+}
+
+fn check_tracing(config: &Config) -> Result<(), Refusal> {
+    let rate = config.raw.tracing_sampling_rate;
+    let reason = match rate {
+        _ if !config.raw.tracing => return Ok(()),
+        ..0 => "tracing sampling rate must be positive",
+        0..=TRACING_SAMPLING_RATE_MAX => return Ok(()),
+        _ => "tracing sampling rate must be less than 1000000",
+    };
+    let text = format!("distributed tracing configurition is not valid: ({reason})");
+    Err(Refusal::Invalid(text))
+}
+
+fn check_gates(config: &Config, notices: &mut Vec<Notice>) -> Result<(), Refusal> {
+    let checkpoint = config.features.lease_checkpoint();
+    let persist = config.features.lease_checkpoint_persist();
+    if checkpoint && !persist {
+        let message = "Detected that checkpointing is enabled without persistence. Consider \
+                       enabling feature gate LeaseCheckpointPersist";
+        notices.push(warning(message, Vec::new()));
+    }
+    if persist && !checkpoint {
+        let reason = "enabling feature gate LeaseCheckpointPersist requires enabling feature gate \
+                      LeaseCheckpoint";
+        return Err(Refusal::Invalid(reason.to_owned()));
+    }
+    let interval = config.raw.compact_hash_check_ns;
+    if interval <= 0 {
+        let sign = if interval < 0 { "-" } else { "" };
+        let shown = GoDuration(Duration::from_nanos(interval.unsigned_abs()));
+        let reason = format!("--compact-hash-check-time must be >0 (set to {sign}{shown})");
+        return Err(Refusal::Invalid(reason));
+    }
+    Ok(())
+}
+
+fn check_tls_versions(config: &Config) -> Result<(), Refusal> {
+    let raw = &config.raw;
+    let (min, max) = (tls_version(&raw.tls_version_min)?, tls_version(&raw.tls_version_max)?);
+    let reason = if max.is_some() && min > max {
+        let (min, max) = (&raw.tls_version_min, &raw.tls_version_max);
+        format!("min version ({min}) is greater than max version ({max})")
+    } else if min == Some(TLS_1_3) && !raw.tls_cipher_suites.is_empty() {
+        "cipher suites cannot be configured when only TLS1.3 is enabled".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(Refusal::Invalid(reason))
+}
+
+fn tls_version(text: &str) -> Result<Option<u16>, Refusal> {
+    match text {
+        "" => Ok(None),
+        "TLS1.2" => Ok(Some(TLS_1_2)),
+        "TLS1.3" => Ok(Some(TLS_1_3)),
+        _ => {
+            let reason = format!("unexpected TLS version {text:?}");
+            Err(Refusal::Invalid(format!("{reason} (must be one of: TLS1.2, TLS1.3)")))
+        }
+    }
+}
+
 /// TLS is not there yet; what is left is what etcd says when its certificates are missing.
 fn check_tls(config: &Config) -> Result<(), Refusal> {
-    if let Some(url) = config.listen_peer_urls.iter().find(|url| url.scheme == Scheme::Https) {
+    if let Some(url) = config.listen_peer_urls.iter().find(|url| url.scheme.is_secure()) {
         let address = url.authority();
         let reason = "KeyFile and CertFile are not presented";
         return Err(Refusal::Discovery(format!("cannot listen on TLS for {address}: {reason}")));
     }
-    if let Some(url) = config.listen_client_urls.iter().find(|url| url.scheme == Scheme::Https) {
+    let mut clients = config.listen_client_urls.iter().chain(&config.listen_client_http_urls);
+    if let Some(url) = clients.find(|url| url.scheme.is_secure()) {
         let flags = "TLS key/cert (--cert-file, --key-file) must be provided";
         return Err(Refusal::Discovery(format!("{flags} for client url {url} with HTTPS scheme")));
     }

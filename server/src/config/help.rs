@@ -30,6 +30,10 @@ pub fn usage() -> &'static str {
   ringd [flags]
     Start a member. Every flag can be set as -flag, as --flag, and as ETCD_FLAG in the environment.
 
+  ringd --config-file FILE
+    Start a member as a YAML or JSON file says. All other flags and the environment are ignored;
+    times are nanoseconds in the file (600000000000 for 10m).
+
   ringd --version
     Show the version.
 
@@ -44,7 +48,7 @@ pub fn flags_text() -> String {
     for section in Section::ALL {
         let of_section = |flag: &&&Flag| {
             flag.section == section
-                && !matches!(flag.stand, Stand::Hidden(_))
+                && !matches!(flag.stand, Stand::Hidden)
                 && flag.kind != Kind::Anything
         };
         let mut listed = flags().filter(|flag| of_section(&flag)).peekable();
@@ -56,8 +60,8 @@ pub fn flags_text() -> String {
         }
     }
     out.push_str(
-        "\nA flag whose feature is not there yet takes only its default, which asks for nothing; \
-         any other\nvalue is refused.\n",
+        "\nA flag that is not there yet or not served takes only its default, which asks for \
+         nothing; any\nother value is refused.\n",
     );
     out
 }
@@ -70,7 +74,10 @@ fn push_flag(out: &mut String, flag: &Flag) {
     // A String takes every write.
     let _ = writeln!(out, "  --{} '{default}'", flag.name);
     let _ = writeln!(out, "    {}", flag.help);
-    if let Stand::Absent(_) = flag.stand {
-        let _ = writeln!(out, "    Not there yet.");
-    }
+    let _ = match flag.stand {
+        Stand::Pending(_) => writeln!(out, "    Not there yet."),
+        Stand::Moot(why) => writeln!(out, "    No effect: {why}."),
+        Stand::Refused(why) => writeln!(out, "    Not served: {why}."),
+        _ => Ok(()),
+    };
 }

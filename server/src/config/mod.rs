@@ -1,165 +1,51 @@
-//! Flags and environment: etcd's names, defaults, grammar, rules, texts and exit codes.
+//! Flags, environment and file: etcd's names, defaults, grammar, rules, texts and exit codes.
 //!
 //! [`parse`] is pure: arguments and variables in, a [`Config`] or a [`Refusal`] out, with the
 //! remarks on the way as values. [`load`] is the driver that `main` calls; it reads the process,
 //! opens the log, prints, and turns refusals into exit codes.
 //!
 //! Invariants:
-//! - Every flag is defined once, in `served` or `absent`; help, environment, defaults and parsing
-//!   follow from there.
-//! - No setting is swallowed: a flag is served, refused, or ignored with a warning as etcd ignores
-//!   it. The default shown is the default used, because it is read by the same parser.
+//! - Every flag is defined once, in `table`; parsing, environment, file, defaults, help and
+//!   docs/flags.md follow from there.
+//! - No setting is swallowed. A flag is served; or taken with a line that says why it has no effect
+//!   here; or refused when it asks for anything; or ignored with a warning as etcd ignores it.
+//! - The default shown is the default used, because it is read by the same parser.
 //! - A `Config` is checked: its addresses can be bound, its clocks fit together.
 
-mod absent;
 mod check;
+mod features;
+mod fields;
+mod file;
 mod flag;
 mod help;
+#[cfg(test)]
+mod page;
 mod parse;
 mod placement;
-mod served;
+mod table;
 mod url;
 mod value;
+mod yaml;
 
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::{IpAddr, UdpSocket};
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
-pub use flag::{Flag, Kind, Section, Stand};
+pub use features::{FeatureGates, Gate, GateStand};
+pub use fields::{AutoCompaction, ClusterState, Config, FaultConfig, Keepalive, MetricsDetail};
+pub use flag::{FileKey, Flag, Kind, Section, Stand};
 pub use help::ETCD_VERSION;
 pub use placement::Placement;
-pub use url::{Scheme, Url, parse_urls, texts};
+pub use table::flags;
+pub use url::{Place, Scheme, Url, parse_urls, texts};
 pub use value::{ValueError, parse_duration};
 
-use crate::log::{self, Level, LogConfig};
+use crate::log::{self, Level};
 use crate::log_event;
-
-/// What etcd uses when the interval is 0.
-const WATCH_PROGRESS_INTERVAL_DEFAULT: Duration = Duration::from_secs(600);
-/// What gRPC enforces when it is not told otherwise.
-const KEEPALIVE_MIN_TIME_GRPC_DEFAULT: Duration = Duration::from_secs(300);
-
-/// Whether a member without data founds a cluster or joins one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ClusterState {
-    /// Founds one.
-    #[default]
-    New,
-    /// Joins one.
-    Existing,
-}
-
-/// What the hidden flags break, for the drills that kill and slow down the real binary.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FaultConfig {
-    /// Added to every sync of the log.
-    pub sync_delay: Duration,
-    /// So many syncs succeed; all later ones fail.
-    pub sync_fail_after: Option<u64>,
-}
-
-/// Log settings as texts, until they are checked together.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct RawLog {
-    logger: String,
-    outputs: String,
-    level: String,
-    format: String,
-}
-
-/// What a member is to do. Only made by [`parse`], so always checked.
-#[derive(Clone, Debug, Default)]
-pub struct Config {
-    /// The member's name.
-    pub name: String,
-    /// Where its data is.
-    pub data_dir: PathBuf,
-    /// Where its log is, when that is not in the data directory.
-    pub wal_dir: Option<PathBuf>,
-    /// A checkpoint is due at the latest after so many entries.
-    pub snapshot_count: u64,
-    /// The leader's heartbeat, and raft's tick.
-    pub heartbeat_interval_ms: u64,
-    /// At least five heartbeats, at most 50 s.
-    pub election_timeout_ms: u64,
-    /// Sorted, unique; every one can be bound.
-    pub listen_peer_urls: Vec<Url>,
-    /// Sorted, unique; every one can be bound.
-    pub listen_client_urls: Vec<Url>,
-    /// Sorted, unique; part of the member's id.
-    pub initial_advertise_peer_urls: Vec<Url>,
-    /// Sorted, unique.
-    pub advertise_client_urls: Vec<Url>,
-    /// As given; only a member without data reads it, and only then it is checked.
-    pub initial_cluster: String,
-    /// Only a member without data looks at it.
-    pub initial_cluster_state: ClusterState,
-    /// Part of every id.
-    pub initial_cluster_token: String,
-    /// The most operations of a transaction.
-    pub max_txn_ops: u64,
-    /// The largest request. gRPC's own limit is this and 512 KiB.
-    pub max_request_bytes: u64,
-    /// The most streams of a connection.
-    pub max_concurrent_streams: u32,
-    /// A client that pings more often is sent away.
-    pub grpc_keepalive_min_time: Duration,
-    /// See [`Config::grpc_keepalive`].
-    grpc_keepalive_interval: Duration,
-    grpc_keepalive_timeout: Duration,
-    /// How often a quiet watch hears of the revision; at least 100 ms.
-    pub watch_progress_notify_interval: Duration,
-    /// What is logged, and where.
-    pub log: LogConfig,
-    raw_log: RawLog,
-    /// Which core does what.
-    pub placement: Placement,
-    /// Acknowledge without syncing.
-    pub unsafe_no_fsync: bool,
-    /// What is broken on purpose.
-    pub fault: FaultConfig,
-}
-
-/// How silent connections are probed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Keepalive {
-    /// Ping after so much silence.
-    pub interval: Duration,
-    /// Close when the answer takes longer.
-    pub timeout: Duration,
-}
-
-impl Config {
-    /// Whether and how the server pings its clients: as in etcd, either time at 0 turns it off.
-    pub fn grpc_keepalive(&self) -> Option<Keepalive> {
-        let (interval, timeout) = (self.grpc_keepalive_interval, self.grpc_keepalive_timeout);
-        (!interval.is_zero() && !timeout.is_zero()).then_some(Keepalive { interval, timeout })
-    }
-
-    /// Ticks of raft from the last heartbeat to an election.
-    pub fn election_ticks(&self) -> u64 {
-        assert!(self.heartbeat_interval_ms > 0);
-        self.election_timeout_ms / self.heartbeat_interval_ms
-    }
-
-    /// Every default, read from the table by the parser that reads the command line.
-    fn defaults() -> Self {
-        let mut config = Self::default();
-        for flag in flags() {
-            let (Stand::Served(update) | Stand::Hidden(update)) = flag.stand else { continue };
-            if flag.default.is_empty() {
-                continue;
-            }
-            let value = flag.kind.parse(flag.default).expect("a default is of its flag's kind");
-            update(&mut config, value).expect("a default has a meaning");
-        }
-        config
-    }
-}
 
 /// A remark for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -194,6 +80,8 @@ pub enum Refusal {
     Discovery(String),
     /// A variable that a flag sets, too: exit code 1.
     Shadowed(String),
+    /// Addresses of a file that are none: the text alone on standard error, exit code 1.
+    Plain(String),
 }
 
 /// What a command line asks for.
@@ -207,24 +95,34 @@ pub enum Outcome {
     Version,
 }
 
-/// Every flag there is.
-pub fn flags() -> impl Iterator<Item = &'static Flag> {
-    [served::MEMBER, served::CLUSTERING, served::OTHERS, absent::ABSENT, absent::IGNORED]
-        .into_iter()
-        .flatten()
-}
-
 fn flag_named(name: &str) -> Option<&'static Flag> {
     flags().find(|flag| flag.name == name)
 }
 
-/// Reads arguments (without the program's name) and the environment. Touches nothing.
-///
-/// `default_host` tells the machine's own address; it is asked only if a default depends on it.
+/// What a configuration may be read from, besides the arguments.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// The environment; only names that begin with `ETCD_` are looked at.
+    pub variables: &'a [(String, String)],
+    /// The machine's own address; asked only if a default depends on it.
+    pub default_host: &'a dyn Fn() -> Option<IpAddr>,
+    /// The content of a file, or why there is none.
+    pub read_file: &'a dyn Fn(&str) -> Result<Vec<u8>, String>,
+}
+
+impl Surroundings<'static> {
+    /// An empty environment on a machine without network and files.
+    pub const NONE: Self = Self {
+        variables: &[],
+        default_host: &|| None,
+        read_file: &|path| Err(format!("open {path}: no such file or directory")),
+    };
+}
+
+/// Reads arguments (without the program's name), environment and file. Touches nothing else.
 pub fn parse(
     arguments: &[String],
-    variables: &[(String, String)],
-    default_host: &dyn Fn() -> Option<IpAddr>,
+    surroundings: &Surroundings<'_>,
     notices: &mut Vec<Notice>,
 ) -> Result<Outcome, Refusal> {
     if let Some(command @ ("gateway" | "grpc-proxy")) = arguments.first().map(String::as_str) {
@@ -237,42 +135,95 @@ pub fn parse(
     if settings.version {
         return Ok(Outcome::Version);
     }
-    parse::add_environment(&mut settings, variables, notices)?;
+    let file_path = config_file(&settings, surroundings.variables);
+    match &file_path {
+        Some(path) => {
+            let bytes = (surroundings.read_file)(path).map_err(Refusal::Invalid)?;
+            settings = file::read(&bytes, notices)?;
+        }
+        None => parse::add_environment(&mut settings, surroundings.variables, notices)?,
+    }
     let mut config = Config::defaults();
     for flag in flags() {
         if let Some(value) = settings.values.get(flag.name) {
-            apply(&mut config, flag, value, notices)?;
+            let name = flag.name;
+            (flag.update)(&mut config, value.clone()).map_err(|error| {
+                Refusal::Invalid(format!("invalid value for --{name}: {error}"))
+            })?;
         }
     }
-    check::check(&mut config, &settings, default_host, notices)?;
+    check::check(&mut config, &settings, surroundings.default_host, notices)?;
+    // Only now: who made a mistake that etcd names, too, hears etcd's text for it.
+    for flag in flags() {
+        if let Some(value) = settings.values.get(flag.name) {
+            take_stand(flag, value, notices)?;
+        }
+    }
+    take_stand_on_gates(&config.features, notices);
+    if let Some(path) = file_path {
+        let message = "loaded server configuration, other configuration command line flags and \
+                       environment variables will be ignored if provided"
+            .to_owned();
+        notices.push(Notice { level: Level::Info, message, fields: vec![("path", path)] });
+    }
     Ok(Outcome::Run(Box::new(config)))
 }
 
-fn apply(
-    config: &mut Config,
-    flag: &Flag,
-    value: &flag::Value,
-    notices: &mut Vec<Notice>,
-) -> Result<(), Refusal> {
-    let name = flag.name;
+/// The file to read instead of flags and environment, if one is named.
+fn config_file(settings: &parse::Settings, variables: &[(String, String)]) -> Option<String> {
+    let by_flag = settings.values.get("config-file").cloned().map(flag::Value::into_text);
+    let by_variable = || {
+        let found = variables.iter().find(|(name, _)| name == "ETCD_CONFIG_FILE");
+        found.map(|(_, text)| text.clone())
+    };
+    let named = |path: &String| !path.is_empty();
+    by_flag.filter(named).or_else(by_variable).filter(named)
+}
+
+/// What is to be said of a flag that is set.
+fn take_stand(flag: &Flag, value: &flag::Value, notices: &mut Vec<Notice>) -> Result<(), Refusal> {
+    let (name, default) = (flag.name, flag.default);
+    if !flag.deprecation.is_empty() {
+        let message = flag.deprecation.to_owned();
+        notices.push(Notice { level: Level::Warn, message, fields: Vec::new() });
+    }
     match flag.stand {
-        Stand::Served(update) | Stand::Hidden(update) => update(config, value.clone())
-            .map_err(|error| Refusal::Invalid(format!("invalid value for --{name}: {error}"))),
-        Stand::Absent(also) if flag.asks_for_nothing(value, also) => Ok(()),
-        Stand::Absent(_) => {
-            let default = flag.default;
-            Err(Refusal::Invalid(format!(
-                "--{name} is a flag of etcd whose feature ringd does not have yet; only its \
-                 default ({default:?}) is taken"
-            )))
-        }
+        Stand::Served | Stand::Hidden | Stand::Special => Ok(()),
+        Stand::Ignored("") => Ok(()),
         Stand::Ignored(warning) => {
             let fields = vec![("flag-name", name.to_owned())];
             notices.push(Notice { level: Level::Warn, message: warning.to_owned(), fields });
             Ok(())
         }
-        Stand::Version => Ok(()),
+        Stand::Moot(_) | Stand::Refused(_) if flag.asks_for_nothing(value, &[]) => Ok(()),
+        Stand::Pending(also) if flag.asks_for_nothing(value, also) => Ok(()),
+        Stand::Moot(reason) => {
+            notices.push(without_effect("flag", format!("--{name}"), reason));
+            Ok(())
+        }
+        Stand::Pending(_) => Err(Refusal::Invalid(format!(
+            "--{name} is a flag of etcd whose feature ringd does not have yet; only its default \
+             ({default:?}) is taken"
+        ))),
+        Stand::Refused(reason) => Err(Refusal::Invalid(format!(
+            "--{name} is a flag of etcd that ringd does not serve: {reason}; only its default \
+             ({default:?}) is taken"
+        ))),
     }
+}
+
+fn take_stand_on_gates(features: &FeatureGates, notices: &mut Vec<Notice>) {
+    for (gate, position) in features.changed() {
+        if let GateStand::Moot(reason) = gate.stand {
+            let setting = format!("{}={position}", gate.name);
+            notices.push(without_effect("feature-gate", setting, reason));
+        }
+    }
+}
+
+fn without_effect(key: &'static str, setting: String, reason: &str) -> Notice {
+    let fields = vec![(key, setting), ("reason", reason.to_owned())];
+    Notice { level: Level::Info, message: "a setting has no effect in ringd".to_owned(), fields }
 }
 
 /// Reads the process's command line and environment, opens the log and says what is to be said.
@@ -283,8 +234,11 @@ pub fn load() -> Result<Config, ExitCode> {
     let arguments = process_arguments();
     let outcome = match &arguments {
         Err(refusal) => Err(refusal.clone()),
-        Ok(arguments) => process_variables()
-            .and_then(|variables| parse(&arguments[1..], &variables, &default_host, &mut notices)),
+        Ok(arguments) => process_variables().and_then(|variables| {
+            let (default_host, read_file) = (&default_host, &read_file);
+            let surroundings = Surroundings { variables: &variables, default_host, read_file };
+            parse(&arguments[1..], &surroundings, &mut notices)
+        }),
     };
     let outcome = outcome.and_then(|outcome| match outcome {
         Outcome::Run(config) => match log::install(&config.log) {
@@ -306,6 +260,10 @@ pub fn load() -> Result<Config, ExitCode> {
         Err(Refusal::Usage(reason)) => {
             eprintln!("{reason}\n{}", help::usage());
             return Err(ExitCode::from(2));
+        }
+        Err(Refusal::Plain(reason)) => {
+            eprintln!("{reason}");
+            return Err(ExitCode::FAILURE);
         }
         Ok(Outcome::Run(_)) | Err(_) => {}
     }
@@ -330,7 +288,7 @@ pub fn load() -> Result<Config, ExitCode> {
                            command-line flag (either unset environment variable or disable flag))";
             log_event!(Fatal, message, "environment-variable" => &variable);
         }
-        Ok(_) | Err(Refusal::Usage(_)) => unreachable!("these returned above"),
+        Ok(_) | Err(Refusal::Usage(_) | Refusal::Plain(_)) => unreachable!("these returned above"),
     }
     Err(ExitCode::FAILURE)
 }
@@ -367,6 +325,24 @@ fn process_variables() -> Result<Vec<(String, String)>, Refusal> {
     // The environment has no order; the lines about it should.
     variables.sort_unstable();
     Ok(variables)
+}
+
+fn read_file(path: &str) -> Result<Vec<u8>, String> {
+    let text = |operation: &str, cause: io::Error| match cause.kind() {
+        // Go's texts for the three that operators meet.
+        io::ErrorKind::NotFound => format!("{operation} {path}: no such file or directory"),
+        io::ErrorKind::PermissionDenied => format!("{operation} {path}: permission denied"),
+        io::ErrorKind::IsADirectory => format!("{operation} {path}: is a directory"),
+        _ => format!("{operation} {path}: {cause}"),
+    };
+    let file = File::open(path).map_err(|cause| text("open", cause))?;
+    let mut bytes = Vec::new();
+    let mut bounded = file.take(file::FILE_SIZE_BYTES_MAX + 1);
+    bounded.read_to_end(&mut bytes).map_err(|cause| text("read", cause))?;
+    if bytes.len() as u64 > file::FILE_SIZE_BYTES_MAX {
+        return Err(format!("read {path}: it is too large for a configuration"));
+    }
+    Ok(bytes)
 }
 
 /// The address of this machine on the way to everybody else.

@@ -5,9 +5,9 @@
 //! translated before clap sees it, and then its values, its errors, its exit codes, its help and
 //! its environment would each have to be replaced to be etcd's. The grammar is one function.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::flag::{Flag, Kind, Stand, Value};
+use super::flag::{Flag, Kind, Value};
 use super::value::ValueError;
 use super::{Notice, Refusal, flag_named, flags};
 use crate::log::Level;
@@ -17,6 +17,8 @@ use crate::log::Level;
 pub struct Settings {
     /// Values by the flag's name.
     pub values: BTreeMap<&'static str, Value>,
+    /// They come from a file: some rules are the command line's alone.
+    pub from_file: bool,
     /// `--version` was there and on.
     pub version: bool,
 }
@@ -94,50 +96,53 @@ pub fn add_environment(
     variables: &[(String, String)],
     notices: &mut Vec<Notice>,
 ) -> Result<(), Refusal> {
-    let mut known = BTreeMap::new();
-    for flag in flags() {
-        known.insert(flag.variable(), flag);
-    }
+    let set: BTreeMap<&str, &str> = variables
+        .iter()
+        .filter(|(variable, _)| variable.starts_with("ETCD_"))
+        .map(|(variable, text)| (variable.as_str(), text.as_str()))
+        .collect();
+    let mut by_name: Vec<&Flag> = flags().collect();
+    by_name.sort_unstable_by_key(|flag| flag.name);
+    let mut used: BTreeSet<&str> = BTreeSet::new();
     let mut refusal = None;
-    let mut unrecognized = Vec::new();
-    for (variable, text) in variables {
-        if !variable.starts_with("ETCD_") {
-            continue;
-        }
-        let Some(flag) = known.get(variable) else {
-            unrecognized.push((variable, text));
-            continue;
-        };
-        if matches!(flag.stand, Stand::Version) {
-            let fields = vec![("key", variable.clone()), ("value", text.clone())];
+    let mut shadowed = BTreeSet::new();
+    for flag in by_name {
+        let name = flag.variable();
+        let Some((&variable, &text)) = set.get_key_value(name.as_str()) else { continue };
+        if flag.name == "version" && !text.is_empty() {
+            used.insert(variable);
+            let fields = vec![("key", name), ("value", text.to_owned())];
             let message = "cannot set special environment variable".to_owned();
             notices.push(Notice { level: Level::Warn, message, fields });
             continue;
         }
         if settings.values.contains_key(flag.name) {
-            return Err(Refusal::Shadowed(variable.clone()));
-        }
-        if text.is_empty() {
-            // Set but empty is not set, in etcd; it only remarks on it.
-            unrecognized.push((variable, text));
+            shadowed.insert(variable);
             continue;
         }
+        // Set but empty is not set, in etcd; it only remarks on it.
+        if text.is_empty() {
+            continue;
+        }
+        used.insert(variable);
         match flag.kind.parse(text) {
             Ok(value) => {
                 settings.values.insert(flag.name, value);
                 let message = "recognized and used environment variable".to_owned();
-                let fields =
-                    vec![("variable-name", variable.clone()), ("variable-value", text.clone())];
+                let fields = vec![("variable-name", name), ("variable-value", text.to_owned())];
                 notices.push(Notice { level: Level::Info, message, fields });
             }
+            // The last of several mistakes is told, and a shadowed variable wins over all.
             Err(error) => {
-                let text = format!("invalid value {text:?} for {variable}: {error}");
-                // A shadowed variable further on wins over this, as it stops etcd at once.
-                refusal = refusal.or(Some(Refusal::Invalid(text)));
+                let text = format!("invalid value {text:?} for {name}: {error}");
+                refusal = Some(Refusal::Invalid(text));
             }
         }
     }
-    for (variable, text) in unrecognized {
+    for (&variable, &text) in set.iter().filter(|(variable, _)| !used.contains(*variable)) {
+        if shadowed.contains(variable) {
+            return Err(Refusal::Shadowed(variable.to_owned()));
+        }
         let message = "unrecognized environment variable".to_owned();
         let fields = vec![("environment-variable", format!("{variable}={text}"))];
         notices.push(Notice { level: Level::Warn, message, fields });

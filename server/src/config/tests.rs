@@ -3,9 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use super::*;
-use crate::log::{Format, Output};
+use crate::log::{Format, LogConfig, Output, Rotation};
 
 struct Answer {
     outcome: Result<Outcome, Refusal>,
@@ -17,7 +19,9 @@ fn ask_with(arguments: &[&str], variables: &[(&str, &str)], host: Option<IpAddr>
     let variables: Vec<(String, String)> =
         variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let mut notices = Vec::new();
-    let outcome = parse(&arguments, &variables, &|| host, &mut notices);
+    let surroundings =
+        Surroundings { variables: &variables, default_host: &|| host, ..Surroundings::NONE };
+    let outcome = parse(&arguments, &surroundings, &mut notices);
     Answer { outcome, notices }
 }
 
@@ -155,6 +159,23 @@ fn slips_of_the_keyboard_get_gos_texts() {
             "invalid value \"localhost:1\" for flag -listen-client-urls: \
              URL scheme must be http, https, unix, or unixs: localhost:1",
         ),
+        (
+            &["--cors="],
+            "invalid value \"\" for flag -cors: URL scheme must be http, https, unix, or unixs: ",
+        ),
+        (
+            &["--cors=*,http://a:1"],
+            "invalid value \"*,http://a:1\" for flag -cors: \
+             URL scheme must be http, https, unix, or unixs: *",
+        ),
+        (
+            &["--feature-gates=Foo=true"],
+            "invalid value \"Foo=true\" for flag -feature-gates: unrecognized feature gate: Foo",
+        ),
+        (
+            &["--v2-deprecation=not-yet"],
+            "invalid value \"not-yet\" for flag -v2-deprecation: invalid value \"not-yet\"",
+        ),
         (&["--log-level=foo"], "unrecognized level: \"foo\""),
     ] {
         assert_eq!(refusal(arguments), usage(text), "{arguments:?}");
@@ -213,6 +234,50 @@ fn settings_that_do_not_go_together_get_etcds_texts() {
             "open sink \"http://x/y\": no sink found for scheme \"http\"",
         ),
         (&["gateway"], "ringd has no gateway yet"),
+        (
+            &["--discovery-fallback=proxy"],
+            "v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"",
+        ),
+        (&["--discovery-token=x"], "both --discovery-token and --discovery-endpoints must be set"),
+        (
+            &["--discovery-endpoints=x"],
+            "both --discovery-token and --discovery-endpoints must be set",
+        ),
+        (
+            &["--discovery-endpoints=x,", "--discovery-token=t"],
+            "--discovery-endpoints must not contain empty endpoints",
+        ),
+        (
+            &["--discovery-srv=x", "--initial-cluster=n=http://localhost:1"],
+            "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \
+             \"discovery-endpoints\" or \"discovery-srv\"",
+        ),
+        (&["--auto-compaction-mode=foo"], "unknown auto-compaction-mode \"foo\""),
+        (&["--auto-compaction-mode="], "undefined auto-compaction-mode"),
+        (
+            &["--enable-distributed-tracing", "--distributed-tracing-sampling-rate=-1"],
+            "distributed tracing configurition is not valid: \
+             (tracing sampling rate must be positive)",
+        ),
+        (
+            &["--feature-gates=LeaseCheckpointPersist=true"],
+            "enabling feature gate LeaseCheckpointPersist requires enabling feature gate \
+             LeaseCheckpoint",
+        ),
+        (&["--compact-hash-check-time=0"], "--compact-hash-check-time must be >0 (set to 0s)"),
+        (&["--compact-hash-check-time=-5s"], "--compact-hash-check-time must be >0 (set to -5s)"),
+        (
+            &["--tls-min-version=TLS1.0"],
+            "unexpected TLS version \"TLS1.0\" (must be one of: TLS1.2, TLS1.3)",
+        ),
+        (
+            &["--tls-min-version=TLS1.3", "--tls-max-version=TLS1.2"],
+            "min version (TLS1.3) is greater than max version (TLS1.2)",
+        ),
+        (
+            &["--tls-min-version=TLS1.3", "--cipher-suites=x"],
+            "cipher suites cannot be configured when only TLS1.3 is enabled",
+        ),
     ] {
         assert_eq!(refusal(arguments), invalid(text), "{arguments:?}");
     }
@@ -240,42 +305,107 @@ fn tls_listeners_are_refused_as_etcd_refuses_them_without_certificates() {
     );
 }
 
+/// A value of the flag's kind that is neither its default nor among `also`.
+fn other_value(flag: &Flag, also: &[&str]) -> Option<&'static str> {
+    let candidates: &[&str] = match flag.kind {
+        _ if flag.name.starts_with("tls-") => &["TLS1.3"],
+        Kind::Switch => &["true", "false"],
+        Kind::Choice(words) | Kind::Choices(words) => words,
+        Kind::Duration => &["77s"],
+        Kind::Gates => &["AllAlpha=true"],
+        Kind::Urls | Kind::Origins => &["http://127.0.0.1:77"],
+        _ if flag.name == "auto-compaction-mode" => &["revision"],
+        _ => &["77"],
+    };
+    let asks = |text: &&&str| {
+        let value = flag.kind.parse(text).expect("candidates are of the kind");
+        !flag.asks_for_nothing(&value, also)
+    };
+    candidates.iter().find(asks).copied()
+}
+
+/// The promise of the table: nothing is read and then ignored.
 #[test]
-fn what_is_not_there_is_refused_unless_it_asks_for_nothing() {
+fn every_setting_is_served_or_refused_or_answered_with_a_reason() {
     for flag in flags() {
-        let Stand::Absent(also) = flag.stand else { continue };
-        let default = format!("--{}={}", flag.name, flag.default);
-        if flag.kind.parse(flag.default).is_ok() {
+        let name = flag.name;
+        if !flag.default.is_empty() && !matches!(flag.stand, Stand::Served) {
+            let default = format!("--{name}={}", flag.default);
             assert!(matches!(ask(&[&default]).outcome, Ok(Outcome::Run(_))), "{default}");
         }
-        let other = match flag.kind {
-            Kind::Switch if also.is_empty() => ["true", "false"]
-                .into_iter()
-                .find(|text| *text != flag.default)
-                .expect("a switch has two positions"),
-            Kind::Switch => continue,
-            Kind::Choice(words) => {
-                words.iter().find(|word| **word != flag.default).expect("a choice has two words")
-            }
-            Kind::Duration => "77s",
-            _ => "77",
+        let also: &[&str] = if let Stand::Pending(also) = flag.stand { also } else { &[] };
+        let Some(other) = other_value(flag, also) else {
+            assert_eq!(flag.kind, Kind::Switch, "{name}");
+            continue;
         };
-        let argument = format!("--{}={other}", flag.name);
-        let name = flag.name;
-        match refusal(&[&argument]) {
-            Refusal::Invalid(text) => {
-                assert!(text.starts_with(&format!("--{name} is a flag of etcd")), "{text}");
-            }
-            other => panic!("{argument} came to {other:?}"),
+        if matches!(flag.stand, Stand::Special) {
+            continue;
         }
+        let argument = format!("--{name}={other}");
+        let by_flag = ask(&[&argument]);
         // The environment is no way around it.
-        let (variable, host) = (flag.variable(), None);
-        let answer = ask_with(&[], &[(&variable, other)], host);
-        assert!(matches!(answer.outcome, Err(Refusal::Invalid(_))), "{variable}");
+        let by_variable = ask_with(&[], &[(&flag.variable(), other)], None);
+        for answer in [by_flag, by_variable] {
+            match flag.stand {
+                Stand::Pending(_) | Stand::Refused(_) => {
+                    let Err(Refusal::Invalid(text)) = answer.outcome else {
+                        panic!("{argument} came to {:?}", answer.outcome);
+                    };
+                    assert!(text.contains(name), "{argument}: {text}");
+                }
+                Stand::Moot(why) => {
+                    assert!(matches!(answer.outcome, Ok(Outcome::Run(_))), "{argument}");
+                    let told = answer.notices.iter().any(|notice| {
+                        notice.fields.contains(&("flag", format!("--{name}")))
+                            && notice.fields.contains(&("reason", why.to_owned()))
+                    });
+                    assert!(told, "{argument}: {:?}", answer.notices);
+                }
+                Stand::Served | Stand::Hidden | Stand::Ignored(_) | Stand::Special => {}
+            }
+        }
     }
     // The same value in another spelling asks for nothing, too.
     config(&["--client-cert-auth=F", "--corrupt-check-time=0", "--max-learners=0x1"]);
     config(&["--enable-grpc-gateway=false"]);
+}
+
+/// A served flag that stores nothing would be ignored in silence.
+#[test]
+fn every_served_flag_changes_the_configuration() {
+    let shown = |config: &Config| format!("{config:?}");
+    for flag in flags().filter(|flag| matches!(flag.stand, Stand::Served | Stand::Pending(_))) {
+        let mut config = Config::defaults();
+        let before = shown(&config);
+        let text = match flag.name {
+            "feature-gates" => "AllAlpha=true",
+            "placement" => "log=0,shard=0,frontend=0",
+            "metrics" => "extensive",
+            _ => other_value(flag, &[]).expect("a served flag has several values"),
+        };
+        let value = flag.kind.parse(text).expect("of the kind");
+        (flag.update)(&mut config, value).expect("has a meaning");
+        assert_ne!(shown(&config), before, "--{}={text}", flag.name);
+    }
+}
+
+#[test]
+fn a_gate_is_served_or_answered_with_a_reason() {
+    for gate in features::GATES {
+        let setting = format!("{}={}", gate.name, !gate.default);
+        // One gate asks for another, as in etcd.
+        let also = "LeaseCheckpoint=true";
+        let answer = ask(&[&format!("--feature-gates={also},{setting}")]);
+        let Ok(Outcome::Run(config)) = answer.outcome else { panic!("{setting}") };
+        assert!(config.features.lease_checkpoint(), "{setting}");
+        assert!(config.features.text().contains(&setting), "{setting}");
+        let told = answer.notices.iter().any(|notice| {
+            notice.fields.contains(&("feature-gate", setting.clone()))
+                && matches!(gate.stand, GateStand::Moot(why) if notice.fields[1].1 == why)
+        });
+        assert_eq!(told, gate.stand != GateStand::Served, "{setting}: {:?}", answer.notices);
+    }
+    assert!(!config(&[]).features.lease_checkpoint());
 }
 
 #[test]
@@ -285,8 +415,12 @@ fn ignored_flags_take_anything_and_warn() {
         let argument = format!("--{}={}", flag.name, flag.default);
         let answer = ask(&[&argument]);
         assert!(matches!(answer.outcome, Ok(Outcome::Run(_))), "{argument}");
-        let fields = vec![("flag-name", flag.name.to_owned())];
-        let expected = Notice { level: Level::Warn, message: warning.to_owned(), fields };
+        let (message, fields) = if flag.deprecation.is_empty() {
+            (warning, vec![("flag-name", flag.name.to_owned())])
+        } else {
+            (flag.deprecation, Vec::new())
+        };
+        let expected = Notice { level: Level::Warn, message: message.to_owned(), fields };
         assert!(answer.notices.contains(&expected), "{argument}: {:?}", answer.notices);
     }
     config(&["-v", "-vv=7", "--snapshot"]);
@@ -316,7 +450,7 @@ fn the_environment_sets_what_no_flag_sets() {
         with.map(|notice| notice.fields[0].1.clone()).collect()
     };
     assert_eq!(of("recognized and used environment variable").len(), 4);
-    assert_eq!(of("unrecognized environment variable"), ["ETCD_FOO=bar", "ETCD_DATA_DIR="]);
+    assert_eq!(of("unrecognized environment variable"), ["ETCD_DATA_DIR=", "ETCD_FOO=bar"]);
     assert_eq!(of("cannot set special environment variable"), ["ETCD_VERSION"]);
 }
 
@@ -367,6 +501,32 @@ fn listening_everywhere_advertises_the_machines_address() {
 }
 
 #[test]
+fn retentions_are_read_as_etcd_reads_them() {
+    let read = |mode: &str, retention: &str| {
+        let mut config = Config::defaults();
+        config.raw.compaction_mode = mode.to_owned();
+        config.raw.compaction_retention = retention.to_owned();
+        check::auto_compaction(&config)
+    };
+    let hours = |count: u64| AutoCompaction::Periodic(Duration::from_secs(3_600 * count));
+    assert_eq!(read("periodic", "0"), Ok(AutoCompaction::Off));
+    assert_eq!(read("periodic", ""), Ok(AutoCompaction::Off));
+    assert_eq!(read("periodic", "5"), Ok(hours(5)));
+    assert_eq!(read("periodic", "120m"), Ok(hours(2)));
+    assert_eq!(read("revision", "1000"), Ok(AutoCompaction::Revision(1000)));
+    assert_eq!(read("revision", "1us"), Ok(AutoCompaction::Revision(1000)));
+    for (text, reason) in [
+        ("1d", "time: unknown unit \"d\" in duration \"1d\""),
+        ("-5", "time: missing unit in duration \"-5\""),
+        ("abc", "time: invalid duration \"abc\""),
+    ] {
+        let expected = Refusal::Discovery(format!("error parsing CompactionRetention: {reason}"));
+        assert_eq!(read("periodic", text), Err(expected));
+    }
+    assert!(matches!(read("periodic", "-5h"), Err(Refusal::Discovery(_))));
+}
+
+#[test]
 fn zero_and_less_mean_what_they_mean_to_etcd() {
     let off = config(&["--grpc-keepalive-interval=0s"]);
     assert_eq!(off.grpc_keepalive(), None);
@@ -388,6 +548,40 @@ fn the_log_goes_where_it_is_told() {
     let file = |path: &str| Output::File(PathBuf::from(path));
     assert_eq!(log.outputs, [file("/a/b"), Output::Stdout, file("x.log")]);
     assert_eq!(config(&["--log-format=console"]).log.format, Format::Console);
+}
+
+#[test]
+fn log_files_are_rotated_as_told() {
+    let with = |json: &str, outputs: &str| {
+        let json = format!("--log-rotation-config-json={json}");
+        let outputs = format!("--log-outputs={outputs}");
+        match ask(&["--enable-log-rotation", &json, &outputs]).outcome {
+            Ok(Outcome::Run(config)) => Ok(config.log.rotation.expect("it is on")),
+            Err(Refusal::Invalid(text)) => Err(text),
+            other => panic!("{json} came to {other:?}"),
+        }
+    };
+    let json = "{\"maxsize\": 7, \"MaxAge\": 2, \"maxbackups\": 3, \"compress\": true}";
+    let told = Rotation { size_mebibytes_max: 7, age_days_max: 2, backups_max: 3, compress: true };
+    assert_eq!(with(json, "x.log,stderr"), Ok(told));
+    let own =
+        Rotation { size_mebibytes_max: 100, age_days_max: 0, backups_max: 0, compress: false };
+    assert_eq!(with("{}", "x.log"), Ok(own));
+    assert_eq!(config(&["--log-rotation-config-json=x"]).log.rotation, None);
+    // Recorded from etcd 3.7.1.
+    let single = "--log-outputs requires a single file path when --log-rotate-config-json is \
+                  defined";
+    assert_eq!(with("{}", "stderr"), Err(single.to_owned()));
+    assert_eq!(with("{}", "a.log,b.log"), Err(single.to_owned()));
+    let improper = "improperly formatted log rotation config: \
+                    invalid character 'x' looking for beginning of value";
+    assert_eq!(with("x", "a.log"), Err(improper.to_owned()));
+    let wrong = "invalid log rotation config: json: cannot unmarshal string into Go struct field \
+                 logRotationConfig.Logger.maxsize of type int";
+    assert_eq!(with("{\"maxsize\": \"x\"}", "a.log"), Err(wrong.to_owned()));
+    for json in ["{\"compress\": 1}", "{\"localtime\": true}", "{"] {
+        assert!(with(json, "a.log").unwrap_err().contains("log rotation config"), "{json}");
+    }
 }
 
 #[test]
@@ -418,7 +612,7 @@ fn help_lists_every_flag_but_the_hidden() {
     let text = help::flags_text();
     for flag in flags() {
         let line = format!("\n  --{} '", flag.name);
-        let shown = !matches!(flag.stand, Stand::Hidden(_)) && flag.kind != Kind::Anything;
+        let shown = !matches!(flag.stand, Stand::Hidden) && flag.kind != Kind::Anything;
         assert_eq!(text.contains(&line), shown, "{}", flag.name);
     }
     assert!(!text.contains("--fault"));

@@ -3,9 +3,15 @@
 //! Not a general URL parser. etcd allows a scheme, a host and a port and nothing else; the texts of
 //! its refusals are kept. What its parser lets through without a meaning for a listener (user
 //! names, queries) is refused here, instead of carried along.
+//!
+//! `unix://` is followed by a path: of the file system's root with three slashes, of the working
+//! directory with two (`unix://127.0.0.1:2379` is a file of that name). Where no path follows, etcd
+//! listens on a random name that nobody can know; here that is refused. For its peers etcd looks at
+//! the host alone; here a path is a path.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use super::value::ValueError;
 
@@ -16,16 +22,50 @@ pub enum Scheme {
     Http,
     /// TLS.
     Https,
+    /// A socket of this machine's file system.
+    Unix,
+    /// TLS over such a socket.
+    Unixs,
+}
+
+impl Scheme {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::Unix => "unix",
+            Self::Unixs => "unixs",
+        }
+    }
+
+    /// Whether it is a path that follows.
+    pub fn is_unix(self) -> bool {
+        matches!(self, Self::Unix | Self::Unixs)
+    }
+
+    /// Whether TLS is spoken.
+    pub fn is_secure(self) -> bool {
+        matches!(self, Self::Https | Self::Unixs)
+    }
+}
+
+/// Where a URL lets listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// An address and a port.
+    Tcp(SocketAddr),
+    /// A path of the file system.
+    Unix(PathBuf),
 }
 
 /// A host and a port to listen on or to be reached at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
-    /// Whether TLS is spoken.
+    /// What is spoken, and over what.
     pub scheme: Scheme,
-    /// A name or an address; an IPv6 address without its brackets.
+    /// A name or an address; an IPv6 address without its brackets. The path of a unix socket.
     pub host: String,
-    /// The port.
+    /// The port; 0 of a unix socket.
     pub port: u16,
     text: String,
 }
@@ -36,29 +76,31 @@ impl Url {
         &self.text
     }
 
-    /// `host:port`, with brackets around an IPv6 address.
+    /// `host:port`, with brackets around an IPv6 address; the path of a unix socket.
     pub fn authority(&self) -> &str {
+        if self.scheme.is_unix() {
+            return &self.host;
+        }
         self.text.split_once("://").expect("a Url is only made from a text with a scheme").1
     }
 
     /// The same place under another host, as etcd makes it for a default it replaces.
     pub fn with_host(scheme: Scheme, host: IpAddr, port: u16) -> Self {
-        let name = match scheme {
-            Scheme::Http => "http",
-            Scheme::Https => "https",
-        };
-        let text = format!("{name}://{}", SocketAddr::new(host, port));
+        let text = format!("{}://{}", scheme.name(), SocketAddr::new(host, port));
         Self { scheme, host: host.to_string(), port, text }
     }
 
     /// Where to listen: etcd takes addresses and `localhost`, but no other name.
-    pub fn bind_address(&self) -> Result<SocketAddr, ValueError> {
+    pub fn place(&self) -> Result<Place, ValueError> {
+        if self.scheme.is_unix() {
+            return Ok(Place::Unix(PathBuf::from(&self.host)));
+        }
         if self.host == "localhost" {
             // What Go picks for the name, whatever the resolver would say.
-            return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), self.port));
+            return Ok(Place::Tcp(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), self.port)));
         }
         match self.host.parse::<IpAddr>() {
-            Ok(address) => Ok(SocketAddr::new(address, self.port)),
+            Ok(address) => Ok(Place::Tcp(SocketAddr::new(address, self.port))),
             Err(_) => Err(text_error(format!("expected IP in URL for binding ({self})"))),
         }
     }
@@ -72,10 +114,8 @@ impl Url {
         let scheme = match text[..scheme_end].to_ascii_lowercase().as_str() {
             "http" => Scheme::Http,
             "https" => Scheme::Https,
-            "unix" | "unixs" => {
-                let reason = "ringd does not listen on unix sockets yet";
-                return Err(text_error(format!("{reason}: {text}")));
-            }
+            "unix" => return Self::parse_unix(Scheme::Unix, text),
+            "unixs" => return Self::parse_unix(Scheme::Unixs, text),
             _ => {
                 let reason = "URL scheme must be http, https, unix, or unixs";
                 return Err(text_error(format!("{reason}: {text}")));
@@ -93,9 +133,32 @@ impl Url {
         if !tail.is_empty() {
             return Err(text_error(format!("URL must not contain a path: {text}")));
         }
-        let name = if scheme == Scheme::Http { "http" } else { "https" };
-        let text = format!("{name}://{authority}");
+        let text = format!("{}://{authority}", scheme.name());
         Ok(Self { scheme, host: host.to_owned(), port, text })
+    }
+
+    fn parse_unix(scheme: Scheme, text: &str) -> Result<Self, ValueError> {
+        let (_, rest) = text.split_once(':').expect("the scheme ends with a colon");
+        let has_authority = rest.starts_with("//");
+        let path = rest.strip_prefix("//").unwrap_or(rest);
+        let host_end = if has_authority { path.find('/').unwrap_or(path.len()) } else { 0 };
+        let host = &path[..host_end];
+        if let Some((_, port)) = host.rsplit_once(':')
+            && !port.bytes().all(|byte| byte.is_ascii_digit())
+        {
+            let reason = format!("invalid port {:?} after host", format!(":{port}"));
+            return Err(text_error(format!("parse {text:?}: {reason}")));
+        }
+        if path.contains(['?', '#', '@', '%']) {
+            return Err(text_error(format!("URL must be scheme and path only: {text}")));
+        }
+        // `unix:name` has neither host nor path, in a URL's terms.
+        if path.is_empty() || !has_authority && !path.starts_with('/') {
+            return Err(text_error(format!("URL must have the form \"unix:///path\": {text}")));
+        }
+        // Go shows the two slashes only if they were there.
+        let shown = format!("{}:{rest}", scheme.name());
+        Ok(Self { scheme, host: path.to_owned(), port: 0, text: shown })
     }
 }
 
@@ -203,18 +266,43 @@ mod tests {
             ("http://u@a:1", "URL must be scheme, host and port only: http://u@a:1"),
             ("http://a:1?x=y", "URL must be scheme, host and port only: http://a:1?x=y"),
             ("http://a:65536", "URL port must not be above 65535: http://a:65536"),
-            ("unix://a:1", "ringd does not listen on unix sockets yet: unix://a:1"),
+            (
+                "unix://localhost:m1",
+                "parse \"unix://localhost:m1\": invalid port \":m1\" after host",
+            ),
+            ("unix://", "URL must have the form \"unix:///path\": unix://"),
+            ("unix:a", "URL must have the form \"unix:///path\": unix:a"),
+            ("unix:///a?b", "URL must be scheme and path only: unix:///a?b"),
         ] {
             assert_eq!(parse_urls(text).unwrap_err().to_string(), expected, "{text:?}");
         }
     }
 
     #[test]
+    fn unix_urls_are_paths() {
+        for (text, path) in [
+            ("unix:///run/a.sock", "/run/a.sock"),
+            ("unixs:///run/a.sock", "/run/a.sock"),
+            ("unix:/run/a.sock", "/run/a.sock"),
+            ("unix://a.sock", "a.sock"),
+            ("unix://a/b.sock", "a/b.sock"),
+            ("unix://127.0.0.1:2379", "127.0.0.1:2379"),
+        ] {
+            let url = &parse_urls(text).unwrap()[0];
+            assert_eq!(url.place().unwrap(), Place::Unix(PathBuf::from(path)), "{text}");
+            assert_eq!((url.as_str(), url.authority()), (text, path));
+            assert_eq!(url.scheme.is_secure(), text.starts_with("unixs"));
+        }
+        assert_eq!(texts(&parse_urls("UNIX:///a").unwrap()), ["unix:///a"]);
+    }
+
+    #[test]
     fn only_addresses_and_localhost_are_bound() {
-        let bind = |text| parse_urls(text).unwrap()[0].bind_address();
-        assert_eq!(bind("http://localhost:1").unwrap().to_string(), "127.0.0.1:1");
-        assert_eq!(bind("http://0.0.0.0:1").unwrap().to_string(), "0.0.0.0:1");
-        assert_eq!(bind("http://[::1]:1").unwrap().to_string(), "[::1]:1");
+        let bind = |text| parse_urls(text).unwrap()[0].place();
+        let tcp = |text: &str| Ok(Place::Tcp(text.parse().unwrap()));
+        assert_eq!(bind("http://localhost:1"), tcp("127.0.0.1:1"));
+        assert_eq!(bind("http://0.0.0.0:1"), tcp("0.0.0.0:1"));
+        assert_eq!(bind("http://[::1]:1"), tcp("[::1]:1"));
         for text in ["http://foo:1", "http://:1", "http://LOCALHOST:1", "http://1.2.3:1"] {
             assert_eq!(
                 bind(text).unwrap_err().to_string(),

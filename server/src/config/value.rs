@@ -120,6 +120,29 @@ pub fn parse_duration(text: &str) -> Result<i64, ValueError> {
     i64::try_from(if negative { -nanos } else { nanos }).map_err(|_| ValueError::Parse)
 }
 
+/// What Go's `time.ParseDuration` says of a text that is none.
+pub fn duration_error(text: &str) -> String {
+    let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
+    while !rest.is_empty() {
+        let number_end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let (number, after) = rest.split_at(number_end);
+        let unit_end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
+        let unit = &after[..unit_end];
+        let has_digit = number.bytes().any(|byte| byte.is_ascii_digit());
+        if !has_digit || number.matches('.').count() > 1 {
+            break;
+        }
+        if unit.is_empty() {
+            return format!("time: missing unit in duration {text:?}");
+        }
+        if !matches!(unit, "ns" | "us" | "\u{b5}s" | "\u{3bc}s" | "ms" | "s" | "m" | "h") {
+            return format!("time: unknown unit {unit:?} in duration {text:?}");
+        }
+        rest = &after[unit_end..];
+    }
+    format!("time: invalid duration {text:?}")
+}
+
 /// One number with its unit, and what follows it.
 fn parse_duration_part(text: &str) -> Result<(i128, &str), ValueError> {
     let number_end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -236,6 +259,17 @@ mod tests {
             ("1d", Err(ValueError::Parse)),
         ] {
             assert_eq!(parse_duration(text), expected, "{text:?}");
+        }
+        for (text, error) in [
+            ("", "time: invalid duration \"\""),
+            ("abc", "time: invalid duration \"abc\""),
+            ("-5", "time: missing unit in duration \"-5\""),
+            ("1d", "time: unknown unit \"d\" in duration \"1d\""),
+            ("1h2x", "time: unknown unit \"x\" in duration \"1h2x\""),
+            ("1h1..5s", "time: invalid duration \"1h1..5s\""),
+            ("9223372036854775808ns", "time: invalid duration \"9223372036854775808ns\""),
+        ] {
+            assert_eq!(duration_error(text), error);
         }
     }
 

@@ -12,6 +12,7 @@ use crate::runtime::reactor::SocketId;
 use crate::runtime::slab::Slab;
 
 use super::reads::Reading;
+use crate::service::dispatch::LeaseQuestion;
 
 /// A call under way.
 #[derive(Debug)]
@@ -25,6 +26,16 @@ pub struct Call {
 }
 
 impl Call {
+    /// Whether a procedure of the server asks, not the client itself.
+    #[must_use]
+    pub fn is_inner(&self) -> bool {
+        match &self.waiting {
+            Waiting::ProcedureWrite => true,
+            Waiting::Read(Some(reading)) => reading.is_inner,
+            _ => false,
+        }
+    }
+
     /// Whether it is a read that may answer with much.
     #[must_use]
     pub fn is_wide_read(&self) -> bool {
@@ -37,8 +48,12 @@ impl Call {
 pub enum Waiting {
     /// Its command's answer.
     Write,
+    /// The answer to a command of the procedure that answers it.
+    ProcedureWrite,
     /// A read-index round, then its steps. `None` while a step is taken.
     Read(Option<Box<Reading>>),
+    /// What the keeper of the leases' clocks knows.
+    Lease(LeaseQuestion),
 }
 
 /// When a call is given up, and by whose clock.
@@ -111,6 +126,11 @@ impl Calls {
     /// The call of a slot, if it has not been given up.
     pub fn get(&self, slot: Slot) -> Option<&Call> {
         self.entries.get(slot.0)?.call.as_ref()
+    }
+
+    /// The call of a slot, to change what it waits for.
+    pub fn get_mut(&mut self, slot: Slot) -> Option<&mut Call> {
+        self.entries.get_mut(slot.0)?.call.as_mut()
     }
 
     /// Takes the read of a slot out for a step; `None` if its call was given up.

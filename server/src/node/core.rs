@@ -6,7 +6,6 @@
 //! become bytes). Between cores the letters travel through [`post`](crate::runtime::post).
 
 use std::fmt::Display;
-use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,8 +16,10 @@ use super::log_role::LogRole;
 use super::switch::Switch;
 use crate::mail::{Ask, Reply};
 use crate::runtime::executor::CoreLoop;
+use crate::runtime::notify;
 use crate::runtime::post::{Bell, Inbox, Outbox};
 use crate::runtime::reactor::{Event, Reactor};
+use crate::runtime::sockets::Listener;
 use crate::{log_event, log_lines};
 
 /// The longest sleep: how late a core may notice what nobody woke it for.
@@ -38,10 +39,10 @@ pub struct FrontendRole {
     /// Post with the log core; `None` when it is this one.
     pub line: Option<FrontendLine>,
     /// Listeners, on the front-end that accepts.
-    pub listeners: Vec<TcpListener>,
+    pub listeners: Vec<Listener>,
     /// Peer addresses: bound, so that two members cannot share one; who connects is sent away,
     /// because this version has no peers.
-    pub peer_listeners: Vec<TcpListener>,
+    pub peer_listeners: Vec<Listener>,
     /// The client addresses, for the log.
     pub announce: Vec<String>,
     /// Connections this core takes; more are sent away, so that the log and the store never lack a
@@ -123,6 +124,7 @@ impl Core {
                     ask.frames.clear();
                     ask.slots.clear();
                     ask.reads.clear();
+                    ask.leases.clear();
                 }
             }
             log.settle(self.now, &mut self.reactor)?;
@@ -211,6 +213,7 @@ impl Core {
                 log_lines::serving_client_traffic_insecurely(address);
             }
             log_lines::grpc_service_status_changed(true);
+            log_lines::notifying_init_daemon(notify::tell(notify::News::Ready).as_ref().err());
         }
         if let Some(handed) = &mut frontend.handed {
             while let Some(descriptor) = handed.pop() {

@@ -28,6 +28,8 @@ pub enum Failure {
         /// What is wrong with it.
         cause: engine::Failure,
     },
+    /// The leases cannot be read from the store.
+    Leases(engine::ReadError),
     /// A committed entry that this version does not understand. It must not be skipped: this
     /// member's state would differ from its peers'.
     InvalidEntry {
@@ -67,6 +69,7 @@ impl std::fmt::Display for Failure {
             Self::Store { directory, cause } => {
                 write!(formatter, "store in {}: {cause}", directory.display())
             }
+            Self::Leases(error) => write!(formatter, "cannot read the leases: {error}"),
             Self::InvalidEntry { index, cause } => {
                 write!(formatter, "log entry {index} cannot be applied: {cause}")
             }

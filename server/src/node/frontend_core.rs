@@ -14,6 +14,8 @@
 //!   socket is read from all the same, unless the socket itself takes nothing.
 //! - All bytes that one turn has for a client leave in one send; one send a client is under way.
 
+mod leases;
+mod procedures;
 mod stepping;
 
 use std::borrow::Cow;
@@ -25,6 +27,7 @@ use std::time::Duration;
 
 use engine::{Progress, ReadHandle};
 
+use self::procedures::Procedures;
 use super::calls::{Call, Calls, Timeouts, Waiting};
 use super::reads::{Gate, ReadQueue};
 use super::shared::{Status, WatchInterest};
@@ -34,7 +37,9 @@ use crate::frontend::http2::{Protocol, StreamKey, sniff};
 use crate::log_event;
 use crate::mail::{Ask, FrontendId, Reply, Slot, Unavailable, Verdict};
 use crate::runtime::reactor::SocketId;
+use crate::service::concurrency::Procedure;
 use crate::service::dispatch::{Action, CallMetadata, Service};
+use crate::service::lease::keep_alive::KeepAlives;
 use crate::service::method::Method;
 use crate::service::node_state::NodeState;
 use crate::service::status::{Refusal, status_of};
@@ -147,6 +152,10 @@ struct Desk {
     views: ReadHandle,
     status: Arc<Status>,
     watches: Watches,
+    keep_alives: KeepAlives<Place>,
+    procedures: Procedures,
+    /// The time of the last event that had one.
+    now: Duration,
     node: NodeState,
     methods: Rc<MethodTable>,
     ask: Ask,
@@ -175,6 +184,9 @@ impl FrontendCore {
             views,
             status,
             watches,
+            keep_alives: KeepAlives::default(),
+            procedures: Procedures::default(),
+            now: Duration::ZERO,
             node,
             methods: Rc::new(method_table()),
             ask: Ask::default(),
@@ -252,7 +264,9 @@ impl FrontendCore {
         if let Some(client) = client_at(&mut self.clients, socket) {
             self.desk.reading.handle_queued(client.queued_bytes, 0);
             self.clients[socket.index()] = None;
+            self.desk.give_up_procedures(socket);
             self.desk.watches.close_all(socket);
+            self.desk.keep_alives.close_all(|place| place.0 == socket);
             // Its reads are forgotten at their next step.
             self.desk.reading.handle_gone(socket);
         }
@@ -291,6 +305,9 @@ impl FrontendCore {
                 self.refuse(&call, refusal_of(reason));
             }
         }
+        for (slot, answer) in reply.leases.drain(..) {
+            self.handle_lease_reply(slot, answer);
+        }
         let desk = &mut self.desk;
         desk.watches.handle_events(&reply.events, reply.gap, &mut desk.views);
         reply.events.clear();
@@ -303,6 +320,8 @@ impl FrontendCore {
         self.desk.refresh_node();
         self.desk.hash_waits = false;
         self.desk.watches.handle_tick(now, &self.desk.node);
+        self.desk.now = now;
+        self.give_up_late_procedures(now);
         while let Some((call, deadline)) = self.desk.calls.poll_late(now) {
             // The client's own deadline is the client's to notice; ours has etcd's answer.
             if deadline.is_ours {
@@ -406,7 +425,13 @@ impl FrontendCore {
         let Some(connection) = connection_at(&mut self.clients, call.socket) else { return };
         let desk = &mut self.desk;
         desk.answer.clear();
-        match desk.service.encode_answer(answer, &desk.node, &mut desk.answer) {
+        let encoded = desk.service.encode_answer(answer, &desk.node, &mut desk.answer);
+        if matches!(call.waiting, Waiting::ProcedureWrite) {
+            let answer = std::mem::take(&mut desk.answer);
+            let answered = encoded.map(|()| &answer[..]);
+            return self.handle_procedure_answer((call.socket, call.stream), answered);
+        }
+        match encoded {
             Ok(()) => connection.answer(call.stream, &desk.answer),
             Err(refusal) => connection.finish(call.stream, &status(refusal)),
         }
@@ -414,6 +439,9 @@ impl FrontendCore {
     }
 
     fn refuse(&mut self, call: &Call, refusal: Refusal) {
+        if call.is_inner() {
+            return self.handle_procedure_answer((call.socket, call.stream), Err(refusal));
+        }
         if let Some(connection) = connection_at(&mut self.clients, call.socket) {
             connection.finish(call.stream, &status(refusal));
             self.touch(call.socket);
@@ -448,6 +476,16 @@ impl FrontendCore {
             desk.calls.take(slot);
             return;
         };
+        if reading.is_inner {
+            let Some(answer) = desk.step_inner(&mut reading, keys) else {
+                desk.reading.push_begun(socket, slot, &mut reading);
+                return desk.calls.end_step(slot, reading);
+            };
+            desk.calls.take(slot);
+            desk.report_fault();
+            let answer = answer.as_deref().map_err(|refusal| *refusal);
+            return self.handle_procedure_answer((socket, stream), answer);
+        }
         if desk.step(connection, stream, &mut reading, keys) == Progress::More {
             desk.reading.push_begun(socket, slot, &mut reading);
             desk.calls.end_step(slot, reading);
@@ -500,6 +538,12 @@ impl FrontendCore {
     fn send_watched(&mut self) {
         while let Some((place, output)) = self.desk.watches.poll_output() {
             let Some((socket, stream)) = place else { continue };
+            if self.desk.procedures.contains((socket, stream)) {
+                let mut response = Vec::new();
+                output.for_each_slice(|slice| response.extend_from_slice(slice));
+                self.handle_procedure_watched((socket, stream), &response);
+                continue;
+            }
             let Some(connection) = connection_at(&mut self.clients, socket) else { continue };
             connection.send_with(stream, |out| {
                 output.for_each_slice(|slice| out.extend_from_slice(slice));
@@ -594,18 +638,21 @@ impl Desk {
                 }
                 Event::Message { stream, message } => {
                     let place = (socket, stream);
-                    let handled = self.watches.handle_message(place, &message, &mut self.views);
-                    if let Err(refusal) = handled {
-                        self.watches.close(place);
+                    if let Err(refusal) = self.handle_stream_message(place, &message) {
+                        self.close_stream(place);
                         connection.finish(stream, &status(refusal));
                     }
                     recycle(connection, message);
                 }
                 // Reads notice a cancelled call at their next step, writes at their answer.
-                Event::Cancelled { stream } => self.watches.close((socket, stream)),
-                // A half-close leaves watchers alive. A connection that is over closes when its
-                // last bytes have left.
-                Event::HalfClose { .. } | Event::Closed(_) => {}
+                Event::Cancelled { stream } => self.close_stream((socket, stream)),
+                // A half-close leaves watchers alive.
+                Event::HalfClose { stream } => {
+                    let outcome = self.keep_alives.handle_half_closed((socket, stream));
+                    self.end_keep_alive(connection, (socket, stream), outcome);
+                }
+                // A connection that is over closes when its last bytes have left.
+                Event::Closed(_) => {}
             }
         }
     }
@@ -624,6 +671,9 @@ impl Desk {
         }
         if self.calls.len() >= CALLS_MAX || self.calls.size_bytes() >= COMMANDS_SIZE_BYTES_MAX {
             return connection.finish(stream, &status(Refusal::TooManyRequests));
+        }
+        if Procedure::serves(method) {
+            return self.begin_procedure(connection, request, message, now);
         }
         // A look-up that its connection has no room for finds no budget, and so waits.
         let mut nothing = 0;
@@ -659,6 +709,11 @@ impl Desk {
             }
             Action::Read(read) => self.begin_read(connection, request, read, now),
             Action::Stream => connection.send(stream, &self.answer),
+            Action::AskLease(question) => {
+                let call = Call { socket, stream, waiting: Waiting::Lease(question) };
+                let slot = self.calls.insert(call, 0, now, timeouts);
+                self.ask_lease(slot, question);
+            }
         }
         self.report_fault();
     }
@@ -682,12 +737,15 @@ impl Desk {
         if let Err(refusal) = self.service.check_call(method, metadata, &self.node) {
             return connection.finish(stream, &status(refusal));
         }
-        if method != Method::Watch {
-            return connection.finish(stream, &status(Refusal::Unimplemented(method)));
+        match method {
+            Method::Watch => {
+                self.watches.open(place, &self.node, now);
+                // etcd's clients wait for the headers before they send their first request.
+                connection.begin(stream);
+            }
+            Method::LeaseKeepAlive => self.keep_alives.open(place),
+            _ => connection.finish(stream, &status(Refusal::Unimplemented(method))),
         }
-        self.watches.open(place, &self.node, now);
-        // etcd's clients wait for the headers before they send their first request.
-        connection.begin(stream);
     }
 
     fn refresh_node(&mut self) {

@@ -13,6 +13,7 @@
 //!   A full disk is none: what needs room is refused, or waits for it asleep ([`admission`]).
 
 mod admission;
+mod leases;
 #[cfg(test)]
 mod tests;
 
@@ -21,17 +22,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::ids::{LogIndex, MemberId, Revision, Term};
+use engine::lease::Lease;
 use engine::{Answer, Batch, Engine, Outcome, Progress};
 use raft::eraftpb::{Entry, EntryType};
 use wal::{Lsn, RecordKind, Writer};
 
+use self::leases::Leases;
 use super::checkpoint::{CheckpointPolicy, Cost, Tail};
 use super::failure::Failure;
 use super::shared::{Status, StatusCopy, WatchInterest};
-use crate::mail::{Ask, FrontendId, Reply, Slot, Unavailable, Verdict};
+use crate::mail::{Ask, FrontendId, LeaseAsk, Reply, Slot, Unavailable, Verdict};
 use crate::raft::record::{KIND_ENTRY, encode_entry_head, encode_state};
 use crate::raft::{Consensus, Work};
 use crate::sequencer::batch::{Batcher, Ticket};
+use crate::sequencer::lessor::LessorConfig;
 use crate::sequencer::read_index::ReadIndex;
 
 /// Keys that one call of [`LogCore::apply`] may touch before it returns to the loop: a few
@@ -66,6 +70,10 @@ pub struct Stages {
     pub request_timeout: Duration,
     /// A checkpoint is due at the latest after so many entries.
     pub snapshot_count: u64,
+    /// The rules of leases.
+    pub lessor: LessorConfig,
+    /// The leases that the engine holds.
+    pub leases: Vec<Lease>,
     /// What this start replayed, and the next one would replay again.
     pub tail: Tail,
     /// Where the entries recovered from the log begin, oldest first.
@@ -95,6 +103,7 @@ pub struct LogCore {
     engine: Engine,
     batcher: Batcher,
     reads: ReadIndex,
+    leases: Leases,
     checkpoint: CheckpointPolicy,
     status: Arc<Status>,
     interest: Arc<WatchInterest>,
@@ -141,8 +150,10 @@ impl LogCore {
         status: Arc<Status>,
         interest: Arc<WatchInterest>,
     ) -> Self {
-        let Stages { consensus, wal, engine, member, boot_nonce, request_timeout, .. } = stages;
-        let Stages { snapshot_count, retained, tail, .. } = stages;
+        let Stages { consensus, wal, mut engine, member, boot_nonce, request_timeout, .. } = stages;
+        let Stages { snapshot_count, retained, tail, lessor, leases, .. } = stages;
+        // The leases that stand there were read after the replay.
+        engine.take_lease_changes();
         let checkpoint = CheckpointPolicy::new(snapshot_count, wal.durable().0, tail);
         Self {
             published: engine.revision(),
@@ -151,6 +162,7 @@ impl LogCore {
             engine,
             batcher: Batcher::new(member, boot_nonce),
             reads: ReadIndex::new(member, boot_nonce, request_timeout),
+            leases: Leases::new(lessor, &leases),
             checkpoint,
             status,
             interest,
@@ -185,11 +197,16 @@ impl LogCore {
             let verdict = |&slot: &Slot| (slot, Verdict::Unavailable(refusal));
             reply.answers.extend(ask.slots.iter().map(verdict));
             reply.reads_failed.extend(ask.reads.iter().map(|&slot| (slot, refusal)));
+            let refused = |&(slot, ask): &(Slot, LeaseAsk)| (slot, ask.refused(refusal));
+            reply.leases.extend(ask.leases.iter().map(refused));
             return;
         }
         self.batcher.handle_commands(frontend, &ask.frames, &ask.slots);
         for &slot in &ask.reads {
             self.reads.handle_read(Ticket { frontend, slot }, now);
+        }
+        for &(slot, ask) in &ask.leases {
+            self.leases.handle_ask(Ticket { frontend, slot }, ask);
         }
     }
 
@@ -259,6 +276,7 @@ impl LogCore {
             let reply = &mut self.replies[ticket.frontend.place()];
             reply.reads_failed.push((ticket.slot, Unavailable::Stopped));
         }
+        self.stop_leases();
     }
 
     /// Whether a stopping member has nothing left to do but the final checkpoint.
@@ -303,6 +321,7 @@ impl LogCore {
     pub fn order(&mut self, now: Duration) -> Result<(), Failure> {
         self.note_durable();
         self.introduce();
+        self.revoke_expired(now);
         self.propose()?;
         while let Some(context) = self.reads.poll_round(now) {
             self.consensus.read_index(context.to_vec());
@@ -335,7 +354,7 @@ impl LogCore {
             commands += count;
             entries += 1;
             self.applying = None;
-            self.finish(index, term);
+            self.finish(index, term, now);
         }
         self.engine.drop_copies(COPY_RUNS_MAX, COPY_PAGES_MAX)?;
         let log_end = self.wal.durable().0;
@@ -345,6 +364,7 @@ impl LogCore {
             self.answer_swept();
         }
         self.release_reads();
+        self.answer_leases(now);
         self.publish_status();
         Ok(())
     }
@@ -371,7 +391,7 @@ impl LogCore {
     pub fn has_work(&self) -> bool {
         match self.applying {
             Some(_) => !self.engine.is_apply_starved(),
-            None => !self.committed.is_empty(),
+            None => !self.committed.is_empty() || self.leases.has_work(),
         }
     }
 
@@ -381,6 +401,12 @@ impl LogCore {
         let has_room = self.applying.is_none() && !self.engine.is_sweep_starved();
         let can_sweep = has_room && !self.engine.compaction_is_finished();
         can_sweep || self.engine.has_copies_to_drop()
+    }
+
+    /// When there is something to do that nobody asks for.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Duration> {
+        self.leases.wake_at().filter(|_| self.is_serving() && !self.stopping)
     }
 
     /// The engine, for read handles and what a start must know.
@@ -489,11 +515,12 @@ impl LogCore {
         Ok(true)
     }
 
-    fn finish(&mut self, index: LogIndex, term: Term) {
+    fn finish(&mut self, index: LogIndex, term: Term, now: Duration) {
         self.engine.set_local_reads(self.consensus.is_leader() && self.consensus.is_sole_voter());
         self.engine.publish();
         self.consensus.handle_applied(index);
         self.reads.handle_published(index);
+        self.leases.handle_changes(&self.engine.take_lease_changes(), now);
         let revision = self.engine.revision();
         self.deliver_events(revision != self.published);
         self.published = revision;
@@ -508,6 +535,7 @@ impl LogCore {
         assert_eq!(tickets.len(), self.answers.len(), "an answer for every command");
         for (ticket, answer) in tickets.into_iter().zip(self.answers.drain(..)) {
             if ticket.frontend == FrontendId::NOBODY {
+                // Nothing else is proposed for the member itself before it has introduced itself.
                 self.introduced = Introduced::Done;
                 continue;
             }

@@ -216,7 +216,8 @@ impl LogRole {
             return Duration::ZERO;
         }
         let delayed = self.delayed.front().map_or(Duration::MAX, |first| first.0);
-        self.tick_next.min(delayed).saturating_sub(now)
+        let due = self.core.wake_at().unwrap_or(Duration::MAX);
+        self.tick_next.min(delayed).min(due).saturating_sub(now)
     }
 
     /// Whether a stop is complete: the last letters are posted, too. Front-ends read until then, so

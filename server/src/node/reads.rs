@@ -48,6 +48,8 @@ pub struct Reading {
     pub answer: Option<OwnedMessage>,
     /// The view of all its steps, if they need the same.
     pub view: Option<HeldView>,
+    /// A procedure of the server asks, not its client: the answer does not leave.
+    pub is_inner: bool,
     held: Option<Tally>,
 }
 
@@ -77,7 +79,7 @@ impl Reading {
     /// A read before its first step.
     #[must_use]
     pub fn new(read: Box<Read>) -> Self {
-        Self { read, answer: None, view: None, held: None }
+        Self { read, answer: None, view: None, is_inner: false, held: None }
     }
 
     /// Bytes that it holds until it is finished.

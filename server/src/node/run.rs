@@ -7,7 +7,6 @@
 
 use std::fmt::Display;
 use std::io;
-use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,19 +23,22 @@ use super::shared::{Status, WatchInterest};
 use super::start::{StartConfig, Started, start};
 use super::switch::Switch;
 use crate::bootstrap::{self, DataDir};
-use crate::config::{Config, ETCD_VERSION, Notice, Url};
+use crate::config::{Config, ETCD_VERSION, Notice, Place, Url};
 use crate::frontend::grpc;
 use crate::frontend::http2::keepalive::{KeepaliveConfig, PingPolicy};
 use crate::mail::{Ask, FrontendId, Reply};
 use crate::runtime::disk_helper::DiskHelper;
-use crate::runtime::files::{EngineDisk, random_u64};
+use crate::runtime::files::{self, EngineDisk, random_u64};
 use crate::runtime::log_disk::LogDisk;
 use crate::runtime::placement::{self, CorePlan};
 use crate::runtime::post::{self, Bell, Inbox, Outbox};
 use crate::runtime::reactor::Reactor;
+use crate::runtime::sockets::{self, Listener};
 use crate::runtime::wake::Waker;
-use crate::runtime::{executor, signals, sockets};
+use crate::runtime::{executor, notify, signals};
+use crate::sequencer::lessor::LessorConfig;
 use crate::service::dispatch::{Service, ServiceLimits};
+use crate::service::lease::LeaseIds;
 use crate::service::node_state::{MemberEntry, NodeState};
 use crate::service::watch::WatchConfig;
 use crate::{log_event, log_lines};
@@ -47,6 +49,8 @@ const STORE_DIRECTORY: &str = "store";
 const MESSAGE_OVERHEAD_BYTES: usize = 512 * 1024;
 /// etcd's time for a proposal, besides two elections.
 const REQUEST_TIMEOUT_BASE: Duration = Duration::from_secs(5);
+/// How often etcd notes the time that is left of its leases.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
 /// etcd's quota when none is given; it is told in `Status` and enforced with the quota's change.
 const QUOTA_BYTES_DEFAULT: i64 = 2 << 30;
 /// Descriptors that connections leave to the rest of the process.
@@ -55,7 +59,8 @@ const DESCRIPTORS_RESERVED: u64 = 150;
 /// Runs a member until it is told to stop.
 #[must_use]
 pub fn run(config: Config) -> ExitCode {
-    match run_checked(&Arc::new(config)) {
+    let Some(connections_max) = check_descriptors() else { return ExitCode::FAILURE };
+    match run_checked(&Arc::new(config), connections_max) {
         Ok(signal) => signals::reraise(signal),
         Err(error) => {
             log_lines::discovery_failed(&*error);
@@ -77,18 +82,17 @@ fn end_on_panic() {
     }));
 }
 
-fn run_checked(config: &Arc<Config>) -> Result<libc::c_int, Error> {
+fn run_checked(config: &Arc<Config>, connections_max: usize) -> Result<libc::c_int, Error> {
     end_on_panic();
-    let connections_max = check_descriptors()?;
     let mut notices = Vec::new();
     let prepared = bootstrap::prepare(config, &mut notices);
     notices.iter().for_each(Notice::write);
     let mut data_dir = prepared?;
     log_lines::data_directory(data_dir.path(), data_dir.is_new());
     log_lines::configuring_peer_listeners(config);
-    let peer_listeners = bind_all(&config.listen_peer_urls)?;
+    let peer_listeners = bind_all(&config.listen_peer_urls, config.socket_reuse_port)?;
     log_lines::configuring_client_listeners(config);
-    let client_listeners = bind_all(&config.listen_client_urls)?;
+    let client_listeners = bind_all(&config.listen_client_urls, config.socket_reuse_port)?;
     let wal_path = data_dir.wal_path().to_owned();
     log_lines::starting_an_etcd_server(config, data_dir.path(), &wal_path, data_dir.is_new());
 
@@ -108,6 +112,10 @@ fn run_checked(config: &Arc<Config>) -> Result<libc::c_int, Error> {
     })?;
     let signal = signals::wait()?;
     log_lines::received_signal(signals::stop_signal(signal));
+    if let Err(error) = notify::tell(notify::News::Stopping) {
+        let message = "failed to notify systemd of the stop";
+        log_event!(Warn, message, "error" => &error as &dyn Display);
+    }
     log_lines::skipped_leadership_transfer(identity.member, identity.member);
     log_lines::closing_etcd_server(config);
     switch.request_stop();
@@ -118,21 +126,40 @@ fn run_checked(config: &Arc<Config>) -> Result<libc::c_int, Error> {
     Ok(signal)
 }
 
-fn check_descriptors() -> Result<usize, Error> {
-    let limit = sockets::descriptor_limit()?;
+/// How many connections there may be; what keeps the process from starting is told here.
+fn check_descriptors() -> Option<usize> {
+    let limit = match sockets::descriptor_limit() {
+        Ok(limit) => limit,
+        Err(error) => {
+            log_lines::discovery_failed(&error);
+            return None;
+        }
+    };
     if limit <= DESCRIPTORS_RESERVED {
-        return Err("file descriptor limit of etcd process is too low; please set higher".into());
+        log_lines::descriptors_too_few(limit, DESCRIPTORS_RESERVED);
+        return None;
     }
-    Ok(usize::try_from(limit - DESCRIPTORS_RESERVED).unwrap_or(usize::MAX))
+    Some(usize::try_from(limit - DESCRIPTORS_RESERVED).unwrap_or(usize::MAX))
 }
 
-fn bind_all(urls: &[Url]) -> Result<Vec<TcpListener>, Error> {
-    let bind = |url: &Url| -> Result<TcpListener, Error> {
-        let address = url.bind_address().map_err(|error| error.to_string())?;
-        sockets::listen(address)
-            .map_err(|cause| format!("listen tcp {}: bind: {}", url.authority(), Os(&cause)).into())
-    };
-    urls.iter().map(bind).collect()
+fn bind_all(urls: &[Url], reuse_port: bool) -> Result<Vec<Listener>, Error> {
+    urls.iter().map(|url| bind(url, reuse_port)).collect()
+}
+
+fn bind(url: &Url, reuse_port: bool) -> Result<Listener, Error> {
+    match url.place().map_err(|error| error.to_string())? {
+        Place::Tcp(address) => sockets::listen(address, reuse_port).map_err(|cause| {
+            format!("listen tcp {}: bind: {}", url.authority(), Os(&cause)).into()
+        }),
+        Place::Unix(path) => sockets::listen_unix(&path).map_err(|(operation, cause)| {
+            let (path, cause) = (path.display(), Os(&cause));
+            match operation {
+                "remove" => format!("remove {path}: {cause}"),
+                _ => format!("listen unix {path}: {operation}: {cause}"),
+            }
+            .into()
+        }),
+    }
 }
 
 /// A system error as Go words it.
@@ -144,6 +171,9 @@ impl Display for Os<'_> {
             Some(libc::EADDRINUSE) => formatter.write_str("address already in use"),
             Some(libc::EADDRNOTAVAIL) => formatter.write_str("cannot assign requested address"),
             Some(libc::EACCES) => formatter.write_str("permission denied"),
+            Some(libc::ENOENT) => formatter.write_str("no such file or directory"),
+            Some(libc::ENOTDIR) => formatter.write_str("not a directory"),
+            Some(libc::EINVAL) => formatter.write_str("invalid argument"),
             _ => self.0.fmt(formatter),
         }
     }
@@ -151,6 +181,19 @@ impl Display for Os<'_> {
 
 fn request_timeout(config: &Config) -> Duration {
     REQUEST_TIMEOUT_BASE + 2 * Duration::from_millis(config.election_timeout_ms)
+}
+
+/// etcd's rules: a lease outlives an election and a half, and a new leader adds one election.
+fn lessor_config(config: &Config) -> LessorConfig {
+    let heartbeat = Duration::from_millis(config.heartbeat_interval_ms);
+    let ticks = u32::try_from(config.election_ticks()).unwrap_or(u32::MAX);
+    let ttl_min = heartbeat.saturating_mul(ticks.saturating_mul(3) / 2);
+    let ttl_min_seconds = ttl_min.as_secs() + u64::from(ttl_min.subsec_nanos() > 0);
+    LessorConfig {
+        ttl_min_seconds: i64::try_from(ttl_min_seconds).unwrap_or(i64::MAX),
+        extension: heartbeat.saturating_mul(ticks),
+        checkpoint_interval: config.features.lease_checkpoint().then_some(CHECKPOINT_INTERVAL),
+    }
 }
 
 fn open_stages(config: &Config, data_dir: &mut DataDir, boot_nonce: u64) -> Result<Started, Error> {
@@ -174,6 +217,7 @@ fn open_stages(config: &Config, data_dir: &mut DataDir, boot_nonce: u64) -> Resu
         election_ticks: usize::try_from(config.election_ticks())?,
         request_timeout: request_timeout(config),
         snapshot_count: config.snapshot_count,
+        lessor: lessor_config(config),
         boot_nonce,
     })?;
     if data_dir.is_new() {
@@ -202,8 +246,8 @@ struct Assembly<'a> {
     config: &'a Arc<Config>,
     identity: Identity,
     started: Started,
-    client_listeners: Vec<TcpListener>,
-    peer_listeners: Vec<TcpListener>,
+    client_listeners: Vec<Listener>,
+    peer_listeners: Vec<Listener>,
     connections_max: usize,
     switch: Arc<Switch>,
 }
@@ -222,13 +266,14 @@ struct FrontendSeed {
     id: FrontendId,
     config: FrontendConfig,
     limits: ServiceLimits,
+    lease_ids: LeaseIds,
     views: ReadHandle,
     status: Arc<Status>,
     interest: Arc<WatchInterest>,
     node: NodeState,
     line: Option<FrontendLine>,
-    listeners: Vec<TcpListener>,
-    peer_listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
+    peer_listeners: Vec<Listener>,
     announce: Vec<String>,
     connections_max: usize,
     hand_off: Vec<Option<Outbox<std::os::fd::OwnedFd>>>,
@@ -303,12 +348,13 @@ fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Vec<CoreParts> {
                 id: wiring.id,
                 config: frontend_config(config),
                 limits: service_limits(config),
+                lease_ids: lease_ids(identity, wiring.id, frontend_count),
                 views: views.clone(),
                 status: Arc::clone(&status),
                 interest: Arc::clone(&interest),
                 node: node_state(config, identity),
                 line: wiring.line,
-                announce: clients.iter().filter_map(address_of).collect(),
+                announce: clients.iter().map(|client| client.address().to_owned()).collect(),
                 connections_max: connections_max / frontend_count,
                 listeners: clients,
                 peer_listeners: peers,
@@ -328,10 +374,6 @@ fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Vec<CoreParts> {
         cores.push(CoreParts { plan: *plan, bell, switch, origin, frontend, log });
     }
     cores
-}
-
-fn address_of(listener: &TcpListener) -> Option<String> {
-    listener.local_addr().ok().map(|address| address.to_string())
 }
 
 /// Who posts to whom.
@@ -409,7 +451,7 @@ fn build_log(seed: LogSeed, waker: Waker) -> LogRole {
 }
 
 fn build_frontend(seed: FrontendSeed) -> FrontendRole {
-    let service = Service::new(seed.limits, &seed.node);
+    let service = Service::new(seed.limits, &seed.node, seed.lease_ids);
     let parts = FrontendParts {
         id: seed.id,
         service,
@@ -428,6 +470,11 @@ fn build_frontend(seed: FrontendSeed) -> FrontendRole {
         hand_off: seed.hand_off,
         handed: seed.handed,
     }
+}
+
+fn lease_ids(identity: Identity, frontend: FrontendId, frontend_count: usize) -> LeaseIds {
+    let (place, count) = (u64::from(frontend.0), frontend_count as u64);
+    LeaseIds::new(identity.member.0, files::unix_ms(), place, count)
 }
 
 fn give_up(error: &dyn Display) -> ! {
@@ -477,6 +524,7 @@ fn service_limits(config: &Config) -> ServiceLimits {
     ServiceLimits {
         txn_ops_max: usize::try_from(config.max_txn_ops).unwrap_or(usize::MAX),
         request_size_bytes_max: usize::try_from(config.max_request_bytes).unwrap_or(usize::MAX),
+        lease_ttl_min_seconds: lessor_config(config).ttl_min_seconds,
         ..ServiceLimits::default()
     }
 }

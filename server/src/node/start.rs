@@ -15,8 +15,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use engine::ids::{LogIndex, Term};
-use engine::{Batch, Engine, EngineConfig, EngineFiles, Identity, Progress};
+use engine::ids::{LeaseId, LogIndex, Term};
+use engine::lease::Lease;
+use engine::{Batch, Engine, EngineConfig, EngineFiles, Identity, Progress, ReadError};
 use raft::eraftpb::{Entry, EntryType, HardState};
 use wal::{Lsn, RecordKind, Recovery};
 
@@ -29,6 +30,7 @@ use crate::raft::{Consensus, ConsensusConfig};
 use crate::runtime::bus_error::{self, MappedFile};
 use crate::runtime::files::EngineDisk;
 use crate::runtime::log_disk::LogDisk;
+use crate::sequencer::lessor::LessorConfig;
 
 /// The store's checkpoints in its directory.
 const META_FILE: &str = "meta";
@@ -58,6 +60,8 @@ pub struct StartConfig {
     pub request_timeout: Duration,
     /// A checkpoint is due at the latest after so many entries.
     pub snapshot_count: u64,
+    /// The rules of leases.
+    pub lessor: LessorConfig,
     /// Different at each start.
     pub boot_nonce: u64,
 }
@@ -125,6 +129,7 @@ pub fn start(config: &StartConfig) -> Result<Started, Failure> {
     };
     let consensus = Consensus::new(raft_config, store, base.0)?;
     let replayed = applied.0 - checkpointed.0;
+    let leases = leases_of(&engine).map_err(Failure::Leases)?;
     let stages = Stages {
         consensus,
         wal,
@@ -133,10 +138,19 @@ pub fn start(config: &StartConfig) -> Result<Started, Failure> {
         boot_nonce: config.boot_nonce,
         request_timeout: config.request_timeout,
         snapshot_count: config.snapshot_count,
+        lessor: config.lessor,
+        leases,
         tail,
         retained,
     };
     Ok(Started { stages, log_disk, engine_disk, replayed, store_remade })
+}
+
+fn leases_of(engine: &Engine) -> Result<Vec<Lease>, ReadError> {
+    let (mut leases, mut views) = (Vec::new(), engine.read_handle());
+    let view = views.pin();
+    view.leases(LeaseId(0), usize::MAX, &mut leases)?;
+    Ok(leases)
 }
 
 fn shard_path(config: &StartConfig, shard: u16) -> PathBuf {

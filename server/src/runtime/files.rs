@@ -45,6 +45,14 @@ pub fn random_u64() -> io::Result<u64> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
+/// Milliseconds since 1970 by the system's clock, for ids that no later start repeats. A clock
+/// before 1970 counts as its beginning.
+#[must_use]
+pub fn unix_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
 /// Written to a shard's file and still on its way to the disk, at most. A checkpoint that left its
 /// pages to its sync would have the disk busy with them all at once, and the log's writes behind
 /// them: 100 MiB took 100 ms, in which a log write took 20 to 60 ms instead of 0.2.

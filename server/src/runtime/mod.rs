@@ -9,6 +9,7 @@ pub mod disk_helper;
 pub mod executor;
 pub mod files;
 pub mod log_disk;
+pub mod notify;
 pub mod placement;
 pub mod post;
 pub mod reactor;

@@ -13,7 +13,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::TcpListener;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
@@ -22,6 +21,7 @@ use wal::AlignedBuffer;
 
 use super::buffers::{BUFFER_GROUP, BufferRing, Received};
 use super::slab::Slab;
+use super::sockets::Listener;
 
 /// Submission slots: more than one turn of a busy core queues; a full queue is submitted early.
 const SUBMISSION_ENTRIES: u32 = 1024;
@@ -182,7 +182,7 @@ pub struct Reactor {
     sockets: Slab<Socket>,
     sends: Slab<SendInFlight>,
     writes: Slab<WriteInFlight>,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     eventfd: OwnedFd,
     starved: Vec<u32>,
     events: VecDeque<Event>,
@@ -236,7 +236,7 @@ impl Reactor {
     }
 
     /// Starts accepting on `listener`; its number comes with each [`Event::Accepted`].
-    pub fn listen(&mut self, listener: TcpListener) -> usize {
+    pub fn listen(&mut self, listener: Listener) -> usize {
         self.listeners.push(listener);
         let number = self.listeners.len() - 1;
         self.arm_accept(number);
@@ -720,6 +720,7 @@ mod tests {
     use std::net::{Shutdown, TcpStream};
 
     use super::*;
+    use crate::runtime::sockets::listen;
 
     struct Pair {
         reactor: Reactor,
@@ -742,8 +743,8 @@ mod tests {
 
     fn pair() -> Pair {
         let mut reactor = Reactor::new().unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let listener = listen("127.0.0.1:0".parse().unwrap(), false).unwrap();
+        let client = TcpStream::connect(listener.address()).unwrap();
         let number = reactor.listen(listener);
         let descriptor = until(&mut reactor, |event| match event {
             Event::Accepted { listener, descriptor } => {

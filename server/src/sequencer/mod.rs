@@ -1,8 +1,10 @@
 //! The sequencer: who is next, in which batch, and whose reads may go on.
 //!
 //! It turns letters of the front-ends into batches ([`batch`]) and read-index rounds
-//! ([`read_index`]). It sees neither raft nor the log: its owner proposes what
-//! [`batch::Batcher::take_batch`] gives and tells it where in the log that landed.
+//! ([`read_index`]), and keeps the clocks of leases ([`lessor`]). It sees neither raft nor the log:
+//! its owner proposes what [`batch::Batcher::take_batch`] gives and tells it where in the log that
+//! landed.
 
 pub mod batch;
+pub mod lessor;
 pub mod read_index;

@@ -10,6 +10,8 @@
 //!    - `Read`: step it on a view. If [`Read::needs_read_index`], only on a view pinned after a
 //!      read-index round that was *begun* after this call has been confirmed and applied.
 //!    - `Stream`: `out` has the first message; send it and leave the call open.
+//!    - `AskLease`: ask the log core. Its reply goes to [`Service::begin_time_to_live`], which
+//!      makes a read of it, or to [`Service::put_leases`].
 //! 3. [`Service::open_read`], then [`Service::step_read`] until it says `Done`; the answer is what
 //!    the steps appended, unless [`Read::is_too_large`]. Each step may use a newer view, unless
 //!    [`Read::needs_same_view`].
@@ -26,10 +28,12 @@
 //! - `out` grows only by a complete answer: a refusal leaves it as it was.
 //! - A linearizable read runs at once only on a view that says [`View::local_reads`].
 
+use std::time::Duration;
+
 use engine::answer::{Answer, ReadError};
 use engine::command::FrameWriter;
 use engine::hash::{KeyValueHashScan, StoreHashScan};
-use engine::ids::Revision;
+use engine::ids::{LeaseId, Revision};
 use engine::page::PageFault;
 use engine::range::Progress;
 use engine::txn::TxnScan;
@@ -40,6 +44,7 @@ use super::cluster;
 use super::decode;
 use super::health;
 use super::kv::{self, RangeRead, TxnAction};
+use super::lease::{self, LeaseIds, TimeToLive, TimeToLiveRead};
 use super::maintenance::{self, AlarmAction};
 use super::method::Method;
 use super::node_state::NodeState;
@@ -57,6 +62,8 @@ pub struct ServiceLimits {
     pub txn_ops_max: usize,
     /// `--max-request-bytes`.
     pub request_size_bytes_max: usize,
+    /// No lease is granted for less.
+    pub lease_ttl_min_seconds: i64,
     /// The largest answer that may be sent; what a range would answer beyond it is measured and
     /// not written.
     pub answer_size_bytes_max: u64,
@@ -67,6 +74,7 @@ impl Default for ServiceLimits {
         Self {
             txn_ops_max: 128,
             request_size_bytes_max: 3 << 19,
+            lease_ttl_min_seconds: 2,
             answer_size_bytes_max: SEND_BYTES_MAX as u64,
         }
     }
@@ -85,6 +93,17 @@ pub enum Action {
     Read(Box<Read>),
     /// The first message of a stream was appended to `out`; no other follows for now.
     Stream,
+    /// Only the keeper of the leases' clocks knows.
+    AskLease(LeaseQuestion),
+}
+
+/// What a call wants to know about leases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseQuestion {
+    /// How long one has left.
+    TimeToLive(TimeToLive),
+    /// Which ones there are.
+    List,
 }
 
 /// What a call's metadata asks of the server.
@@ -101,6 +120,7 @@ pub struct Service {
     limits: ServiceLimits,
     sizer: RequestSizer,
     writer: FrameWriter,
+    lease_ids: LeaseIds,
     fault: Option<PageFault>,
 }
 
@@ -115,6 +135,7 @@ enum Job {
     Range(RangeRead),
     Txn(TxnRead),
     Members,
+    TimeToLive(TimeToLiveRead),
     HashKv(KeyValueHashScan),
     Hash(StoreHashScan),
 }
@@ -133,6 +154,7 @@ impl std::fmt::Debug for Read {
             Job::Range(_) => "range",
             Job::Txn(_) => "txn",
             Job::Members => "members",
+            Job::TimeToLive(_) => "time to live",
             Job::HashKv(_) => "hash of the keys",
             Job::Hash(_) => "hash of the store",
         };
@@ -169,7 +191,7 @@ impl Read {
         let size_bytes = match &self.job {
             Job::Range(range) => range.size_bytes(),
             Job::Txn(txn) => txn.size_bytes,
-            Job::Members | Job::HashKv(_) | Job::Hash(_) => return None,
+            Job::Members | Job::TimeToLive(_) | Job::HashKv(_) | Job::Hash(_) => return None,
         };
         Some(size_bytes).filter(|size| *size > self.answer_size_bytes_max)
     }
@@ -179,6 +201,7 @@ impl Read {
         match &self.job {
             Job::Range(range) => range.is_wide(),
             Job::Txn(_) | Job::HashKv(_) | Job::Hash(_) => true,
+            Job::TimeToLive(read) => read.is_wide(),
             Job::Members => false,
         }
     }
@@ -188,7 +211,7 @@ impl Read {
         match &self.job {
             Job::Range(range) => range.held_bytes(),
             Job::Txn(txn) => txn.scan.as_ref().map_or(0, TxnScan::held_bytes),
-            Job::Members | Job::HashKv(_) | Job::Hash(_) => 0,
+            Job::Members | Job::TimeToLive(_) | Job::HashKv(_) | Job::Hash(_) => 0,
         }
     }
 
@@ -201,11 +224,12 @@ impl Read {
 
 impl Service {
     /// The services of a member.
-    pub fn new(limits: ServiceLimits, node: &NodeState) -> Self {
+    pub fn new(limits: ServiceLimits, node: &NodeState, lease_ids: LeaseIds) -> Self {
         Self {
             limits,
             sizer: RequestSizer::new(limits.request_size_bytes_max, node.member_id.0),
             writer: FrameWriter::new(),
+            lease_ids,
             fault: None,
         }
     }
@@ -252,6 +276,9 @@ impl Service {
             Method::Compact => {
                 kv::push_compaction(message, &mut self.writer, frames).map(|()| Action::Write)
             }
+            Method::LeaseGrant | Method::LeaseRevoke => {
+                self.push_lease_change(method, message, frames).map(|()| Action::Write)
+            }
             _ => self.handle_seldom(method, message, node, view, out),
         };
         result.unwrap_or_else(|refusal| {
@@ -289,6 +316,7 @@ impl Service {
                 let members = cluster::put_member_list(out.bytes(), header, node, view);
                 members.map(|()| Progress::Done)
             }
+            Job::TimeToLive(read) => read.step(view, header, budget, out.bytes()),
             Job::HashKv(scan) => scan.step(view, std::mem::take(budget)).inspect(|_| {
                 if let Some(hash) = scan.result() {
                     maintenance::put_hash_kv(out.bytes(), header, &hash);
@@ -312,6 +340,25 @@ impl Service {
         out: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
         kv::put_answer(out, node.header(), answer)
+    }
+
+    /// The read that answers how long a lease has left, with the seconds left and granted, if there
+    /// is such a lease.
+    pub fn begin_time_to_live(&self, asked: TimeToLive, times: Option<(i64, i64)>) -> Box<Read> {
+        let job = Job::TimeToLive(TimeToLiveRead::new(asked, times));
+        let answer_size_bytes_max = self.limits.answer_size_bytes_max;
+        Box::new(Read { job, read_index_needed: false, answer_size_bytes_max })
+    }
+
+    /// Appends the answer to `LeaseLeases`.
+    pub fn put_leases(
+        &self,
+        leases: Vec<(Duration, LeaseId)>,
+        node: &NodeState,
+        revision: Revision,
+        out: &mut Vec<u8>,
+    ) {
+        lease::put_leases(out, &Header { revision: revision.0, ..node.header() }, leases);
     }
 
     /// Damage that a read has met since the last call.
@@ -340,6 +387,19 @@ impl Service {
             .map_err(|error| self.refuse(&error))?;
         assert!(progress == Progress::Done, "a look-up is one step");
         Ok(Action::Answer)
+    }
+
+    fn push_lease_change(
+        &mut self,
+        method: Method,
+        message: &[u8],
+        frames: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
+        if method == Method::LeaseRevoke {
+            return lease::push_revoke(message, &mut self.writer, frames);
+        }
+        let ttl_min_seconds = self.limits.lease_ttl_min_seconds;
+        lease::push_grant(message, ttl_min_seconds, &mut self.lease_ids, &mut self.writer, frames)
     }
 
     fn handle_txn(
@@ -377,6 +437,14 @@ impl Service {
                 let request = pb::MemberListRequest::decode(message).map_err(Refusal::from)?;
                 let read_index_needed = request.linearizable && !view.local_reads;
                 return Ok(self.read(Job::Members, read_index_needed));
+            }
+            Method::LeaseTimeToLive => {
+                let asked = lease::decode_time_to_live(message)?;
+                return Ok(Action::AskLease(LeaseQuestion::TimeToLive(asked)));
+            }
+            Method::LeaseLeases => {
+                pb::LeaseLeasesRequest::decode(message).map_err(Refusal::from)?;
+                return Ok(Action::AskLease(LeaseQuestion::List));
             }
             Method::Hash => return Ok(self.read(Job::Hash(<_>::default()), false)),
             Method::HashKv => {
@@ -449,11 +517,23 @@ const fn is_served(method: Method) -> bool {
             | Method::Txn
             | Method::Compact
             | Method::Watch
+            | Method::LeaseGrant
+            | Method::LeaseRevoke
+            | Method::LeaseKeepAlive
+            | Method::LeaseTimeToLive
+            | Method::LeaseLeases
             | Method::MemberList
             | Method::Alarm
             | Method::Status
             | Method::Hash
             | Method::HashKv
+            | Method::Lock
+            | Method::Unlock
+            | Method::Campaign
+            | Method::Proclaim
+            | Method::Leader
+            | Method::Observe
+            | Method::Resign
             | Method::HealthCheck
             | Method::HealthList
             | Method::HealthWatch

@@ -4,8 +4,10 @@
 //! front-end core and see no socket, no clock and no other core. [`status`] is the only place that
 //! knows the texts clients match on.
 
+pub mod concurrency;
 pub mod decode;
 pub mod dispatch;
+pub mod lease;
 pub mod method;
 pub mod node_state;
 pub mod proto;

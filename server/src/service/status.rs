@@ -39,6 +39,10 @@ pub enum Refusal {
     InvalidSortOption,
     /// The command would be larger than a raft entry may be.
     RequestTooLarge,
+    /// A lease would live longer than etcd's longest.
+    LeaseTtlTooLarge,
+    /// This member does not keep the clocks of leases.
+    NotPrimary,
     /// The engine said no.
     Rejected(Rejection),
     /// The pages under the store could not be read.
@@ -124,6 +128,9 @@ pub const fn status_of(refusal: Refusal) -> (Code, &'static str) {
         R::EmptyOp => (Code::InvalidArgument, "etcdserver: key not found"),
         R::InvalidSortOption => (Code::InvalidArgument, "etcdserver: invalid sort option"),
         R::RequestTooLarge => (Code::InvalidArgument, "etcdserver: request is too large"),
+        R::LeaseTtlTooLarge => (Code::OutOfRange, "etcdserver: too large lease TTL"),
+        // Missing in etcd's table, too.
+        R::NotPrimary => (Code::Unknown, "not a primary lessor"),
         R::Rejected(rejection) => status_of_rejection(rejection),
         R::Corrupt => (Code::DataLoss, "etcdserver: corrupt cluster"),
         R::Unimplemented(method) => (Code::Unimplemented, method.unimplemented_text()),
@@ -199,6 +206,8 @@ mod tests {
             ),
             (status_of(Refusal::InvalidSortOption), 3, "etcdserver: invalid sort option"),
             (rejected(Rejection::KeyNotFound), 3, "etcdserver: key not found"),
+            (status_of(Refusal::LeaseTtlTooLarge), 11, "etcdserver: too large lease TTL"),
+            (status_of(Refusal::NotPrimary), 2, "not a primary lessor"),
             (rejected(Rejection::LeaseNotFound), 5, "etcdserver: requested lease not found"),
             (rejected(Rejection::LeaseExists), 9, "etcdserver: lease already exists"),
             (rejected(Rejection::NoSpace), 8, "etcdserver: mvcc: database space exceeded"),
@@ -226,9 +235,9 @@ mod tests {
             (status_of(Refusal::Corrupt), 15, "etcdserver: corrupt cluster"),
             (status_of(Refusal::UnknownHealthService), 5, "unknown service"),
             (
-                status_of(Refusal::Unimplemented(Method::LeaseGrant)),
+                status_of(Refusal::Unimplemented(Method::AuthEnable)),
                 12,
-                "ringd: /etcdserverpb.Lease/LeaseGrant is not served yet",
+                "ringd: /etcdserverpb.Auth/AuthEnable is not served yet",
             ),
             (
                 status_of(Refusal::Malformed),

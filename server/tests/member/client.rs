@@ -8,6 +8,9 @@
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use bytes::Bytes;
 use prost::Message;
@@ -88,8 +91,18 @@ struct Call {
 impl Client {
     /// Connects and says hello.
     pub fn connect(address: SocketAddr) -> io::Result<Self> {
-        let mut socket = TcpStream::connect(address)?;
+        let socket = TcpStream::connect(address)?;
         socket.set_nodelay(true)?;
+        Self::hello(socket)
+    }
+
+    /// The same through a socket of the file system.
+    pub fn connect_unix(path: &Path) -> io::Result<Self> {
+        // A stream is a stream: what is used of it here is the same for both.
+        Self::hello(TcpStream::from(OwnedFd::from(UnixStream::connect(path)?)))
+    }
+
+    fn hello(mut socket: TcpStream) -> io::Result<Self> {
         socket.set_read_timeout(Some(WAIT_MAX))?;
         let mut hello = PREFACE.to_vec();
         // No dynamic table (setting 1), windows as large as they get (setting 4).

@@ -13,3 +13,4 @@ mod json;
 mod life;
 mod member;
 mod refusals;
+mod settings;

@@ -33,6 +33,14 @@ pub fn ringd() -> Command {
     without_settings(Command::new(env!("CARGO_BIN_EXE_ringd")))
 }
 
+/// The binary on a directory, under limits that a shell sets.
+pub fn limited(limits: &str, data_dir: &Path) -> Command {
+    let script = format!("{limits}; exec \"$0\" \"$@\"");
+    let mut command = without_settings(Command::new("sh"));
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_ringd")]).args(arguments(data_dir));
+    command
+}
+
 fn without_settings(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("ETCD_") {
@@ -67,10 +75,8 @@ impl Member {
     /// with the limit is ignored, as a full disk sends none.
     pub fn start_limited(data_dir: &Path, file_size_bytes_max: u64) -> Self {
         let blocks = file_size_bytes_max / 512;
-        let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
-        let mut command = without_settings(Command::new("sh"));
-        command.args(["-c", &script, env!("CARGO_BIN_EXE_ringd")]).args(arguments(data_dir));
-        let mut member = Self::spawn(&mut command);
+        let limits = format!("trap '' XFSZ; ulimit -f {blocks}");
+        let mut member = Self::spawn(&mut limited(&limits, data_dir));
         member.wait_for(SERVING);
         member
     }

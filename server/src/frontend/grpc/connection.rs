@@ -160,6 +160,12 @@ impl OwnedMessage {
         &mut self.bytes
     }
 
+    /// What it holds so far.
+    #[must_use]
+    pub fn message(&self) -> &[u8] {
+        &self.bytes[PREFIX_BYTES..]
+    }
+
     /// Its size so far.
     #[must_use]
     pub fn size_bytes(&self) -> usize {

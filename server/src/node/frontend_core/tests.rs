@@ -9,6 +9,7 @@ use super::*;
 use crate::frontend::http2::frame::{FrameHead, FrameKind, HEAD_BYTES, PREFACE, flag};
 use crate::node::reads::{CONNECTION_HELD_BYTES_MAX, CORE_HELD_BYTES_MAX};
 use crate::service::dispatch::ServiceLimits;
+use crate::service::lease::LeaseIds;
 use crate::service::proto::etcdserverpb as pb;
 use crate::service::test_store::{TestStore, node};
 
@@ -93,7 +94,7 @@ impl Bench {
         };
         let parts = FrontendParts {
             id: FrontendId(0),
-            service: Service::new(limits, &node()),
+            service: Service::new(limits, &node(), LeaseIds::new(1, 1, 0, 1)),
             views: store.reader.clone(),
             status: Arc::default(),
             interest: Arc::new(WatchInterest::new(1)),

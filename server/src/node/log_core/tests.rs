@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::command::{BATCH_HEADER_SIZE_BYTES, CompactRef, DeleteRangeRef, FrameWriter, PutRef};
-use engine::ids::{ClusterId, MemberId};
+use engine::command::{
+    BATCH_HEADER_SIZE_BYTES, CompactRef, DeleteRangeRef, FrameWriter, LeaseGrantRef, PutRef,
+};
+use engine::ids::{ClusterId, LeaseId, MemberId};
 use engine::page::disk::{Completion, DiskError, DiskOp, DiskOpKind};
 use engine::{EngineConfig, EngineFiles, Identity, Outcome};
 use wal::sim::{self, SimDisk};
@@ -19,10 +21,11 @@ use super::super::checkpoint::Tail;
 use super::super::shared::{Status, WatchInterest};
 use super::super::start::checkpoint;
 use super::*;
-use crate::mail::Unavailable;
+use crate::mail::{LeaseAsk, LeaseReply, Renewed, Unavailable};
 use crate::raft::ConsensusConfig;
 use crate::raft::storage::{BOOTSTRAP, LogStore};
 use crate::runtime::files::EngineDisk;
+use crate::sequencer::lessor::LessorConfig;
 
 const SEGMENT_SIZE_BYTES: u64 = 1 << 20;
 const TICK: Duration = Duration::from_millis(100);
@@ -43,7 +46,14 @@ struct World {
     now: Duration,
     slot_next: u32,
     answers: HashMap<Slot, Verdict>,
+    leases: Vec<LeaseReply>,
 }
+
+const LESSOR: LessorConfig = LessorConfig {
+    ttl_min_seconds: 2,
+    extension: Duration::from_secs(1),
+    checkpoint_interval: None,
+};
 
 impl World {
     /// A member that serves, of one front-end.
@@ -66,6 +76,8 @@ impl World {
             boot_nonce: 1,
             request_timeout: Duration::from_secs(7),
             snapshot_count: u64::MAX,
+            lessor: LESSOR,
+            leases: Vec::new(),
             tail: Tail::default(),
             retained: VecDeque::new(),
         };
@@ -86,6 +98,7 @@ impl World {
             now: Duration::ZERO,
             slot_next: 0,
             answers: HashMap::new(),
+            leases: Vec::new(),
         };
         world.run();
         assert!(world.core.is_serving());
@@ -168,6 +181,7 @@ impl World {
         }
         let reply = self.core.reply(FRONTEND);
         self.answers.extend(reply.answers.drain(..));
+        self.leases.extend(reply.leases.drain(..).map(|(_, answer)| answer));
         moved
     }
 
@@ -508,4 +522,67 @@ fn a_batch_of_the_largest_command_finds_room() {
         world.run();
         assert!(world.take_outcome(put).is_ok());
     }
+}
+
+impl World {
+    fn grant(&mut self, id: i64, ttl_seconds: i64) {
+        let grant = LeaseGrantRef { id: LeaseId(id), ttl_seconds };
+        let slot = self.ask(|writer, frames| writer.push_lease_grant(frames, grant));
+        self.run();
+        assert!(matches!(self.take_outcome(slot), Ok(Outcome::LeaseGranted(_))));
+    }
+
+    fn ask_lease(&mut self, ask: LeaseAsk) -> Option<LeaseReply> {
+        let leases = vec![(Slot(0), ask)];
+        self.core.handle_ask(FRONTEND, &Ask { leases, ..Ask::default() }, self.now);
+        self.run();
+        self.leases.pop()
+    }
+}
+
+#[test]
+fn a_lease_that_runs_out_takes_its_keys_along_in_one_revision() {
+    let mut world = World::new("lease-expiry");
+    world.grant(7, 2);
+    for key in ["b", "a"] {
+        let put = PutRef { key: key.as_bytes(), lease: LeaseId(7), ..PutRef::default() };
+        let slot = world.ask(|writer, frames| writer.push_put(frames, &put));
+        world.run();
+        assert!(world.take_outcome(slot).is_ok());
+    }
+    let revision = world.core.engine().revision();
+    let renew = LeaseAsk::Renew { id: LeaseId(7), sequence: 5 };
+    let lives = |ttl_seconds| Some(Renewed::Lives { ttl_seconds });
+    let renewed = |reply| match reply {
+        Some(LeaseReply::Renewed { sequence: 5, renewed }) => Some(renewed),
+        None => None,
+        Some(other) => panic!("{other:?}"),
+    };
+    assert_eq!(renewed(world.ask_lease(renew)), lives(2));
+    for _ in 0..19 {
+        world.tick();
+    }
+    let question = LeaseAsk::TimeToLive(LeaseId(7));
+    assert_eq!(world.ask_lease(question), Some(LeaseReply::TimeToLive(Some((0, 2)))));
+    assert_eq!(world.core.engine().revision(), revision, "it lives until its time is over");
+    // Too late: the renewal waits for the revoke, which is proposed in the same turn.
+    world.now += TICK;
+    assert_eq!(renewed(world.ask_lease(renew)), lives(0));
+    assert_eq!(world.core.engine().revision().0, revision.0 + 1);
+    assert_eq!(world.core.engine().read_handle().pin().key_count(), 0);
+    assert_eq!(world.ask_lease(question), Some(LeaseReply::TimeToLive(None)));
+    assert_eq!(renewed(world.ask_lease(renew)), lives(0));
+    assert_eq!(world.core.wake_at(), None);
+}
+
+#[test]
+fn leases_are_listed_by_their_ends_and_a_stop_answers_who_waits() {
+    let mut world = World::new("lease-list");
+    world.grant(1, 30);
+    world.grant(2, 10);
+    let Some(LeaseReply::List(leases)) = world.ask_lease(LeaseAsk::List) else { panic!() };
+    assert_eq!(leases.iter().map(|lease| lease.1).collect::<Vec<_>>(), [LeaseId(2), LeaseId(1)]);
+    world.core.stop();
+    let stopped = LeaseReply::Unavailable(Unavailable::Stopped);
+    assert_eq!(world.ask_lease(LeaseAsk::List), Some(stopped));
 }

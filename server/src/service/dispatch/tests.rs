@@ -4,6 +4,7 @@ use engine::answer::Rejection;
 use prost::bytes::Bytes;
 
 use super::*;
+use crate::service::concurrency::Procedure;
 use crate::service::proto::mvccpb;
 use crate::service::test_store::{TestStore, node};
 
@@ -45,7 +46,9 @@ impl Desk {
         let mut store = TestStore::new();
         store.engine.set_local_reads(local_reads);
         store.engine.publish();
-        Self { service: Service::new(ServiceLimits::default(), &node), node, store, keys: 10 }
+        let lease_ids = LeaseIds::new(1, 1, 0, 1);
+        let service = Service::new(ServiceLimits::default(), &node, lease_ids);
+        Self { service, node, store, keys: 10 }
     }
 
     fn header(&self, revision: i64) -> Option<pb::ResponseHeader> {
@@ -80,18 +83,32 @@ impl Desk {
                 let (answers, _) = self.store.commit(&frames);
                 self.service.encode_answer(&answers[0], &self.node, &mut out)?;
             }
-            Action::Read(mut read) => {
-                let view = self.store.reader.pin();
-                let (service, node) = (&mut self.service, &self.node);
-                service.open_read(&mut read, &view)?;
-                while service.step_read(&mut read, node, &view, &mut 3, &mut out)? == Progress::More
-                {
-                }
+            Action::AskLease(LeaseQuestion::TimeToLive(asked)) => {
+                let lease = self.store.reader.pin().lease(asked.id).unwrap();
+                let times = lease.map(|lease| (lease.ttl_seconds - 1, lease.ttl_seconds));
+                let read = self.service.begin_time_to_live(asked, times);
+                self.finish_read(read, &mut out)?;
             }
+            Action::AskLease(LeaseQuestion::List) => {
+                let view = self.store.reader.pin();
+                let mut leases = Vec::new();
+                view.leases(LeaseId(0), 10, &mut leases).unwrap();
+                let entries = leases.iter().map(|lease| (Duration::ZERO, lease.id)).collect();
+                self.service.put_leases(entries, &self.node, view.revision, &mut out);
+            }
+            Action::Read(read) => self.finish_read(read, &mut out)?,
         }
         let answer = A::decode(&out[..]).unwrap();
         assert_eq!(answer.encode_to_vec(), out, "bytes of generated code");
         Ok(answer)
+    }
+
+    fn finish_read(&mut self, mut read: Box<Read>, out: &mut Vec<u8>) -> Result<(), Refusal> {
+        let view = self.store.reader.pin();
+        let (service, node) = (&mut self.service, &self.node);
+        service.open_read(&mut read, &view)?;
+        while service.step_read(&mut read, node, &view, &mut 3, out)? == Progress::More {}
+        Ok(())
     }
 
     fn put(&mut self, key: &str, value: &str) -> pb::PutResponse {
@@ -224,7 +241,7 @@ fn an_answer_that_is_too_large_is_measured_and_not_written() {
     let whole = desk.range(&range("k", "l")).unwrap().encoded_len() as u64;
     for (size_bytes_max, is_too_large) in [(whole, false), (whole - 1, true), (100, true)] {
         let limits = ServiceLimits { answer_size_bytes_max: size_bytes_max, ..<_>::default() };
-        desk.service = Service::new(limits, &desk.node);
+        desk.service = Service::new(limits, &desk.node, LeaseIds::new(1, 1, 0, 1));
         let (action, _, _) = desk.act(Method::Range, &request);
         let Action::Read(mut read) = action else { panic!("{action:?}") };
         let view = desk.store.reader.pin();
@@ -430,8 +447,8 @@ fn calls_are_refused_by_their_headers() {
     let invalid = Err(Refusal::InvalidClientApiVersion);
     assert_eq!(check(&desk, Method::Put, version(b"\xff")), invalid);
     assert_eq!(check(&desk, Method::Put, leader), Ok(()));
-    let grant = Refusal::Unimplemented(Method::LeaseGrant);
-    assert_eq!(check(&desk, Method::LeaseGrant, leader), Err(grant));
+    let enable = Refusal::Unimplemented(Method::AuthEnable);
+    assert_eq!(check(&desk, Method::AuthEnable, leader), Err(enable));
     desk.node.leader = None;
     assert_eq!(check(&desk, Method::Watch, leader), Err(Refusal::NoLeader));
     assert_eq!(check(&desk, Method::Watch, CallMetadata::default()), Ok(()));
@@ -455,8 +472,39 @@ fn any_bytes_are_answered() {
             let (action, _, _) = desk.act(*method, &message);
             let served = is_served(*method);
             let unserved = matches!(action, Action::Refuse(Refusal::Unimplemented(_)));
-            let exempt = [Method::Watch, Method::Alarm].contains(method);
+            // Streams and procedures have doors of their own.
+            let exempt = [Method::Watch, Method::LeaseKeepAlive, Method::Alarm].contains(method)
+                || Procedure::serves(*method);
             assert!(served != unserved || exempt, "{method:?}: {action:?}");
         }
     }
+}
+
+#[test]
+fn a_lease_is_granted_asked_for_listed_and_revoked_with_its_keys() {
+    let mut desk = Desk::new(true);
+    let granted: pb::LeaseGrantResponse =
+        desk.call(Method::LeaseGrant, &pb::LeaseGrantRequest { ttl: -1, id: 0 }).unwrap();
+    assert!(granted.id > 0 && granted.ttl == 2 && granted.header == desk.header(1));
+    let lease = granted.id;
+    for key in ["b", "a", "c", "d"] {
+        let request = pb::PutRequest { lease, ..put(key, "v") };
+        desk.call::<pb::PutResponse>(Method::Put, &request).unwrap();
+    }
+    let request = pb::LeaseTimeToLiveRequest { id: lease, keys: true };
+    let asked: pb::LeaseTimeToLiveResponse = desk.call(Method::LeaseTimeToLive, &request).unwrap();
+    assert_eq!((asked.ttl, asked.granted_ttl, asked.header), (1, 2, desk.header(5)));
+    assert_eq!(asked.keys, ["a", "b", "c", "d"]);
+    let request = pb::LeaseTimeToLiveRequest { id: lease + 1, keys: true };
+    let asked: pb::LeaseTimeToLiveResponse = desk.call(Method::LeaseTimeToLive, &request).unwrap();
+    assert_eq!((asked.id, asked.ttl, asked.granted_ttl), (lease + 1, -1, 0));
+    let listed: pb::LeaseLeasesResponse =
+        desk.call(Method::LeaseLeases, &pb::LeaseLeasesRequest {}).unwrap();
+    assert_eq!(listed.leases, [pb::LeaseStatus { id: lease }]);
+    let revoke = pb::LeaseRevokeRequest { id: lease };
+    let revoked: pb::LeaseRevokeResponse = desk.call(Method::LeaseRevoke, &revoke).unwrap();
+    assert_eq!(revoked.header, desk.header(6));
+    assert_eq!(desk.range(&range("a", "z")).unwrap().count, 0);
+    let again = desk.call::<pb::LeaseRevokeResponse>(Method::LeaseRevoke, &revoke);
+    assert_eq!(again, Err(Refusal::Rejected(Rejection::LeaseNotFound)));
 }

@@ -1,0 +1,196 @@
+//! Leases on the log core: the lessor between raft, the engine and the front-ends.
+//!
+//! Invariants:
+//! - The clocks run only while this member leads and has applied all that was acknowledged before.
+//! - A question about a lease that is not known waits until everything committed is applied: the
+//!   lease may just have been granted.
+//! - Questions of one stream are answered in their order, but for renewals that wait for a revoke.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use engine::FrameWriter;
+use engine::command::{LeaseRemaining, LeaseRevokeRef};
+use engine::ids::LeaseId;
+use engine::lease::{Lease, LeaseChange};
+
+use super::LogCore;
+use crate::mail::{FrontendId, LeaseAsk, LeaseReply, Renewed, Slot, Unavailable};
+use crate::sequencer::batch::Ticket;
+use crate::sequencer::lessor::{Lessor, LessorConfig, ListCursor, Renewal, Renewer};
+
+/// Questions that one turn answers: a renewal costs less than a microsecond.
+const ASKS_PER_TURN_MAX: usize = 4096;
+
+/// The lessor with the questions that wait for it.
+pub(super) struct Leases {
+    lessor: Lessor,
+    asks: VecDeque<(Ticket, LeaseAsk)>,
+    /// The list that is being made, one after the other.
+    list: Option<Listing>,
+    lists: VecDeque<Ticket>,
+    writer: FrameWriter,
+    /// Questions were left because what is committed had to be applied first, or for the next turn.
+    is_behind: bool,
+}
+
+/// A list in the making.
+struct Listing {
+    ticket: Ticket,
+    cursor: ListCursor,
+    entries: Vec<(Duration, LeaseId)>,
+}
+
+impl Leases {
+    pub(super) fn new(config: LessorConfig, leases: &[Lease]) -> Self {
+        let mut lessor = Lessor::new(config);
+        for lease in leases {
+            lessor.restore(lease);
+        }
+        Self {
+            lessor,
+            asks: VecDeque::new(),
+            list: None,
+            lists: VecDeque::new(),
+            writer: FrameWriter::new(),
+            is_behind: false,
+        }
+    }
+
+    pub(super) fn handle_ask(&mut self, ticket: Ticket, ask: LeaseAsk) {
+        self.asks.push_back((ticket, ask));
+    }
+
+    pub(super) fn handle_changes(&mut self, changes: &[LeaseChange], now: Duration) {
+        for change in changes {
+            self.lessor.handle_change(change, now);
+        }
+    }
+
+    pub(super) fn wake_at(&self) -> Option<Duration> {
+        self.lessor.wake_at()
+    }
+
+    /// Whether a further turn goes on at once.
+    pub(super) fn has_work(&self) -> bool {
+        self.is_behind || self.list.is_some()
+    }
+
+    /// Whether there is a question to which only what is not applied yet may have the answer.
+    fn needs_applied(&self, ask: LeaseAsk) -> bool {
+        match ask {
+            LeaseAsk::Renew { id, .. } | LeaseAsk::TimeToLive(id) => !self.lessor.knows(id),
+            LeaseAsk::List => false,
+        }
+    }
+
+    fn answer(&mut self, ticket: Ticket, ask: LeaseAsk, now: Duration) -> Option<LeaseReply> {
+        match ask {
+            LeaseAsk::Renew { id, sequence } => {
+                let renewed = match self.lessor.renew(id, Renewer { ticket, sequence }, now) {
+                    Renewal::Renewed(ttl_seconds) => Renewed::Lives { ttl_seconds },
+                    Renewal::Unknown => Renewed::Lives { ttl_seconds: 0 },
+                    Renewal::NotPrimary => Renewed::NotPrimary,
+                    Renewal::Waits => return None,
+                };
+                Some(LeaseReply::Renewed { sequence, renewed })
+            }
+            LeaseAsk::TimeToLive(_) if !self.lessor.is_primary() => {
+                Some(LeaseReply::Unavailable(Unavailable::LeaderChanged))
+            }
+            LeaseAsk::TimeToLive(id) => {
+                Some(LeaseReply::TimeToLive(self.lessor.time_to_live(id, now)))
+            }
+            LeaseAsk::List => {
+                self.lists.push_back(ticket);
+                None
+            }
+        }
+    }
+
+    fn step_list(&mut self) -> Option<(Ticket, LeaseReply)> {
+        if self.list.is_none() {
+            let ticket = self.lists.pop_front()?;
+            let cursor = ListCursor::START;
+            self.list = Some(Listing { ticket, cursor, entries: Vec::new() });
+        }
+        let listing = self.list.as_mut()?;
+        if let Some(next) = self.lessor.list_step(listing.cursor, &mut listing.entries) {
+            listing.cursor = next;
+            return None;
+        }
+        let Listing { ticket, entries, .. } = self.list.take()?;
+        Some((ticket, LeaseReply::List(entries)))
+    }
+}
+
+impl LogCore {
+    /// Keeps the clocks while this member leads, and proposes what has run out.
+    pub(super) fn revoke_expired(&mut self, now: Duration) {
+        let keeps_clocks = self.is_serving() && !self.stopping;
+        match (keeps_clocks, self.leases.lessor.is_primary()) {
+            (true, false) => self.leases.lessor.promote(now),
+            (false, true) => self.leases.lessor.demote(),
+            _ => {}
+        }
+        if !keeps_clocks || self.leases.lessor.wake_at().is_none_or(|at| at > now) {
+            return;
+        }
+        let term = self.consensus.term();
+        let (mut frames, mut count) = (Vec::new(), 0);
+        while let Some(id) = self.leases.lessor.poll_expired(now) {
+            let revoke = LeaseRevokeRef { id, expired_in: Some(term) };
+            self.leases.writer.push_lease_revoke(&mut frames, revoke);
+            count += 1;
+        }
+        let noted = self.leases.lessor.poll_checkpoints(now);
+        if !noted.is_empty() {
+            let remaining = |&(id, remaining_seconds): &_| LeaseRemaining { id, remaining_seconds };
+            let noted: Vec<_> = noted.iter().map(remaining).collect();
+            self.leases.writer.push_lease_checkpoint(&mut frames, &noted);
+            count += 1;
+        }
+        let slots: Vec<Slot> = (0..count).map(Slot).collect();
+        self.batcher.handle_commands(FrontendId::NOBODY, &frames, &slots);
+    }
+
+    /// Answers what was asked about leases, once what was committed before is applied.
+    pub(super) fn answer_leases(&mut self, now: Duration) {
+        let is_applied = self.applying.is_none() && self.committed.is_empty();
+        let leases = &mut self.leases;
+        leases.is_behind = false;
+        for _ in 0..ASKS_PER_TURN_MAX {
+            let Some(&(ticket, ask)) = leases.asks.front() else { break };
+            if !is_applied && leases.needs_applied(ask) {
+                break;
+            }
+            leases.asks.pop_front();
+            if let Some(answer) = leases.answer(ticket, ask, now) {
+                self.replies[ticket.frontend.place()].leases.push((ticket.slot, answer));
+            }
+        }
+        // What waits for an apply is looked at again by the turn that ends it.
+        leases.is_behind = is_applied && !leases.asks.is_empty();
+        if let Some((ticket, answer)) = leases.step_list() {
+            self.replies[ticket.frontend.place()].leases.push((ticket.slot, answer));
+        }
+        while let Some((ticket, answer)) = leases.lessor.poll_reply() {
+            self.replies[ticket.frontend.place()].leases.push((ticket.slot, answer));
+        }
+    }
+
+    /// Sends away who waits.
+    pub(super) fn stop_leases(&mut self) {
+        let leases = &mut self.leases;
+        if leases.lessor.is_primary() {
+            leases.lessor.demote();
+        }
+        let listed = leases.list.take().map(|listing| listing.ticket);
+        let lists = listed.into_iter().chain(leases.lists.drain(..));
+        let asked = leases.asks.drain(..).chain(lists.map(|ticket| (ticket, LeaseAsk::List)));
+        for (ticket, ask) in asked {
+            let refused = ask.refused(Unavailable::Stopped);
+            self.replies[ticket.frontend.place()].leases.push((ticket.slot, refused));
+        }
+    }
+}
