@@ -41,7 +41,8 @@ func newCache(t *T) *cache {
 func (c *cache) apply(event *clientv3.Event) {
 	key := string(event.Kv.Key)
 	before := c.objects[key]
-	c.t.Check(event.Kv.ModRevision >= c.revision, "an event of %d after %d", event.Kv.ModRevision, c.revision)
+	revision := event.Kv.ModRevision
+	c.t.Check(revision >= c.revision, "an event of %d after %d", revision, c.revision)
 	if (before == nil) != (event.PrevKv == nil) {
 		c.t.Failf("%s was %v before, and the event says %v", key, before, event.PrevKv)
 	} else if before != nil && before.String() != event.PrevKv.String() {
@@ -54,7 +55,7 @@ func (c *cache) apply(event *clientv3.Event) {
 	} else {
 		c.objects[key] = event.Kv
 	}
-	c.revision = event.Kv.ModRevision
+	c.revision = revision
 	c.events++
 }
 
@@ -176,7 +177,8 @@ func watchBelowACompaction(t *T) {
 	watch := t.Client.Watch(t.Ctx, t.Prefix, clientv3.WithPrefix(), clientv3.WithRev(first))
 	response := <-watch
 	t.WantError("watch", response.Err(), rpctypes.ErrCompacted)
-	t.Check(response.CompactRevision == third, "compacted to %d, want %d", response.CompactRevision, third)
+	compacted := response.CompactRevision
+	t.Check(compacted == third, "compacted to %d, want %d", compacted, third)
 	_, open := <-watch
 	t.Check(!open, "the watch goes on")
 	// What is left at the compacted revision can be listed, and watched from there.

@@ -68,7 +68,8 @@ func (h *history) at(revision int64) map[string]object {
 // checkMoment says whether objects in order are exactly what lived at a revision.
 func (h *history) checkMoment(t *T, what string, revision int64, kvs []*mvccpb.KeyValue) {
 	live := h.at(revision)
-	t.Check(len(kvs) == len(live), "%s at %d: %d objects, want %d", what, revision, len(kvs), len(live))
+	t.Check(len(kvs) == len(live), "%s at %d: %d objects, want %d", what, revision, len(kvs),
+		len(live))
 	last := ""
 	for _, kv := range kvs {
 		key := string(kv.Key)
