@@ -16,6 +16,7 @@
 //!   of the call. Times are UTC, microseconds, always six digits.
 //! - Logging never fails its caller: a sink that cannot be written is skipped.
 
+mod journal;
 mod rotation;
 
 use std::cell::RefCell;
@@ -28,6 +29,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use journal::Journal;
 use rotation::RotatingFile;
 pub use rotation::Rotation;
 
@@ -96,6 +98,8 @@ pub enum Output {
     Stdout,
     /// A file, created when missing and only ever appended to.
     File(PathBuf),
+    /// The journal of systemd.
+    Journal,
 }
 
 /// What `--log-level`, `--log-format` and `--log-outputs` ask for.
@@ -225,6 +229,7 @@ enum Target {
     Stderr,
     Stdout,
     File(File),
+    Journal(Journal),
     /// Taking turns is needed where a line may be the one for which the file changes.
     Rotating(Mutex<RotatingFile>),
 }
@@ -241,6 +246,7 @@ thread_local! {
 pub struct SinkFailure {
     path: PathBuf,
     cause: io::Error,
+    is_journal: bool,
 }
 
 impl fmt::Display for SinkFailure {
@@ -253,6 +259,9 @@ impl fmt::Display for SinkFailure {
             io::ErrorKind::IsADirectory => "is a directory".to_owned(),
             _ => self.cause.to_string(),
         };
+        if self.is_journal {
+            return write!(f, "can't find journal (dial unixgram {path}: connect: {cause})");
+        }
         write!(f, "open sink \"{path}\": open {path}: {cause}")
     }
 }
@@ -269,7 +278,14 @@ pub fn install(config: &LogConfig) -> Result<(), SinkFailure> {
             Output::Stderr => Target::Stderr,
             Output::Stdout => Target::Stdout,
             Output::File(path) => open_file(path, config.rotation)
-                .map_err(|cause| SinkFailure { path: path.clone(), cause })?,
+                .map_err(|cause| SinkFailure { path: path.clone(), cause, is_journal: false })?,
+            Output::Journal => {
+                let path = PathBuf::from(journal::SOCKET);
+                let opened = Journal::open(&path);
+                let journal =
+                    opened.map_err(|cause| SinkFailure { path, cause, is_journal: true })?;
+                Target::Journal(journal)
+            }
         });
     }
     if SINK.set(Sink { format: config.format, targets }).is_ok() {
@@ -340,6 +356,7 @@ fn write_named(
                         Target::Stderr => io::stderr().lock().write_all(&line),
                         Target::Stdout => io::stdout().lock().write_all(&line),
                         Target::File(file) => (&mut &*file).write_all(&line),
+                        Target::Journal(journal) => journal.write(head.level, &line),
                         // Whoever panicked here left a file that can still be written.
                         Target::Rotating(file) => file
                             .lock()

@@ -100,6 +100,14 @@ fn log_config(config: &Config) -> Result<LogConfig, Refusal> {
         let reason = "multi logoutput for \"default\" is not supported yet";
         return Err(Refusal::Invalid(reason.to_owned()));
     }
+    if names.contains(&"systemd/journal") && names.len() > 1 {
+        let names: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+        return Err(Refusal::Invalid(format!(
+            "running with systemd/journal but other '--log-outputs' values ([{}]) are configured \
+             with 'default'; override 'default' value with something else",
+            names.join(" ")
+        )));
+    }
     let mut outputs = Vec::with_capacity(names.len());
     for name in names {
         outputs.push(log_output(name)?);
@@ -190,10 +198,7 @@ fn log_output(name: &str) -> Result<Output, Refusal> {
     match name {
         "default" | "stderr" => Ok(Output::Stderr),
         "stdout" => Ok(Output::Stdout),
-        "systemd/journal" => {
-            let reason = "ringd does not speak to the journal; under systemd, stderr goes there";
-            Err(Refusal::Invalid(format!("--log-outputs {name}: {reason}")))
-        }
+        "systemd/journal" => Ok(Output::Journal),
         _ => match name.split_once("://") {
             Some(("file", path)) => Ok(Output::File(PathBuf::from(path))),
             Some((scheme, _)) => {

@@ -1,6 +1,7 @@
 //! `--feature-gates`: etcd's eleven switches of single features, two of which stand for groups.
 //!
-//! A gate is served, or taken with a line that says why it has no effect here. The grammar and its errors are those of the gates that etcd has from Kubernetes.
+//! A gate is served, or taken with a line that says why it has no effect here. The grammar and its
+//! errors are those of the gates that etcd has from Kubernetes.
 
 use super::value::{ValueError, parse_switch};
 

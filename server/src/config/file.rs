@@ -1,8 +1,8 @@
 //! `--config-file`: a YAML or JSON file instead of flags and environment, by etcd's rules.
 //!
 //! The file's keys are those of the table. Types are strict where the command line is not, because
-//! etcd's file is read by a JSON decoder: a time is a number of nanoseconds, a switch is not a text,
-//! a list of outputs is a list. The decoder's complaints are kept to the letter. What etcd skips in
+//! etcd's file is read by a JSON decoder: a time is a number of nanoseconds, a switch is no text, a
+//! list of outputs is a list. The decoder's complaints are kept to the letter. What etcd skips in
 //! silence, a key that nobody knows, gets a line here.
 
 use std::collections::BTreeMap;
@@ -16,6 +16,9 @@ use crate::log::Level;
 
 /// No configuration is larger; a file that is, is a mistake.
 pub const FILE_SIZE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// From here on the decoder's input has an exponent, and then it is no whole number to it.
+const WRITTEN_WHOLE_MAX: f64 = 1e21;
 
 /// Of etcd's two structures one holds what is translated after decoding; its complaints name it.
 const TRANSLATED: [&str; 10] = [
@@ -203,8 +206,6 @@ fn meaningless(flag: &Flag, text: &str, error: &ValueError) -> Refusal {
 }
 
 fn integer(node: &Node) -> Option<i128> {
-    /// Above this the decoder's input has an exponent, which it does not take for a whole number.
-    const WRITTEN_WHOLE_MAX: f64 = 1e21;
     match node {
         Node::Integer(number) => Some(*number),
         // The conversion is exact: the number is whole and far inside the range.
@@ -220,6 +221,10 @@ fn integer(node: &Node) -> Option<i128> {
 pub fn number_text(node: &Node) -> String {
     match node {
         Node::Integer(number) => format!("number {number}"),
+        // As the decoder's input has it: with an exponent from here on.
+        Node::Float(number) if number.abs() >= WRITTEN_WHOLE_MAX => {
+            format!("number {}", format!("{number:e}").replace('e', "e+"))
+        }
         Node::Float(number) => format!("number {number}"),
         other => kind_of(other).to_owned(),
     }
@@ -247,6 +252,7 @@ fn go_type(flag: &Flag) -> &'static str {
         Kind::Signed => "int",
         Kind::Duration => "time.Duration",
         Kind::List | Kind::Set => "[]string",
+        Kind::Choices(_) => "config.V2DeprecationEnum",
         _ => "string",
     }
 }
@@ -349,6 +355,21 @@ mod tests {
                 "strict-reconfig-check: \"true\"",
                 "string",
                 "configYAML.Config.strict-reconfig-check of type bool",
+            ),
+            (
+                "heartbeat-interval: 1e30",
+                "number 1e+30",
+                "configYAML.Config.heartbeat-interval of type uint",
+            ),
+            (
+                "v2-deprecation: 5",
+                "number",
+                "configYAML.Config.v2-deprecation of type config.V2DeprecationEnum",
+            ),
+            (
+                "discovery-config: {client: {secure: {cert: 5}}}",
+                "number",
+                "SecureConfig.Config.discovery-config.client.secure.cert of type string",
             ),
             ("log-outputs: stderr", "string", "configYAML.Config.log-outputs of type []string"),
             ("log-outputs: [stderr, 5]", "number", "configYAML.Config.log-outputs of type string"),

@@ -18,16 +18,16 @@ Every flag of etcd 3.7 and what ringd makes of it. This page is made from the ta
 **On the command line** a flag is written `--name value`, `--name=value` or with one dash. A switch
 never takes the next word: `--name=false`.
 
-**In the environment** it is `ETCD_NAME`, in capitals and with `_` for `-`. A variable beside its flag
-is an error.
+**In the environment** it is `ETCD_NAME`, in capitals and with `_` for `-`. A variable beside its
+flag is an error.
 
-**In a file** (`--config-file`, YAML or JSON) it stands under its own name unless the table names another
-place. A file replaces flags and environment: with it, all of them are ignored. Times are whole numbers
-of nanoseconds there, lists are lists, and `yes`, `no`, `on`, `off`, `y` and `n` are switches unless they
-are quoted.
+**In a file** (`--config-file`, YAML or JSON) it stands under its own name unless the table names
+another place. A file replaces flags and environment: with it, all of them are ignored. Times are
+whole numbers of nanoseconds there, lists are lists, and `yes`, `no`, `on`, `off`, `y` and `n` are
+switches unless they are quoted.
 
-A flag is *served*; or it has *no effect* here, because there is nothing it could steer, and a line at
-start says so when it is set; or it is *refused* when it is set to anything but its default.
+A flag is *served*; or it has *no effect* here, because there is nothing it could steer, and a line
+at start says so when it is set; or it is *refused* when it is set to anything but its default.
 ";
 
 /// The page.

@@ -226,6 +226,12 @@ fn settings_that_do_not_go_together_get_etcds_texts() {
              \"unix:/path/to/socket\" or \"unixs:/path/to/socket\" \
              (unexpected empty host (http://:1))",
         ),
+        (
+            &["--log-outputs=stderr,systemd/journal"],
+            "running with systemd/journal but other '--log-outputs' values ([\"stderr\" \
+             \"systemd/journal\"]) are configured with 'default'; override 'default' value with \
+             something else",
+        ),
         (&["--logger=foo"], "unknown logger option \"foo\""),
         (&["--log-format=foo"], "unknown log format: foo, supported values json, console"),
         (&["--log-outputs=default,stderr"], "multi logoutput for \"default\" is not supported yet"),

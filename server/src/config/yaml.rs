@@ -79,9 +79,12 @@ impl<'a> Reader<'a> {
                 return Ok(node);
             }
             Event::Scalar(text, style, anchor, tag) => {
-                let tag = tag.as_ref().map_or("", |tag| tag.suffix.as_str());
-                let is_plain = style == ScalarStyle::Plain && tag != "str";
-                let node = if is_plain { resolve(&text) } else { Node::Text(text.into_owned()) };
+                let has_meaning = match &tag {
+                    None => style == ScalarStyle::Plain,
+                    // `!` alone says that a word is only a word, as `!!str` does.
+                    Some(tag) => tag.is_yaml_core_schema() && tag.suffix != "str",
+                };
+                let node = if has_meaning { resolve(&text) } else { Node::Text(text.into_owned()) };
                 (anchor, node)
             }
             Event::SequenceStart(anchor, _) => (anchor, self.list(depth)?),
@@ -120,7 +123,7 @@ impl<'a> Reader<'a> {
                 Node::Null => "null".to_owned(),
                 Node::Switch(switch) => switch.to_string(),
                 Node::Integer(number) => number.to_string(),
-                other => return Err(format!("yaml: invalid map key: {other:?}")),
+                _ => return Err("yaml: invalid map key".to_owned()),
             };
             let event = self.next()?;
             match self.node(event, depth + 1)? {
@@ -241,7 +244,10 @@ mod tests {
 
     #[test]
     fn a_text_becomes_a_tree() {
-        let tree = parse("a: &x {b: 'n', c: [1, yes]}\nd: *x\ne: {<<: *x, b: 2}\na2: !!str 5\n");
+        let tree = parse(
+            "a: &x {b: 'n', c: [1, yes]}\nd: *x\ne: {<<: *x, b: 2}\n\
+             a2: !!str 5\nf: [! 5, !!int \"5\"]\n",
+        );
         let Ok(Node::Map(map)) = tree else { panic!("{tree:?}") };
         let Node::Map(inner) = &map["a"] else { panic!("{map:?}") };
         assert_eq!(inner["b"], text("n"));
@@ -251,6 +257,7 @@ mod tests {
         assert_eq!(merged["b"], Node::Integer(2));
         assert_eq!(merged["c"], inner["c"]);
         assert_eq!(map["a2"], text("5"));
+        assert_eq!(map["f"], Node::List(vec![text("5"), Node::Integer(5)]));
         // JSON is YAML, tabs and all; of one key twice, the last counts.
         let json = parse("{\n\t\"a\": \"b\",\n\t\"a\": [1,\n\t\t2]\n}\n").unwrap();
         let Node::Map(json) = json else { panic!("{json:?}") };

@@ -81,6 +81,18 @@ struct Entry {
     /// The client's own.
     client_deadline: Option<Duration>,
     size_bytes: usize,
+    begun: Duration,
+    /// Whether its slowness was told.
+    is_slow: bool,
+}
+
+/// Calls that were found to take long since the last look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlowCalls {
+    /// How many.
+    pub count: u64,
+    /// How long the slowest of them has been under way.
+    pub taken_max: Duration,
 }
 
 /// All calls under way on one front-end.
@@ -90,12 +102,21 @@ pub struct Calls {
     size_bytes: usize,
     swept_at: Duration,
     late: Vec<(Call, Deadline)>,
+    /// From when on a call is slow; `None` calls none slow.
+    slow_after: Option<Duration>,
+    slow: Option<SlowCalls>,
 }
 
 /// How often the calls are looked through for late ones.
 const SWEEP_EVERY: Duration = Duration::from_millis(100);
 
 impl Calls {
+    /// No calls; those that take longer than `slow_after` are told by [`Calls::poll_slow`].
+    #[must_use]
+    pub fn new(slow_after: Option<Duration>) -> Self {
+        Self { slow_after, ..Self::default() }
+    }
+
     /// Reserves a slot for a call whose command takes `size_bytes`. The call is given up at the
     /// first of its deadlines.
     pub fn insert(
@@ -111,7 +132,9 @@ impl Calls {
         let deadline = Deadline { at: now + after, is_ours };
         self.size_bytes += size_bytes;
         let client_deadline = client.map(|timeout| now + timeout);
-        Slot(self.entries.insert(Entry { call: Some(call), deadline, client_deadline, size_bytes }))
+        let (call, begun, is_slow) = (Some(call), now, false);
+        let entry = Entry { call, deadline, client_deadline, size_bytes, begun, is_slow };
+        Slot(self.entries.insert(entry))
     }
 
     /// The call waits for nobody any more, so that only its client may give it up: a long read
@@ -161,6 +184,13 @@ impl Calls {
         if now.saturating_sub(self.swept_at) >= SWEEP_EVERY {
             self.swept_at = now;
             for (_, entry) in self.entries.iter_mut() {
+                let taken = now.saturating_sub(entry.begun);
+                if !entry.is_slow && self.slow_after.is_some_and(|after| taken > after) {
+                    entry.is_slow = true;
+                    let slow = self.slow.get_or_insert(SlowCalls { count: 0, taken_max: taken });
+                    slow.count += 1;
+                    slow.taken_max = slow.taken_max.max(taken);
+                }
                 if entry.deadline.at <= now
                     && let Some(call) = entry.call.take()
                 {
@@ -169,6 +199,12 @@ impl Calls {
             }
         }
         self.late.pop()
+    }
+
+    /// What was found slow since the last time this was asked; each call once. They are looked for
+    /// when late ones are: not by every answer, whose way this is no part of.
+    pub fn poll_slow(&mut self) -> Option<SlowCalls> {
+        self.slow.take()
     }
 
     /// Slots in use, those of given-up calls included: they bound what the log core may owe.
@@ -227,6 +263,27 @@ mod tests {
         assert!(calls.poll_late(Duration::from_secs(6)).is_none());
         let (_, second) = calls.poll_late(SERVER).unwrap();
         assert!(second.is_ours);
+    }
+
+    #[test]
+    fn a_slow_call_is_told_once_while_it_is_under_way() {
+        let after = Duration::from_millis(300);
+        let mut calls = Calls::new(Some(after));
+        let quick = insert(&mut calls, None);
+        insert(&mut calls, None);
+        insert(&mut calls, None);
+        assert!(calls.poll_late(after).is_none());
+        assert_eq!(calls.poll_slow(), None, "as long as allowed is not too long");
+        calls.take(quick);
+        let now = after + SWEEP_EVERY;
+        assert!(calls.poll_late(now).is_none());
+        assert_eq!(calls.poll_slow(), Some(SlowCalls { count: 2, taken_max: now }));
+        assert!(calls.poll_late(now + SWEEP_EVERY).is_none());
+        assert_eq!(calls.poll_slow(), None);
+        let mut silent = Calls::new(None);
+        insert(&mut silent, None);
+        assert!(silent.poll_late(now).is_none());
+        assert_eq!(silent.poll_slow(), None);
     }
 
     #[test]

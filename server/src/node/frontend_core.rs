@@ -92,6 +92,8 @@ pub struct FrontendConfig {
     pub grpc: grpc::Config,
     /// After which a write or a read without an answer gets etcd's time-out.
     pub request_timeout: Duration,
+    /// A call under way for longer is remarked on in the log; `None` remarks on none.
+    pub slow_after: Option<Duration>,
     /// The watch hub's limits.
     pub watch: WatchConfig,
 }
@@ -177,6 +179,7 @@ impl FrontendCore {
     pub fn new(config: FrontendConfig, parts: FrontendParts) -> Self {
         let FrontendParts { id, service, mut views, status, interest, node } = parts;
         let watches = Watches::new(config.watch, &node, &mut views, interest, id);
+        let calls = Calls::new(config.slow_after);
         let desk = Desk {
             id,
             config,
@@ -190,7 +193,7 @@ impl FrontendCore {
             node,
             methods: Rc::new(method_table()),
             ask: Ask::default(),
-            calls: Calls::default(),
+            calls,
             reading: ReadQueue::default(),
             hashing: VecDeque::new(),
             hash_waits: false,
@@ -332,6 +335,11 @@ impl FrontendCore {
                 connection.finish(call.stream, &status);
                 self.touch(call.socket);
             }
+        }
+        if let Some(slow) = self.desk.calls.poll_slow() {
+            let (count, taken) = (slow.count, slow.taken_max);
+            let message = "requests take longer than expected";
+            log_event!(Warn, message, "requests" => count, "longest-so-far" => taken);
         }
         for place in 0..self.clients.len() {
             let Some(client) = &mut self.clients[place] else { continue };

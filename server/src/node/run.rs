@@ -548,6 +548,7 @@ fn frontend_config(config: &Config) -> FrontendConfig {
             }),
         },
         request_timeout: request_timeout(config),
+        slow_after: Some(config.warning_unary_request_duration),
         watch: WatchConfig {
             progress_interval: config.watch_progress_notify_interval,
             fragment_size_bytes: message_bytes_max,

@@ -127,7 +127,7 @@ fn too_few_descriptors_are_told_before_anything_is_made() {
     let directory = Directory::new("descriptors");
     let data_dir = directory.join("data");
     let refused = Refused::run(&mut limited("ulimit -n 150", &data_dir));
-    let line = parse_object(&refused.stderr.lines().last().unwrap()).unwrap();
+    let line = parse_object(refused.stderr.lines().last().unwrap()).unwrap();
     let message = "file descriptor limit of etcd process is too low; please set higher";
     assert_eq!((line["level"].as_str(), line["msg"].as_str()), ("fatal", message));
     assert_eq!((line["limit"].as_str(), line["recommended-limit"].as_str()), ("150", "150"));
@@ -241,4 +241,15 @@ fn a_slip_ends_with_etcds_exit_code_and_text() {
             "{what}: a refused start founded a member"
         );
     }
+}
+
+#[test]
+fn a_request_that_takes_long_is_told() {
+    let directory = Directory::new("slow");
+    // The put cannot be answered before its sync has ended.
+    let more = ["--fault-sync-delay=500ms", "--warning-unary-request-duration=100ms"];
+    let mut member = Member::start_with(&directory.join("data"), &more);
+    member.connect().put("k", b"v").unwrap();
+    let line = member.wait_for("requests take longer than expected");
+    assert_eq!((line["level"].as_str(), line["requests"].as_str()), ("warn", "1"));
 }

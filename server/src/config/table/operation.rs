@@ -33,7 +33,8 @@ pub const OPERATION: &[Flag] = &[
         "The shape of the log. There is only etcd's, which is zap's.")
         .served(store!(raw.log.logger: into_text)),
     Flag::new(Logging, "log-outputs", Set, "default",
-        "Where lines go: stdout, stderr, files, comma-separated; default is stderr.")
+        "Where lines go: stdout, stderr, files, comma-separated, or systemd/journal; default is \
+         stderr.")
         .served(store!(raw.log.outputs: into_texts)),
     Flag::new(Logging, "log-level", Text, "info",
         "The least level that is logged: debug, info, warn, error, panic or fatal.")
@@ -48,8 +49,8 @@ pub const OPERATION: &[Flag] = &[
         "When it is full, and what becomes of it.")
         .served(store!(raw.log.rotation: into_text)),
     Flag::new(Logging, "warning-unary-request-duration", Duration, "300ms",
-        "Log requests that take longer.")
-        .pending(store!(warning_unary_request_duration: into_duration)),
+        "Log that requests take longer, in one line for all of a tenth of a second; 0 is 300ms.")
+        .served(store!(warning_unary_request_duration: into_duration)),
 
     Flag::new(Tracing, "enable-distributed-tracing", Switch, "false",
         "Send spans to a collector.")

@@ -90,6 +90,7 @@ impl Bench {
                 keepalive: <_>::default(),
             },
             request_timeout: Duration::from_secs(7),
+            slow_after: None,
             watch: WatchConfig::default(),
         };
         let parts = FrontendParts {
