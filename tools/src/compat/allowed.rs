@@ -16,6 +16,8 @@ pub enum How {
     Chosen,
     /// Numbers that stand for each other since a `Chosen` field held them.
     Bound,
+    /// Keys that end with numbers as in `Chosen`, in hexadecimal after a slash.
+    ChosenInKey,
 }
 
 /// A field whose values may differ.
@@ -58,6 +60,8 @@ pub const ALLOWED: &[Allowed] = allowed! {
     "etcdserverpb.LeaseKeepAliveResponse" "ID" How::Bound, "chosen by the server";
     "etcdserverpb.LeaseStatus" "ID" How::Bound, "chosen by the server";
     "mvccpb.KeyValue" "lease" How::Bound, "chosen by the server";
+    "v3lockpb.LockResponse" "key" How::ChosenInKey, "ends with a lease's id, chosen by the server";
+    "v3electionpb.LeaderKey" "key" How::ChosenInKey, "ends with a lease's id, chosen by the server";
     "v3electionpb.LeaderKey" "lease" How::Bound, "chosen by the server";
     "etcdserverpb.LeaseTimeToLiveResponse" "TTL" How::Within(1),
         "whole seconds that remain, counted at two moments";

@@ -24,11 +24,6 @@ const UNKNOWN: &str = "unknown ";
 /// RPCs that ringd may refuse, all of one or some requests of one.
 pub const MISSING: &[&str] = &[
     "/etcdserverpb.KV/RangeStream",
-    "/etcdserverpb.Lease/LeaseGrant",
-    "/etcdserverpb.Lease/LeaseRevoke",
-    "/etcdserverpb.Lease/LeaseKeepAlive",
-    "/etcdserverpb.Lease/LeaseTimeToLive",
-    "/etcdserverpb.Lease/LeaseLeases",
     "/etcdserverpb.Cluster/MemberAdd",
     "/etcdserverpb.Cluster/MemberRemove",
     "/etcdserverpb.Cluster/MemberUpdate",
@@ -55,13 +50,6 @@ pub const MISSING: &[&str] = &[
     "/etcdserverpb.Auth/RoleDelete",
     "/etcdserverpb.Auth/RoleGrantPermission",
     "/etcdserverpb.Auth/RoleRevokePermission",
-    "/v3lockpb.Lock/Lock",
-    "/v3lockpb.Lock/Unlock",
-    "/v3electionpb.Election/Campaign",
-    "/v3electionpb.Election/Proclaim",
-    "/v3electionpb.Election/Leader",
-    "/v3electionpb.Election/Observe",
-    "/v3electionpb.Election/Resign",
 ];
 
 /// Flags that ringd may refuse, each with a value that etcd takes.
