@@ -277,6 +277,9 @@ impl Core {
                 frontend.core.handle_reply(&mut reply);
             }
         }
+        while let Some(page) = frontend.scrapes.poll_page() {
+            frontend.core.handle_scraped(page.socket, Some(page));
+        }
         if self.now >= self.frontend_tick + FRONTEND_TICK {
             self.frontend_tick = self.now;
             frontend.core.handle_wall_clock(wall_clock());
@@ -288,6 +291,11 @@ impl Core {
             frontend.core.shut_down(self.now);
         }
         frontend.core.settle(self.now);
+        while let Some(scrape) = frontend.core.poll_scrape() {
+            if let Err(refused) = frontend.scrapes.submit(scrape) {
+                frontend.core.handle_scraped(refused.socket, None);
+            }
+        }
         perform(&mut frontend.core, &mut self.reactor);
         if let Some(line) = &mut frontend.line {
             let ask = frontend.core.ask();

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use prost::Message;
 
+use super::super::scrape::{Page, Scrape};
 use super::{
     Client, Desk, FrontendConfig, FrontendCore, Gate, READ_TURN_KEYS, SocketAction, SocketId,
     Speech, client_at, vars,
@@ -67,6 +68,8 @@ pub(super) struct HttpSide {
     wall_clock: Duration,
     /// Clients with something to do for the services.
     pub(super) waiting: Vec<SocketId>,
+    /// Pages of metrics that clients want.
+    scrapes: Vec<Scrape>,
 }
 
 impl HttpSide {
@@ -78,7 +81,8 @@ impl HttpSide {
             grpc: grpc::Config { max_concurrent_streams: 1, ..config.grpc },
             methods: Rc::clone(methods),
         };
-        Self { setup: Rc::new(setup), wall_clock: Duration::ZERO, waiting: Vec::new() }
+        let (waiting, scrapes) = (Vec::new(), Vec::new());
+        Self { setup: Rc::new(setup), wall_clock: Duration::ZERO, waiting, scrapes }
     }
 
     pub(super) fn gateway(&self, entrance: Entrance) -> Box<Gateway> {
@@ -98,6 +102,21 @@ impl FrontendCore {
     /// Tells the time of day, for the dates of answers.
     pub fn handle_wall_clock(&mut self, since_epoch: Duration) {
         self.http.wall_clock = since_epoch;
+    }
+
+    /// The next page of metrics that a client wants; to be answered with
+    /// [`Self::handle_scraped`].
+    pub fn poll_scrape(&mut self) -> Option<Scrape> {
+        self.http.scrapes.pop()
+    }
+
+    /// A page of metrics, or none because too many are wanted at once.
+    pub fn handle_scraped(&mut self, socket: SocketId, page: Option<Page>) {
+        let Some(client) = client_at(&mut self.clients, socket) else { return };
+        if let Speech::Http1(gateway) = &mut client.speech {
+            gateway.handle_page(&metrics_page(page));
+            self.http.waiting.push(socket);
+        }
     }
 
     /// A client sends nothing more. One that speaks HTTP/1 gets what it has asked for; for every
@@ -136,7 +155,13 @@ impl FrontendCore {
             if let Some(wish) = gateway.poll_wish() {
                 match wish {
                     Wish::Facts => gateway.handle_facts(&self.desk.facts()),
-                    Wish::Metrics { .. } => gateway.handle_page(&unserved("metrics")),
+                    // One text serves every client, so `accept` is not asked.
+                    Wish::Metrics { accept_encoding, .. } => {
+                        let gzip = accept_encoding.split(',').any(|coding| {
+                            coding.split(';').next().is_some_and(|name| name.trim() == "gzip")
+                        });
+                        self.http.scrapes.push(Scrape { socket, gzip });
+                    }
                     Wish::Vars => gateway.handle_page(&vars::page(&self.desk)),
                 }
                 continue;
@@ -240,11 +265,20 @@ fn kind_of(alarm: i32) -> AlarmKind {
     }
 }
 
-/// What is told until the page is there.
-fn unserved(what: &str) -> PageText {
-    let fields = vec![
-        ("Content-Type", "text/plain; charset=utf-8".to_owned()),
-        ("X-Content-Type-Options", "nosniff".to_owned()),
-    ];
-    PageText { status: 501, fields, body: format!("ringd: {what}: not served yet\n").into_bytes() }
+/// A page of metrics under the fields that etcd gives it.
+fn metrics_page(page: Option<Page>) -> PageText {
+    let Some(Page { body, gzip, .. }) = page else {
+        let fields = vec![
+            ("Content-Type", "text/plain; charset=utf-8".to_owned()),
+            ("X-Content-Type-Options", "nosniff".to_owned()),
+        ];
+        let body = b"too many scrapes at once\n".to_vec();
+        return PageText { status: 503, fields, body };
+    };
+    let text = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
+    let mut fields = vec![("Content-Type", text.to_owned())];
+    if gzip {
+        fields.insert(0, ("Content-Encoding", "gzip".to_owned()));
+    }
+    PageText { status: 200, fields, body }
 }
