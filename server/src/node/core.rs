@@ -8,10 +8,10 @@
 use std::fmt::Display;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::failure::Failure;
-use super::frontend_core::{FrontendCore, SocketAction};
+use super::frontend_core::{Entrance, FrontendCore, SocketAction};
 use super::log_role::LogRole;
 use super::switch::Switch;
 use crate::mail::{Ask, Reply};
@@ -40,18 +40,20 @@ pub struct FrontendRole {
     pub line: Option<FrontendLine>,
     /// Listeners, on the front-end that accepts.
     pub listeners: Vec<Listener>,
+    /// What each of them serves, by the same place.
+    pub entrances: Vec<Entrance>,
     /// Peer addresses: bound, so that two members cannot share one; who connects is sent away,
     /// because this version has no peers.
     pub peer_listeners: Vec<Listener>,
     /// The client addresses, for the log.
-    pub announce: Vec<String>,
+    pub announce: Vec<(String, Entrance)>,
     /// Connections this core takes; more are sent away, so that the log and the store never lack a
     /// descriptor.
     pub connections_max: usize,
     /// Where accepted connections go in turn; an accepting front-end counts itself as `None`.
-    pub hand_off: Vec<Option<Outbox<OwnedFd>>>,
+    pub hand_off: Vec<Option<Outbox<(OwnedFd, Entrance)>>>,
     /// Connections that the accepting front-end hands over.
-    pub handed: Option<Inbox<OwnedFd>>,
+    pub handed: Option<Inbox<(OwnedFd, Entrance)>>,
 }
 
 /// Post between a front-end and the log core.
@@ -168,7 +170,7 @@ impl Core {
     fn handle(&mut self, event: Event) -> Result<(), Failure> {
         match event {
             Event::Accepted { listener, descriptor } if listener < self.client_listeners => {
-                self.place(descriptor);
+                self.place(descriptor, listener);
             }
             Event::Accepted { .. } => {}
             Event::Received { socket, received } => {
@@ -181,6 +183,11 @@ impl Core {
             Event::Sent { socket, buffer } => {
                 if let Some(frontend) = &mut self.frontend {
                     frontend.core.handle_sent(socket, buffer);
+                }
+            }
+            Event::HalfClosed { socket } => {
+                if let Some(frontend) = &mut self.frontend {
+                    frontend.core.handle_half_closed(socket);
                 }
             }
             Event::Closed { socket } => {
@@ -209,8 +216,13 @@ impl Core {
                 self.reactor.listen(listener);
             }
             log_lines::ready_to_serve();
-            for address in &frontend.announce {
-                log_lines::serving_client_traffic_insecurely(address);
+            for (address, entrance) in &frontend.announce {
+                match entrance.traffic() {
+                    Some(traffic) => {
+                        log_lines::serving_client_traffic_insecurely(address, traffic);
+                    }
+                    None => log_lines::serving_metrics(address),
+                }
             }
             log_lines::grpc_service_status_changed(true);
             log_lines::notifying_init_daemon(notify::tell(notify::News::Ready).as_ref().err());
@@ -220,16 +232,18 @@ impl Core {
                 if self.reactor.socket_count() >= frontend.connections_max {
                     continue;
                 }
-                let socket = self.reactor.adopt(*descriptor);
-                frontend.core.handle_accepted(socket);
+                let (descriptor, entrance) = *descriptor;
+                let socket = self.reactor.adopt(descriptor);
+                frontend.core.handle_accepted_at(socket, entrance);
             }
         }
     }
 
     /// Connections go round: the first to the accepting front-end, which on a small machine is
     /// also the log core, so that a lone client meets no hop.
-    fn place(&mut self, descriptor: OwnedFd) {
+    fn place(&mut self, descriptor: OwnedFd, listener: usize) {
         let Some(frontend) = &mut self.frontend else { return };
+        let entrance = frontend.entrances[listener];
         if self.reactor.socket_count() >= frontend.connections_max {
             return;
         }
@@ -239,14 +253,14 @@ impl Core {
         if let Some(Some(outbox)) = frontend.hand_off.get_mut(place)
             && outbox.has_room()
         {
-            outbox.push(Box::new(descriptor));
+            outbox.push(Box::new((descriptor, entrance)));
             if let Some(ring) = outbox.wants_wake() {
                 self.reactor.wake(ring);
             }
             return;
         }
         let socket = self.reactor.adopt(descriptor);
-        frontend.core.handle_accepted(socket);
+        frontend.core.handle_accepted_at(socket, entrance);
     }
 
     fn frontend_before_log(&mut self) {
@@ -258,6 +272,7 @@ impl Core {
         }
         if self.now >= self.frontend_tick + FRONTEND_TICK {
             self.frontend_tick = self.now;
+            frontend.core.handle_wall_clock(wall_clock());
             frontend.core.handle_tick(self.now);
         }
         if self.switch.is_stopping() && !self.draining {
@@ -342,6 +357,11 @@ impl CoreLoop for Core {
             }
         }
     }
+}
+
+/// The time of day, as far as this machine knows it.
+fn wall_clock() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 fn perform(core: &mut FrontendCore, reactor: &mut Reactor) {

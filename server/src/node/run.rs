@@ -7,6 +7,7 @@
 
 use std::fmt::Display;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use engine::{Identity, ReadHandle};
 
 use super::core::{Core, FrontendLine, FrontendRole};
 use super::failure::Failure;
-use super::frontend_core::{FrontendConfig, FrontendCore, FrontendParts};
+use super::frontend_core::{Entrance, FrontendConfig, FrontendCore, FrontendParts};
 use super::log_core::{Introduction, LogCore};
 use super::log_role::{Line, LogRole, LogSettings, SyncPolicy};
 use super::shared::{Status, WatchInterest};
@@ -24,6 +25,7 @@ use super::start::{StartConfig, Started, start};
 use super::switch::Switch;
 use crate::bootstrap::{self, DataDir};
 use crate::config::{Config, ETCD_VERSION, Notice, Place, Url};
+use crate::frontend::gateway::Access;
 use crate::frontend::grpc;
 use crate::frontend::http2::keepalive::{KeepaliveConfig, PingPolicy};
 use crate::mail::{Ask, FrontendId, Reply};
@@ -92,7 +94,7 @@ fn run_checked(config: &Arc<Config>, connections_max: usize) -> Result<libc::c_i
     log_lines::configuring_peer_listeners(config);
     let peer_listeners = bind_all(&config.listen_peer_urls, config.socket_reuse_port)?;
     log_lines::configuring_client_listeners(config);
-    let client_listeners = bind_all(&config.listen_client_urls, config.socket_reuse_port)?;
+    let client_listeners = bind_clients(config)?;
     let wal_path = data_dir.wal_path().to_owned();
     log_lines::starting_an_etcd_server(config, data_dir.path(), &wal_path, data_dir.is_new());
 
@@ -160,6 +162,22 @@ fn bind(url: &Url, reuse_port: bool) -> Result<Listener, Error> {
             .into()
         }),
     }
+}
+
+/// The listeners of clients, with what each serves.
+fn bind_clients(config: &Config) -> Result<Vec<(Listener, Entrance)>, Error> {
+    let is_split = !config.listen_client_http_urls.is_empty();
+    let addresses = [
+        (&config.listen_client_urls, if is_split { Entrance::Grpc } else { Entrance::Any }),
+        (&config.listen_client_http_urls, Entrance::Http),
+        (&config.listen_metrics_urls, Entrance::Metrics),
+    ];
+    let mut listeners = Vec::new();
+    for (urls, entrance) in addresses {
+        let bound = bind_all(urls, config.socket_reuse_port)?;
+        listeners.extend(bound.into_iter().map(|listener| (listener, entrance)));
+    }
+    Ok(listeners)
 }
 
 /// A system error as Go words it.
@@ -246,7 +264,7 @@ struct Assembly<'a> {
     config: &'a Arc<Config>,
     identity: Identity,
     started: Started,
-    client_listeners: Vec<Listener>,
+    client_listeners: Vec<(Listener, Entrance)>,
     peer_listeners: Vec<Listener>,
     connections_max: usize,
     switch: Arc<Switch>,
@@ -272,12 +290,14 @@ struct FrontendSeed {
     interest: Arc<WatchInterest>,
     node: NodeState,
     line: Option<FrontendLine>,
-    listeners: Vec<Listener>,
+    listeners: Vec<(Listener, Entrance)>,
     peer_listeners: Vec<Listener>,
-    announce: Vec<String>,
+    announce: Vec<(String, Entrance)>,
+    access: Access,
+    serves_json: bool,
     connections_max: usize,
-    hand_off: Vec<Option<Outbox<std::os::fd::OwnedFd>>>,
-    handed: Option<Inbox<std::os::fd::OwnedFd>>,
+    hand_off: Vec<Option<Outbox<(OwnedFd, Entrance)>>>,
+    handed: Option<Inbox<(OwnedFd, Entrance)>>,
 }
 
 struct LogSeed {
@@ -354,7 +374,15 @@ fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Vec<CoreParts> {
                 interest: Arc::clone(&interest),
                 node: node_state(config, identity),
                 line: wiring.line,
-                announce: clients.iter().map(|client| client.address().to_owned()).collect(),
+                announce: clients
+                    .iter()
+                    .map(|(client, entrance)| (client.address().to_owned(), *entrance))
+                    .collect(),
+                access: Access {
+                    hosts: config.host_whitelist.iter().cloned().collect(),
+                    origins: config.cors.iter().cloned().collect(),
+                },
+                serves_json: config.enable_grpc_gateway,
                 connections_max: connections_max / frontend_count,
                 listeners: clients,
                 peer_listeners: peers,
@@ -385,8 +413,8 @@ struct Mesh {
 struct Wiring {
     id: FrontendId,
     line: Option<FrontendLine>,
-    hand_off: Vec<Option<Outbox<std::os::fd::OwnedFd>>>,
-    handed: Option<Inbox<std::os::fd::OwnedFd>>,
+    hand_off: Vec<Option<Outbox<(OwnedFd, Entrance)>>>,
+    handed: Option<Inbox<(OwnedFd, Entrance)>>,
 }
 
 impl Mesh {
@@ -460,10 +488,14 @@ fn build_frontend(seed: FrontendSeed) -> FrontendRole {
         interest: seed.interest,
         node: seed.node,
     };
+    let (listeners, entrances) = seed.listeners.into_iter().unzip();
+    let mut core = FrontendCore::new(seed.config, parts);
+    core.set_http(seed.access, seed.serves_json);
     FrontendRole {
-        core: FrontendCore::new(seed.config, parts),
+        core,
         line: seed.line,
-        listeners: seed.listeners,
+        listeners,
+        entrances,
         peer_listeners: seed.peer_listeners,
         announce: seed.announce,
         connections_max: seed.connections_max,

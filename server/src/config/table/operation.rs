@@ -27,7 +27,7 @@ pub const OPERATION: &[Flag] = &[
         }),
     Flag::new(Monitoring, "listen-metrics-urls", Urls, "",
         "Extra addresses for /metrics and /health.")
-        .pending(store_urls!(listen_metrics_urls)),
+        .served(store_urls!(listen_metrics_urls)),
 
     Flag::new(Logging, "logger", Text, "zap",
         "The shape of the log. There is only etcd's, which is zap's.")

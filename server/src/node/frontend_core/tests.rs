@@ -1,5 +1,6 @@
 //! Clients that ask for much, and others beside them, without a socket.
 
+mod http;
 mod streams;
 
 use std::collections::{BTreeMap, VecDeque};
