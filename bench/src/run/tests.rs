@@ -58,8 +58,11 @@ fn serve_connection(mut socket: TcpStream, manner: Manner, revision: &AtomicU64)
             return;
         }
         out.clear();
-        if matches!(manner, Manner::CloseAfter(limit) | Manner::KeepAlive(limit) if answered_count >= limit)
-        {
+        let limit = match manner {
+            Manner::CloseAfter(limit) | Manner::KeepAlive(limit) => limit,
+            _ => u64::MAX,
+        };
+        if answered_count >= limit {
             return;
         }
         match socket.read(&mut chunk) {
