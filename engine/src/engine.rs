@@ -22,6 +22,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::activity::Activity;
 use crate::alarm::AlarmGate;
 use crate::answer::{Answer, ReadError};
 use crate::command::Batch;
@@ -414,10 +415,22 @@ impl Engine {
             budget = budget.div_ceil(4);
         }
         self.is_poisoned = true;
+        let before = self.history_len();
         self.changed |= self.compaction.step(&mut self.working, budget)?;
+        self.working.activity.swept_changes += before.saturating_sub(self.history_len());
         self.is_poisoned = false;
         self.publish();
         Ok(!self.compaction.is_finished())
+    }
+
+    /// What was applied and swept since the engine was made.
+    #[must_use]
+    pub fn activity(&self) -> &Activity {
+        &self.working.activity
+    }
+
+    fn history_len(&self) -> u64 {
+        self.working.shards.iter().map(|shard| shard.roots.revisions.count).sum()
     }
 
     /// Whether the batch under way waits for free pages: for a file to grow, or for a checkpoint

@@ -6,6 +6,7 @@
 //! [`events`].
 //! Nothing here knows the wire, the log, a clock or a socket.
 
+mod activity;
 pub mod alarm;
 pub mod answer;
 pub mod backup;
@@ -37,6 +38,7 @@ mod working;
 #[cfg(test)]
 mod step_tests;
 
+pub use activity::Activity;
 pub use alarm::{Alarm, AlarmKind};
 pub use answer::{
     Answer, OperationOutcome, Outcome, OwnedRecord, ReadError, Rejection, TxnOutcome,

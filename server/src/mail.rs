@@ -122,6 +122,14 @@ pub enum Renewed {
     Stopped,
 }
 
+impl LeaseReply {
+    /// Whether a lease lives on because somebody asked for it.
+    #[must_use]
+    pub const fn is_renewal(&self) -> bool {
+        matches!(self, Self::Renewed { renewed: Renewed::Lives { ttl_seconds: 1.. }, .. })
+    }
+}
+
 /// From the log core to a front-end.
 #[derive(Debug, Default)]
 pub struct Reply {

@@ -351,17 +351,9 @@ fn compact(client: &mut Blocking, revision: u64) -> Result<(), Failure> {
 /// Streams a backup to nowhere and gives its size.
 fn stream_snapshot(client: &mut Blocking) -> Result<u64, Failure> {
     let mut sizes = SnapshotSizes::default();
-    let mut wrong = None;
-    let ended = client.try_stream(proto::SNAPSHOT, &[], |part| {
-        if let Err(text) = sizes.handle_message(part) {
-            wrong.get_or_insert(text);
-        }
-    })?;
+    let ended = client.try_stream(proto::SNAPSHOT, &[], |part| sizes.handle_message(part))?;
     ended.map_err(|status| status.failure(proto::SNAPSHOT))?;
-    match wrong {
-        Some(text) => Err(Failure::new(text)),
-        None => sizes.finish().map_err(Failure::new),
-    }
+    sizes.finish().map_err(Failure::new)
 }
 
 /// Counts the keys of a space until the count is a wanted one.

@@ -209,11 +209,15 @@ fn begin(
             let put = put.as_ref();
             match refusal_of(&put, working)? {
                 Some(rejection) => Outcome::Rejected(rejection),
-                None => Outcome::Put { prev: working.put(&put)? },
+                None => {
+                    working.activity.note_lone_put(&put);
+                    Outcome::Put { prev: working.put(&put)? }
+                }
             }
         }
         Command::DeleteRange(delete) => {
             let delete = delete.as_ref();
+            working.activity.note_lone_delete(&delete);
             if !delete.range_end.is_empty() {
                 return Ok(Some(CommandRun::Delete(DeleteRun::new(&delete))));
             }
@@ -292,7 +296,10 @@ fn go_on(
                     *budget -= slice - left;
                     return Ok(Some(CommandRun::Txn(run)));
                 }
-                Ok(TxnStep::Done(outcome)) => Outcome::Txn(outcome),
+                Ok(TxnStep::Done(outcome)) => {
+                    working.activity.note_txn(&outcome);
+                    Outcome::Txn(outcome)
+                }
                 Err(ReadError::Rejection(rejection)) => Outcome::Rejected(rejection),
                 Err(ReadError::Fault(fault)) => return Err(fault.into()),
             }

@@ -158,6 +158,8 @@ struct TxnRead {
     scan: Option<TxnScan>,
     /// The answer's size; before it is finished, that of what was gathered.
     size_bytes: u64,
+    /// How many ranges there were, once it is finished.
+    ranges: u64,
 }
 
 impl std::fmt::Debug for Read {
@@ -221,6 +223,11 @@ impl Read {
             Job::TimeToLive(read) => read.is_wide(),
             Job::Members | Job::Maintenance(_) => false,
         }
+    }
+
+    /// How many ranges a transaction was of, once it is done; 0 for every other read.
+    pub fn txn_ranges(&self) -> u64 {
+        if let Job::Txn(txn) = &self.job { txn.ranges } else { 0 }
     }
 
     /// Bytes that it holds besides what was written of the answer.
@@ -459,7 +466,7 @@ impl Service {
             return Ok(Action::Write);
         };
         let read_index_needed = !(serializable || view.local_reads);
-        let txn = TxnRead { scan: Some(scan), size_bytes: 0 };
+        let txn = TxnRead { scan: Some(scan), size_bytes: 0, ranges: 0 };
         Ok(self.read(Job::Txn(txn), read_index_needed))
     }
 
@@ -530,6 +537,14 @@ impl Service {
         Ok(Action::Answer)
     }
 
+    fn begin_range_stream(&self, message: &[u8], view: &View) -> Result<Action, Refusal> {
+        let malformed = |error| Refusal::from(error).in_stream();
+        let request = decode::decode_range(message).map_err(malformed)?;
+        let range = RangeStream::new(&request, self.limits.request_size_bytes_max)?;
+        let read_index_needed = !(request.serializable || view.local_reads);
+        Ok(Action::Serve(Box::new(ServerStream::range(range, read_index_needed))))
+    }
+
     fn maintain(&self, action: MaintenanceAction, view: &View) -> Action {
         match action {
             MaintenanceAction::Pushed => Action::Write,
@@ -543,14 +558,6 @@ impl Service {
             Ok(()) => Action::Write,
             Err(error) => Action::Refuse(self.refuse(&error)),
         }
-    }
-
-    fn begin_range_stream(&self, message: &[u8], view: &View) -> Result<Action, Refusal> {
-        let malformed = |error| Refusal::from(error).in_stream();
-        let request = decode::decode_range(message).map_err(malformed)?;
-        let range = RangeStream::new(&request, self.limits.request_size_bytes_max)?;
-        let read_index_needed = !(request.serializable || view.local_reads);
-        Ok(Action::Serve(Box::new(ServerStream::range(range, read_index_needed))))
     }
 
     fn refuse(&mut self, error: &ReadError) -> Refusal {
@@ -582,6 +589,7 @@ impl TxnRead {
         match progress {
             Progress::Done => {
                 let before = out.len();
+                self.ranges = scan.range_count();
                 kv::put_txn_read(out, header, scan);
                 self.size_bytes = (out.len() - before) as u64;
             }

@@ -145,6 +145,15 @@ impl Comparer {
         false
     }
 
+    /// Whether two ids may stand for each other from now on: both are such as servers choose.
+    fn binds(&mut self, etcd: u64, ringd: u64) -> bool {
+        let are_chosen = etcd.min(ringd) >= CHOSEN_ID_MIN;
+        if are_chosen {
+            self.bound.insert(etcd, ringd);
+        }
+        are_chosen
+    }
+
     fn relates(&mut self, how: How, etcd: &Value, ringd: &Value) -> bool {
         match how {
             How::Presence => is_set(etcd) == is_set(ringd),
@@ -164,9 +173,12 @@ impl Comparer {
                 _ => false,
             },
             How::Chosen => match (number(etcd), number(ringd)) {
-                (Some(etcd), Some(ringd)) if etcd.min(ringd) >= CHOSEN_ID_MIN => {
-                    self.bound.insert(etcd, ringd);
-                    true
+                (Some(etcd), Some(ringd)) => self.binds(etcd, ringd),
+                _ => false,
+            },
+            How::ChosenInKey => match (id_in_key(etcd), id_in_key(ringd)) {
+                (Some((etcd_key, etcd)), Some((ringd_key, ringd))) => {
+                    etcd_key == ringd_key && self.binds(etcd, ringd)
                 }
                 _ => false,
             },
@@ -176,6 +188,13 @@ impl Comparer {
             },
         }
     }
+}
+
+/// A key up to its last slash, and the id in hexadecimal after it.
+fn id_in_key(value: &Value) -> Option<(&str, u64)> {
+    let Value::Bytes(key) = value else { return None };
+    let (before, id) = std::str::from_utf8(key).ok()?.rsplit_once('/')?;
+    Some((before, u64::from_str_radix(id, 16).ok()?))
 }
 
 /// A number as its 64 bits, and a negative one far away from every positive one.
@@ -312,6 +331,22 @@ mod tests {
         assert_eq!(compared(&mut comparer, name, [grant(left), grant(right)]), [""; 0]);
         assert_eq!(compared(&mut comparer, "mvccpb.KeyValue", [kv(left), kv(right)]), [""; 0]);
         assert_eq!(compared(&mut comparer, "mvccpb.KeyValue", [kv(right), kv(left)]).len(), 1);
+    }
+
+    #[test]
+    fn an_id_that_was_chosen_for_a_key_stands_for_the_other() {
+        use super::super::wire::v3lockpb::LockResponse;
+        let mut comparer = Comparer::default();
+        let lock = |key: &str| LockResponse { key: key.as_bytes().to_vec(), ..Default::default() };
+        let mut locked = |etcd, ringd| {
+            compared(&mut comparer, "v3lockpb.LockResponse", [lock(etcd), lock(ringd)]).len()
+        };
+        assert_eq!(locked("l/4000000000001", "l/4000000000002"), 0);
+        assert_eq!(locked("l/4000000000001", "m/4000000000002"), 1);
+        assert_eq!(locked("l/7", "l/8"), 1);
+        let kv = |lease| mvccpb::KeyValue { lease, ..Default::default() };
+        let both = [kv(0x4_0000_0000_0001), kv(0x4_0000_0000_0002)];
+        assert_eq!(compared(&mut comparer, "mvccpb.KeyValue", both), [""; 0]);
     }
 
     #[test]

@@ -13,9 +13,9 @@ use bytes::Bytes;
 use prost::Message;
 use prost_reflect::DynamicMessage;
 
-use super::allowed::MISSING;
 use super::client::{Answer, Metadata, Status};
 use super::compare::Comparer;
+use super::missing;
 use super::pair::{Pair, Session};
 use super::watching::Watching;
 use super::wire::{self, etcdserverpb as pb};
@@ -60,6 +60,13 @@ pub struct Reply<A> {
     pub both: [A; 2],
 }
 
+impl<A: Default> Reply<A> {
+    /// What a case gets that is over.
+    fn none() -> Self {
+        Self { status: Status { code: 0, text: String::new() }, both: Default::default() }
+    }
+}
+
 impl<A> Reply<A> {
     /// What etcd answered.
     pub fn etcd(self) -> A {
@@ -75,6 +82,9 @@ pub struct Conversation<'a> {
     prefix: String,
     revision: i64,
     missing: Option<&'static str>,
+    is_pair_spent: bool,
+    /// A compaction that was ordered without waiting for its end, and is not known to be over.
+    compacting: Option<i64>,
     /// What was unlike, in order.
     pub differences: Vec<Difference>,
     /// Calls compared.
@@ -92,6 +102,8 @@ impl<'a> Conversation<'a> {
             prefix: format!("{prefix}/"),
             revision: 0,
             missing: None,
+            is_pair_spent: false,
+            compacting: None,
             differences: Vec::new(),
             calls: 0,
             watchings: Vec::new(),
@@ -125,6 +137,11 @@ impl<'a> Conversation<'a> {
         self.missing.is_some()
     }
 
+    /// Whether etcd has done something that ringd does not serve yet: their stores are unequal.
+    pub fn is_pair_spent(&self) -> bool {
+        self.is_pair_spent
+    }
+
     /// Notes something unlike that no answer shows.
     pub fn note(&mut self, asked: &str, lines: Vec<String>) {
         let difference = Difference { asked: asked.to_owned(), lines, answers: Default::default() };
@@ -156,7 +173,7 @@ impl<'a> Conversation<'a> {
             if answers.iter().all(is_wanted) {
                 break;
             }
-            self.pair.run(tokio::time::sleep(WANTED_INTERVAL));
+            self.pair.run(async { tokio::time::sleep(WANTED_INTERVAL).await });
         }
         self.ask::<Q, A>(path, request);
     }
@@ -178,10 +195,14 @@ impl<'a> Conversation<'a> {
         metadata: Metadata<'_>,
     ) -> Reply<A> {
         if self.stops_at(path) {
-            let status = Status { code: 0, text: String::new() };
-            return Reply { status, both: Default::default() };
+            return Reply::none();
         }
         let answers = self.pair.call(path, requests.clone(), metadata);
+        if let Some(path) = missing::refused(path, &answers[1].status) {
+            self.missing = Some(path);
+            self.is_pair_spent = true;
+            return Reply::none();
+        }
         self.calls += 1;
         let merged = answers.each_ref().map(merged);
         let lines = self.unlike(path, &answers, &merged);
@@ -199,12 +220,7 @@ impl<'a> Conversation<'a> {
 
     /// Whether the case is over, or is now because of this RPC.
     pub(super) fn stops_at(&mut self, path: &str) -> bool {
-        if self.missing.is_none()
-            && let Some(missing) = MISSING.iter().find(|missing| **missing == path)
-        {
-            self.missing = Some(missing);
-            self.session.missing_used.insert(missing);
-        }
+        self.missing = self.missing.or_else(|| self.session.missing.rpc(path));
         self.missing.is_some()
     }
 
@@ -259,11 +275,27 @@ impl<'a> Conversation<'a> {
 
     /// Compact.
     pub fn compact(&mut self, revision: i64, physical: bool) -> Reply<pb::CompactionResponse> {
-        self.ask(path::COMPACT, &pb::CompactionRequest { revision, physical })
+        self.finish_compaction();
+        let reply = self.ask(path::COMPACT, &pb::CompactionRequest { revision, physical });
+        let is_begun = reply.status.code == 0 && !physical && !self.is_over();
+        self.compacting = is_begun.then_some(revision);
+        reply
+    }
+
+    /// Waits for the end of a compaction that was only ordered. Until then etcd tells the hash of
+    /// what is left at its revision, and then the hash the compaction found; one that is ordered
+    /// while another runs finds none. Which it is would be chance.
+    fn finish_compaction(&mut self) {
+        let Some(revision) = self.compacting.take() else { return };
+        let request = pb::HashKvRequest { revision };
+        self.ask_until(path::HASH_KV, &request, &|hash: &pb::HashKvResponse| {
+            hash.compact_revision != revision
+        });
     }
 
     /// HashKV.
     pub fn hash_kv(&mut self, revision: i64) -> Reply<pb::HashKvResponse> {
+        self.finish_compaction();
         self.ask(path::HASH_KV, &pb::HashKvRequest { revision })
     }
 

@@ -13,6 +13,7 @@ pub mod client;
 pub mod compare;
 pub mod conversation;
 pub mod corpus;
+pub mod missing;
 pub mod pair;
 pub mod random;
 pub mod report;

@@ -22,6 +22,9 @@ const READY_TIME_MAX: Duration = Duration::from_secs(60);
 /// A server that has not stopped by then is killed.
 const STOP_TIME_MAX: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
+/// What either server logs when it cannot listen because somebody else does.
+const PORT_TAKEN: &str = "ddress already in use";
+const START_ATTEMPTS_MAX: usize = 5;
 /// What a failure shows of a log.
 const LOG_TAIL_BYTES: usize = 2048;
 /// What both advertise; nobody connects there.
@@ -74,13 +77,45 @@ impl Binaries {
 pub struct Server {
     child: Child,
     directory: PathBuf,
+    side: Side,
     /// Where clients connect.
     pub address: SocketAddr,
 }
 
 impl Server {
-    /// Starts a server on free ports and an empty directory, and waits until it serves clients.
+    /// Starts a server and waits until it serves clients.
     pub fn start(binaries: &Binaries, side: Side, args: &[&str]) -> Result<Self, String> {
+        Self::start_all(binaries, [side], args).map(|[server]| server)
+    }
+
+    /// The same for several at once.
+    pub fn start_all<const COUNT: usize>(
+        binaries: &Binaries,
+        sides: [Side; COUNT],
+        args: &[&str],
+    ) -> Result<[Self; COUNT], String> {
+        let begun = sides.map(|side| Self::begin(binaries, side, args));
+        let ready = begun.map(|server| server?.ready_or_begun_again(binaries, args));
+        let ready: Result<Vec<Self>, String> = ready.into_iter().collect();
+        Ok(ready?.try_into().unwrap_or_else(|_| unreachable!("one server for each side")))
+    }
+
+    /// Somebody may take a port between our finding it free and the server's binding it.
+    fn ready_or_begun_again(mut self, binaries: &Binaries, args: &[&str]) -> Result<Self, String> {
+        for _ in 1..START_ATTEMPTS_MAX {
+            match self.wait_until_ready() {
+                Ok(()) => return Ok(self),
+                Err(_) if self.log().contains(PORT_TAKEN) => {
+                    self = Self::begin(binaries, self.side, args)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.wait_until_ready().map(|()| self)
+    }
+
+    /// Starts a server on free ports and an empty directory.
+    fn begin(binaries: &Binaries, side: Side, args: &[&str]) -> Result<Self, String> {
         let name = side.name();
         let failed = |error: std::io::Error| format!("cannot start {name}: {error}");
         // Both listeners are held until both ports are known, so that they differ.
@@ -109,12 +144,11 @@ impl Server {
             .stderr(log)
             .spawn()
             .map_err(failed)?;
-        let mut server = Self { child, directory, address };
-        server.wait_until_ready(name)?;
-        Ok(server)
+        Ok(Self { child, directory, side, address })
     }
 
-    fn wait_until_ready(&mut self, name: &str) -> Result<(), String> {
+    fn wait_until_ready(&mut self) -> Result<(), String> {
+        let name = self.side.name();
         let end = Instant::now() + READY_TIME_MAX;
         loop {
             if self.log().contains(READY_LINE) {

@@ -8,6 +8,7 @@
 //! Invariants:
 //! - Responses are compared watch by watch and in order. How events were cut into responses is the
 //!   server's own affair: neighbouring responses with events count as one, with the last header.
+//!   Barriers are taken out after that.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -140,6 +141,28 @@ impl Conversation<'_> {
         };
         self.watch_until(id, &mut |responses| created(responses).len() >= count);
         self.watching(id).map_or_else(Vec::new, |watching| created(&watching.responses[0]))
+    }
+
+    /// Waits until both servers have handled all that was sent on a stream, by sending a request
+    /// that both refuse at once. What a server answers to a cancellation tells the revision at
+    /// which it got to it, and nothing if there is no such watch. Compares nothing yet; every
+    /// earlier creation must have been waited for.
+    pub fn watch_fence(&mut self, id: WatchId) {
+        let refused = |responses: &[DynamicMessage]| {
+            let is_refused = |it: &&DynamicMessage| flag(it, "created") && flag(it, "canceled");
+            responses.iter().filter(is_refused).count()
+        };
+        let Some(watching) = self.watching(id) else { return };
+        let before = watching.responses.each_ref().map(|responses| refused(responses));
+        let backward = pb::WatchCreateRequest {
+            key: b"b".to_vec(),
+            range_end: b"a".to_vec(),
+            ..Default::default()
+        };
+        self.watch_create(id, backward);
+        // Both sides have as many: a difference between them has been told already.
+        let count = before[0].min(before[1]) + 1;
+        self.watch_until(id, &mut |responses| refused(responses) >= count);
     }
 
     /// Waits until both servers have cancelled so many watches because of a compaction. Compares
@@ -342,8 +365,7 @@ fn by_watch(
     let mut by_watch: BTreeMap<i64, Vec<DynamicMessage>> = BTreeMap::new();
     for mut response in responses {
         let id = watch_id(&response);
-        let was_barrier = strip_barriers(&mut response);
-        if id == BARRIER_ID || was_barrier || drops_progress && is_stream_progress(&response) {
+        if id == BARRIER_ID || drops_progress && is_stream_progress(&response) {
             continue;
         }
         let told = by_watch.entry(id).or_default();
@@ -359,26 +381,29 @@ fn by_watch(
             told.push(response);
         }
     }
+    // Only now: a barrier may have come with what went before it or by itself.
+    for told in by_watch.values_mut() {
+        told.retain_mut(strip_barriers);
+    }
+    by_watch.retain(|_, told| !told.is_empty());
     by_watch
 }
 
-/// Takes the events of barriers out; true if nothing is left of the response.
+/// Takes the events of barriers out; false if nothing is left of the response.
 fn strip_barriers(response: &mut DynamicMessage) -> bool {
     let events = take_events(response);
-    let count = events.len();
-    let (barriers, rest): (Vec<_>, Vec<_>) = events.into_iter().partition(is_barrier);
-    // A response that ended with the barrier would have ended with what came before.
-    if let (Some(barrier), Some(last)) = (barriers.last(), rest.last())
-        && event_revision(barrier) == header_revision(response)
+    let Some(last) = events.last() else { return true };
+    let ends_with_barrier = is_barrier(last) && event_revision(last) == header_revision(response);
+    let rest: Vec<_> = events.into_iter().filter(|event| !is_barrier(event)).collect();
+    let Some(last) = rest.last() else { return false };
+    // It would have ended with what came before the barrier.
+    if ends_with_barrier
         && let Some(Value::Message(header)) = response.get_field_by_name_mut("header")
     {
         header.set_field_by_name("revision", Value::I64(event_revision(last)));
     }
-    let is_left = count == 0 || !rest.is_empty();
-    if count > 0 {
-        response.set_field_by_name("events", Value::List(rest));
-    }
-    !is_left
+    response.set_field_by_name("events", Value::List(rest));
+    true
 }
 
 /// A field of an event's record.
@@ -474,7 +499,24 @@ mod tests {
     #[test]
     fn events_of_barriers_are_taken_out() {
         let with = vec![response(1, 5, &["a", "~barrier"]), response(1, 5, &["~barrier"])];
-        assert_eq!(by_watch(with, false), by_watch(vec![response(1, 5, &["a"])], false));
+        let without = by_watch(vec![response(1, 5, &["a"])], false);
+        assert_eq!(by_watch(with, false), without);
+        // The barrier's revision is 6, and a watch that reads the past is told the store's.
+        let barrier = || {
+            let mut barrier = response(1, 6, &["~barrier"]);
+            let mut events = take_events(&mut barrier);
+            let event = events[0].as_message_mut().expect("an event");
+            let Some(Value::Message(kv)) = event.get_field_by_name_mut("kv") else { panic!() };
+            kv.set_field_by_name("mod_revision", Value::I64(6));
+            barrier.set_field_by_name("events", Value::List(events));
+            barrier
+        };
+        let apart = vec![response(1, 6, &["a"]), barrier()];
+        let mut joined = response(1, 6, &["a"]);
+        let mut events = take_events(&mut joined);
+        events.append(&mut take_events(&mut barrier()));
+        joined.set_field_by_name("events", Value::List(events));
+        assert_eq!(by_watch(apart, false), by_watch(vec![joined], false));
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub const OPERATION: &[Flag] = &[
         }),
     Flag::new(Monitoring, "listen-metrics-urls", Urls, "",
         "Extra addresses for /metrics and /health.")
-        .pending(store_urls!(listen_metrics_urls)),
+        .served(store_urls!(listen_metrics_urls)),
 
     Flag::new(Logging, "logger", Text, "zap",
         "The shape of the log. There is only etcd's, which is zap's.")
@@ -84,8 +84,8 @@ pub const OPERATION: &[Flag] = &[
         "How often a quiet watch that asked for it is told the current revision. At least 100ms.")
         .served(store!(watch_progress_notify_interval: into_duration)),
     Flag::new(Features, "warning-apply-duration", Duration, "100ms",
-        "Log commands that take longer to apply.")
-        .pending(store!(warning_apply_duration: into_duration)),
+        "Log batches of commands that take longer to apply.")
+        .served(store!(warning_apply_duration: into_duration)),
     Flag::new(Features, "bootstrap-defrag-threshold-megabytes", Unsigned, "0",
         "Defragment at start when it frees so much.")
         .served(store!(bootstrap_defrag_threshold_megabytes: into_unsigned)),

@@ -170,7 +170,8 @@ impl World {
     fn turn(&mut self) -> bool {
         self.core.order(self.now).unwrap();
         let mut moved = self.perform_log();
-        self.core.apply(self.now).unwrap();
+        let now = self.now;
+        self.core.apply(now, || now).unwrap();
         self.core.order(self.now).unwrap();
         moved |= self.perform_log();
         while let Some(op) = self.core.poll_engine_op() {

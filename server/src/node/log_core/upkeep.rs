@@ -96,8 +96,6 @@ impl LogCore {
 
     /// Takes a step of each job.
     pub(super) fn work_in_background(&mut self, now: Duration) -> Result<(), Failure> {
-        self.engine.background_step(BACKGROUND_KEYS_MAX)?;
-        self.answer_swept();
         self.engine.defrag_step(DEFRAG_PAGES_MAX)?;
         if self.engine.defrag_wants_checkpoint() && self.engine.begin_checkpoint() {
             self.checkpoint.handle_begun(now);

@@ -155,7 +155,11 @@ impl Runner {
             Operation::Watch(creates) => self.watch(c, creates),
             Operation::WatchCancel(stream, watch_id) => {
                 if let Some(id) = self.streams.get(stream) {
+                    // Of events that are not told yet, a server may or may not tell some when it
+                    // gets to the cancellation.
+                    c.watch_settle(*id);
                     c.watch_cancel(*id, watch_id);
+                    c.watch_fence(*id);
                 }
             }
         }
