@@ -9,8 +9,8 @@
 //!
 //! Invariants:
 //! - Both walks are one function over two targets, so that they cannot come to differ.
-//! - A step is bounded by what it touches: bytes, look-ups and changes that bring nothing count too.
-//!   One record is never cut, so a step may be longer by the largest of them.
+//! - A step is bounded by what it touches: bytes, look-ups and changes that bring nothing count
+//!   too. One record is never cut, so a step may be longer by the largest of them.
 
 use crate::answer::ReadError;
 use crate::bbolt::schema::{self, ConfState, Member, Meta, RevisionKey};

@@ -23,12 +23,16 @@ func request(method, path, body string, fields ...string) string {
 	return out.String()
 }
 
-func post(path, body string, fields ...string) string { return request("POST", path, body, fields...) }
-func get(path string, fields ...string) string        { return request("GET", path, "", fields...) }
+func post(path, body string, fields ...string) string {
+	return request("POST", path, body,
+		fields...)
+}
+func get(path string, fields ...string) string { return request("GET", path, "", fields...) }
 
 func chunked(path string, chunks ...string) string {
 	var out strings.Builder
-	fmt.Fprintf(&out, "POST %s HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n", path)
+	fmt.Fprintf(&out, "POST %s HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
+		path)
 	for _, chunk := range chunks {
 		fmt.Fprintf(&out, "%x\r\n%s\r\n", len(chunk), chunk)
 	}
@@ -37,7 +41,8 @@ func chunked(path string, chunks ...string) string {
 
 func cases() []exchange {
 	var all []exchange
-	for _, part := range [][]exchange{calls(), mistakes(), values(), streams(), pages(), access(), protocol(), recipes()} {
+	for _, part := range [][]exchange{calls(), mistakes(), values(), streams(), pages(), access(),
+		protocol(), recipes()} {
 		all = append(all, part...)
 	}
 	return all
@@ -56,18 +61,30 @@ func urls() mask { return mask{regexp.MustCompile(`127\.0\.0\.1:\d+`), "A"} }
 // calls are RPCs as clients make them; they also build the keys that later cases read.
 func calls() []exchange {
 	a, b, z := b64("a"), b64("b"), b64("z")
-	put := func(key, value string) string { return post("/v3/kv/put", `{"key":"`+key+`","value":"`+value+`"}`) }
+	put := func(key, value string) string {
+		return post("/v3/kv/put",
+			`{"key":"`+key+`","value":"`+value+`"}`)
+	}
 	return []exchange{
 		one("call/put", put(a, b64("one"))),
-		one("call/put again with the previous", post("/v3/kv/put", `{"key":"`+a+`","value":"`+b64("two")+`","prev_kv":true}`)),
+		one("call/put again with the previous", post("/v3/kv/put",
+			`{"key":"`+a+`","value":"`+b64("two")+`","prev_kv":true}`)),
 		one("call/put without a value", post("/v3/kv/put", `{"key":"`+b+`"}`)),
 		one("call/range", post("/v3/kv/range", `{"key":"`+a+`"}`)),
 		one("call/range of all", post("/v3/kv/range", `{"key":"AA==","range_end":"AA=="}`)),
-		one("call/range in descending order", post("/v3/kv/range", `{"key":"`+a+`","range_end":"`+z+`","sort_order":"DESCEND","sort_target":"KEY","limit":"1"}`)),
+		one("call/range in descending order", post("/v3/kv/range",
+			`{"key":"`+a+`","range_end":"`+z+`","sort_order":"DESCEND","sort_target":"KEY","limit":"1"}`)),
 		one("call/range of nothing", post("/v3/kv/range", `{"key":"`+b64("none")+`"}`)),
 		one("call/count", post("/v3/kv/range", `{"key":"`+a+`","range_end":"`+z+`","count_only":true}`)),
-		one("call/txn", post("/v3/kv/txn", `{"compare":[{"result":"EQUAL","target":"VALUE","key":"`+a+`","value":"`+b64("two")+`"}],"success":[{"request_put":{"key":"`+a+`","value":"`+b64("three")+`"}},{"request_range":{"key":"`+a+`"}}],"failure":[{"request_delete_range":{"key":"`+a+`"}}]}`)),
-		one("call/txn that fails", post("/v3/kv/txn", `{"compare":[{"target":"VERSION","key":"`+a+`","version":"0"}],"failure":[{"request_delete_range":{"key":"`+b+`","prev_kv":true}},{"request_txn":{"success":[{"request_range":{"key":"`+a+`"}}]}}]}`)),
+		one("call/txn", post("/v3/kv/txn",
+			`{"compare":[{"result":"EQUAL","target":"VALUE","key":"`+a+`",`+
+				`"value":"`+b64("two")+`"}],"success":[{"request_put":{"key":"`+a+`",`+
+				`"value":"`+b64("three")+`"}},{"request_range":{"key":"`+a+`"}}],`+
+				`"failure":[{"request_delete_range":{"key":"`+a+`"}}]}`)),
+		one("call/txn that fails", post("/v3/kv/txn",
+			`{"compare":[{"target":"VERSION","key":"`+a+`","version":"0"}],`+
+				`"failure":[{"request_delete_range":{"key":"`+b+`","prev_kv":true}},`+
+				`{"request_txn":{"success":[{"request_range":{"key":"`+a+`"}}]}}]}`)),
 		one("call/txn of nothing", post("/v3/kv/txn", `{}`)),
 		one("call/deleterange", post("/v3/kv/deleterange", `{"key":"`+b64("none")+`"}`)),
 		one("call/compaction", post("/v3/kv/compaction", `{"revision":"2"}`)),
@@ -80,7 +97,8 @@ func calls() []exchange {
 		one("call/large answer", post("/v3/kv/range", `{"key":"`+b64("large")+`"}`)),
 		one("call/leased put of no lease", post("/v3/kv/put", `{"key":"`+a+`","lease":"77"}`)),
 		one("call/member list", post("/v3/cluster/member/list", `{}`), urls(), numbers("ID")),
-		one("call/status", post("/v3/maintenance/status", `{}`), numbers("dbSize|dbSizeInUse|raftIndex|raftAppliedIndex|raftTerm|leader")),
+		one("call/status", post("/v3/maintenance/status", `{}`),
+			numbers("dbSize|dbSizeInUse|raftIndex|raftAppliedIndex|raftTerm|leader")),
 		one("call/alarms", post("/v3/maintenance/alarm", `{}`)),
 		one("call/hashkv", post("/v3/maintenance/hashkv", `{}`)),
 		one("call/hash", post("/v3/maintenance/hash", `{}`), numbers("hash")),
@@ -97,8 +115,10 @@ func calls() []exchange {
 // changes no other case's revision.
 func recipes() []exchange {
 	return []exchange{
-		one("recipe/lock", post("/v3/lock/lock", `{"name":"`+b64("lock")+`"}`), mask{regexp.MustCompile(`"key":"[^"]*"`), `"key":"K"`}),
-		one("recipe/election without a leader", post("/v3/election/leader", `{"name":"`+b64("election")+`"}`)),
+		one("recipe/lock", post("/v3/lock/lock", `{"name":"`+b64("lock")+`"}`),
+			mask{regexp.MustCompile(`"key":"[^"]*"`), `"key":"K"`}),
+		one("recipe/election without a leader", post("/v3/election/leader",
+			`{"name":"`+b64("election")+`"}`)),
 	}
 }
 
@@ -166,14 +186,16 @@ func mistakes() []exchange {
 		"number in a list":  `{"compare":[1]}`,
 		"null in a list":    `{"success":[null]}`,
 		"null for a list":   `{"compare":null}`,
-		"both arms":         `{"success":[{"request_put":{"key":"YQ=="},"request_range":{"key":"YQ=="}}]}`,
+		"both arms": `{"success":[{"request_put":{"key":"YQ=="},` +
+			`"request_range":{"key":"YQ=="}}]}`,
 		"no arm":            `{"success":[{}]}`,
 		"both targets":      `{"compare":[{"key":"YQ==","version":"1","value":"YQ=="}]}`,
 		"null arm":          `{"success":[{"request_put":null}]}`,
 		"default in an arm": `{"compare":[{"key":"YQ==","target":"MOD","mod_revision":"0"}]}`,
 		"put without a key": `{"success":[{"request_put":{}}]}`,
-		"too many":          `{"success":[` + strings.Repeat(`{"request_range":{"key":"YQ=="}},`, 200) + `{"request_range":{"key":"YQ=="}}]}`,
-		"key twice":         `{"success":[{"request_put":{"key":"YQ=="}},{"request_put":{"key":"YQ=="}}]}`,
+		"too many": `{"success":[` + strings.Repeat(`{"request_range":{"key":"YQ=="}},`,
+			200) + `{"request_range":{"key":"YQ=="}}]}`,
+		"key twice": `{"success":[{"request_put":{"key":"YQ=="}},{"request_put":{"key":"YQ=="}}]}`,
 	}
 	for name, body := range list {
 		all = append(all, one("mistake/txn "+name, post("/v3/kv/txn", body)))
@@ -192,11 +214,16 @@ func mistakes() []exchange {
 		one("mistake/PUT", request("PUT", "/v3/kv/range", `{}`)),
 		one("mistake/GET of an unknown path", get("/v3/nothing")),
 		one("mistake/v3alpha", post("/v3alpha/kv/range", `{}`)),
-		one("mistake/overridden method", post("/v3/kv/range", `{"key":"YQ=="}`, "Content-Type: application/x-www-form-urlencoded", "X-HTTP-Method-Override: get")),
-		one("mistake/form", post("/v3/kv/range", `{"key":"YQ=="}`, "Content-Type: application/x-www-form-urlencoded")),
-		one("mistake/other type", post("/v3/kv/range", `{"key":"YQ=="}`, "Content-Type: text/plain", "Accept: text/html")),
-		one("mistake/too large", post("/v3/kv/put", `{"key":"YQ==","value":"`+strings.Repeat("QUFB", 600_000)+`"}`)),
-		one("mistake/far too large", post("/v3/kv/put", `{"key":"YQ==","value":"`+strings.Repeat("QUFB", 1_000_000)+`"}`)),
+		one("mistake/overridden method", post("/v3/kv/range", `{"key":"YQ=="}`,
+			"Content-Type: application/x-www-form-urlencoded", "X-HTTP-Method-Override: get")),
+		one("mistake/form", post("/v3/kv/range", `{"key":"YQ=="}`,
+			"Content-Type: application/x-www-form-urlencoded")),
+		one("mistake/other type", post("/v3/kv/range", `{"key":"YQ=="}`,
+			"Content-Type: text/plain", "Accept: text/html")),
+		one("mistake/too large", post("/v3/kv/put",
+			`{"key":"YQ==","value":"`+strings.Repeat("QUFB", 600_000)+`"}`)),
+		one("mistake/far too large", post("/v3/kv/put",
+			`{"key":"YQ==","value":"`+strings.Repeat("QUFB", 1_000_000)+`"}`)),
 	)
 }
 
@@ -206,14 +233,17 @@ func values() []exchange {
 		one("value/zero byte", post("/v3/kv/put", `{"key":"AAEC/w==","value":"/+8="}`)),
 		one("value/read back", post("/v3/kv/range", `{"key":"AAEC_w"}`)),
 		one("value/timeout", post("/v3/kv/range", `{"key":"YQ=="}`, "Grpc-Timeout: 10S")),
-		one("value/timeout of too many digits", post("/v3/kv/range", `{"key":"YQ=="}`, "Grpc-Timeout: 100000000000n")),
+		one("value/timeout of too many digits", post("/v3/kv/range", `{"key":"YQ=="}`,
+			"Grpc-Timeout: 100000000000n")),
 		one("value/bad timeout", post("/v3/kv/range", `{"key":"YQ=="}`, "Grpc-Timeout: soon")),
 		one("value/bad unit", post("/v3/kv/range", `{"key":"YQ=="}`, "Grpc-Timeout: 1x")),
 		one("value/negative timeout", post("/v3/kv/range", `{"key":"YQ=="}`, "Grpc-Timeout: -1S")),
-		one("value/metadata", post("/v3/kv/range", `{"key":"YQ=="}`, "Grpc-Metadata-Hasleader: true", "Grpc-Metadata-Client-Api-Version: 3.7")),
+		one("value/metadata", post("/v3/kv/range", `{"key":"YQ=="}`,
+			"Grpc-Metadata-Hasleader: true", "Grpc-Metadata-Client-Api-Version: 3.7")),
 		one("value/trailers", post("/v3/kv/range", `{"key":"YQ=="}`, "TE: trailers")),
 		one("value/trailers of an error", post("/v3/kv/range", `{}`, "TE: trailers")),
-		one("value/authorization while auth is off", post("/v3/kv/range", `{"key":"YQ=="}`, "Authorization: Bearer x")),
+		one("value/authorization while auth is off", post("/v3/kv/range", `{"key":"YQ=="}`,
+			"Authorization: Bearer x")),
 	}
 }
 
@@ -226,11 +256,16 @@ func streams() []exchange {
 		stream("watch", post("/v3/watch", create), 2),
 		stream("watch in chunks", chunked("/v3/watch", `{"create_`, `request":{"key":"YQ=="}}`), 1),
 		stream("two watches", post("/v3/watch", create+"\n"+`{"create_request":{"key":"enp6"}}`), 3),
-		stream("watch and cancel", post("/v3/watch", `{"create_request":{"key":"enp6","watch_id":"5"}} {"cancel_request":{"watch_id":"5"}}`), 2),
-		stream("watch of a compacted revision", post("/v3/watch", `{"create_request":{"key":"YQ==","start_revision":"1"}}`), 2),
-		stream("watch of a known number", post("/v3/watch", `{"create_request":{"key":"enp6","watch_id":"5"}}{"create_request":{"key":"enp6","watch_id":"5"}}`), 2),
+		stream("watch and cancel", post("/v3/watch",
+			`{"create_request":{"key":"enp6","watch_id":"5"}} {"cancel_request":{"watch_id":"5"}}`), 2),
+		stream("watch of a compacted revision", post("/v3/watch",
+			`{"create_request":{"key":"YQ==","start_revision":"1"}}`), 2),
+		stream("watch of a known number", post("/v3/watch",
+			`{"create_request":{"key":"enp6",`+
+				`"watch_id":"5"}}{"create_request":{"key":"enp6","watch_id":"5"}}`), 2),
 		stream("watch, then a mistake", post("/v3/watch", `{"create_request":{"key":"enp6"}} x`), 1),
-		stream("watch with an unknown field", post("/v3/watch", `{"create_request":{"key":"enp6","other":1},"more":2}`), 1),
+		stream("watch with an unknown field", post("/v3/watch",
+			`{"create_request":{"key":"enp6","other":1},"more":2}`), 1),
 		stream("keep-alive of no lease", post("/v3/lease/keepalive", `{"ID":"99"}`), 0),
 		stream("keep-alive of nothing", post("/v3/lease/keepalive", ``), 0),
 		one("stream/grant for keep-alive", post("/v3/lease/grant", `{"TTL":"100","ID":"9"}`)),
@@ -253,13 +288,17 @@ func pages() []exchange {
 		one("page/asterisk", "OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n"),
 		{name: "page/metrics listener has no version", metrics: true, send: get("/version"), answers: 1},
 		{name: "page/metrics listener has no vars", metrics: true, send: get("/debug/vars"), answers: 1},
-		{name: "page/metrics listener has no gateway", metrics: true, send: post("/v3/kv/range", `{}`), answers: 1},
-		{name: "page/metrics listener knows no origin", metrics: true, send: request("OPTIONS", "/health", ""), answers: 1},
+		{name: "page/metrics listener has no gateway", metrics: true, send: post("/v3/kv/range",
+			`{}`), answers: 1},
+		{name: "page/metrics listener knows no origin", metrics: true, send: request("OPTIONS",
+			"/health", ""), answers: 1},
 	}
 	paths := []string{
 		"/version", "/health", "/health?serializable=true", "/health?exclude=NOSPACE&exclude=CORRUPT",
-		"/health?exclude=", "/health/", "/healthz", "/livez", "/livez?verbose", "/livez?exclude=serializable_read&verbose",
-		"/livez?exclude=unknown", "/livez/serializable_read", "/livez/serializable_read?verbose", "/livez/unknown", "/livez/",
+		"/health?exclude=", "/health/", "/healthz", "/livez", "/livez?verbose",
+		"/livez?exclude=serializable_read&verbose",
+		"/livez?exclude=unknown", "/livez/serializable_read", "/livez/serializable_read?verbose",
+		"/livez/unknown", "/livez/",
 		"/livez/linearizable_read", "/readyz", "/readyz/data_corruption", "/readyz/serializable_read",
 		"/readyz/linearizable_read", "/readyz/non_learner?verbose", "/readyz/unknown",
 		"/readyz?exclude=linearizable_read&exclude=data_corruption&exclude=non_learner&verbose",
@@ -268,7 +307,8 @@ func pages() []exchange {
 		for _, method := range []string{"GET", "HEAD", "POST"} {
 			all = append(all, one("page/"+method+" "+path, request(method, path, "")))
 		}
-		all = append(all, exchange{name: "page/metrics listener " + path, metrics: true, send: get(path), answers: 1})
+		all = append(all, exchange{name: "page/metrics listener " + path, metrics: true,
+			send: get(path), answers: 1})
 	}
 	return all
 }
@@ -287,14 +327,16 @@ func access() []exchange {
 		strict("known host", host("known.example:1234", "/version")),
 		strict("unknown host", host("evil.example", "/version")),
 		strict("unknown host with a port", host("evil.example:2379", "/v3/kv/range")),
-		strict("unknown host and OPTIONS", strings.Replace(host("evil.example", "/version"), "GET", "OPTIONS", 1)),
+		strict("unknown host and OPTIONS", strings.Replace(host("evil.example", "/version"),
+			"GET", "OPTIONS", 1)),
 		strict("host in brackets", host("[::1]:80", "/version")),
 		strict("empty host", host("", "/version")),
 		strict("allowed origin", get("/version", "Origin: http://a.example:80")),
 		strict("other origin", get("/version", "Origin: http://c.example:80")),
 		strict("no origin", get("/version")),
 		strict("preflight", request("OPTIONS", "/v3/kv/range", "", "Origin: http://b.example:80")),
-		strict("preflight of another", request("OPTIONS", "/v3/kv/range", "", "Origin: http://c.example:80")),
+		strict("preflight of another", request("OPTIONS", "/v3/kv/range", "",
+			"Origin: http://c.example:80")),
 		strict("error for an allowed origin", post("/v3/kv/range", `{}`, "Origin: http://a.example:80")),
 	}
 }
@@ -306,15 +348,19 @@ func protocol() []exchange {
 	body := `{"key":"YQ=="}`
 	return []exchange{
 		{name: "protocol/pipelined", send: version + post("/v3/kv/range", body) + version, answers: 3},
-		{name: "protocol/pipelined behind chunks", send: chunked("/v3/kv/range", body) + version, answers: 2},
+		{name: "protocol/pipelined behind chunks", send: chunked("/v3/kv/range", body) + version,
+			answers: 2},
 		{name: "protocol/tail of a body", send: post("/v3/kv/range", body+" more") + version, answers: 2},
-		{name: "protocol/expect", send: "POST /v3/kv/range HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 14\r\n\r\n", then: body, answers: 2},
+		{name: "protocol/expect",
+			send: "POST /v3/kv/range HTTP/1.1\r\nHost: localhost\r\n" +
+				"Expect: 100-continue\r\nContent-Length: 14\r\n\r\n", then: body, answers: 2},
 		{name: "protocol/expect nothing", send: get("/version", "Expect: 100-continue"), answers: 1},
 		raw("expect something else", get("/version", "Expect: 200-ok")),
 		raw("close", get("/version", "Connection: close")),
 		raw("old", "GET /version HTTP/1.0\r\n\r\n"),
 		raw("old with a host", "GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n"),
-		{name: "protocol/old and kept", send: "GET /version HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", answers: 1},
+		{name: "protocol/old and kept",
+			send: "GET /version HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", answers: 1},
 		raw("no host", "GET /version HTTP/1.1\r\n\r\n"),
 		raw("two hosts", "GET /version HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"),
 		raw("bad host", "GET /version HTTP/1.1\r\nHost: a b\r\n\r\n"),
@@ -322,14 +368,27 @@ func protocol() []exchange {
 		raw("relative target", "GET version HTTP/1.1\r\nHost: localhost\r\n\r\n"),
 		raw("field without a colon", "GET /version HTTP/1.1\r\nHost: localhost\r\nbroken\r\n\r\n"),
 		raw("bad length", "POST /v3/kv/range HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n"),
-		raw("negative length", "POST /v3/kv/range HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n"),
-		raw("signed length", "POST /v3/kv/range HTTP/1.1\r\nHost: localhost\r\nContent-Length: +1\r\n\r\n"),
-		raw("two lengths", "POST /v3/kv/range HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"),
-		{name: "protocol/same length twice", send: "POST /v3/kv/range HTTP/1.1\r\nHost: localhost\r\nContent-Length: 14\r\nContent-Length: 14\r\n\r\n" + body, answers: 1},
-		raw("unknown encoding", "POST /v3/kv/range HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n"),
-		raw("two encodings", "POST /v3/kv/range HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n"),
-		raw("bad chunk", "POST /v3/kv/range HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
-		raw("bad end of a chunk", "POST /v3/kv/range HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{}\r\n"),
-		raw("head too large", "GET /version HTTP/1.1\r\nHost: localhost\r\nX: "+strings.Repeat("x", 1<<20+8192)+"\r\n\r\n"),
+		raw("negative length",
+			"POST /v3/kv/range HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n"),
+		raw("signed length",
+			"POST /v3/kv/range HTTP/1.1\r\nHost: localhost\r\nContent-Length: +1\r\n\r\n"),
+		raw("two lengths",
+			"POST /v3/kv/range HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n"+
+				"Content-Length: 2\r\n\r\n"),
+		{name: "protocol/same length twice",
+			send: "POST /v3/kv/range HTTP/1.1\r\nHost: localhost\r\nContent-Length: 14\r\n" +
+				"Content-Length: 14\r\n\r\n" + body, answers: 1},
+		raw("unknown encoding",
+			"POST /v3/kv/range HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n"),
+		raw("two encodings",
+			"POST /v3/kv/range HTTP/1.1\r\nHost: localhost\r\n"+
+				"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n"),
+		raw("bad chunk",
+			"POST /v3/kv/range HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
+		raw("bad end of a chunk",
+			"POST /v3/kv/range HTTP/1.1\r\nHost: localhost\r\n"+
+				"Transfer-Encoding: chunked\r\n\r\n1\r\n{}\r\n"),
+		raw("head too large",
+			"GET /version HTTP/1.1\r\nHost: localhost\r\nX: "+strings.Repeat("x", 1<<20+8192)+"\r\n\r\n"),
 	}
 }

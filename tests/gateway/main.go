@@ -179,7 +179,8 @@ func (e exchange) readAnswer(reader *bufio.Reader, method string, lines int) str
 	defer answer.Body.Close()
 	var out strings.Builder
 	fmt.Fprintf(&out, "%s %s\n", answer.Proto, answer.Status)
-	fmt.Fprintf(&out, "length %d, encoding %v, close %v\n", lengthOf(answer), answer.TransferEncoding, answer.Close)
+	fmt.Fprintf(&out, "length %d, encoding %v, close %v\n", lengthOf(answer),
+		answer.TransferEncoding, answer.Close)
 	for _, name := range sortedNames(answer.Header) {
 		if name == "Date" || name == "Content-Length" {
 			continue

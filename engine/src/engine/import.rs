@@ -58,8 +58,8 @@ impl fmt::Display for ImportRule {
 pub enum Imported {
     /// It is in.
     Done,
-    /// There are not enough free pages for it: a file has to grow first, or a checkpoint has to give
-    /// pages back. Nothing was changed.
+    /// There are not enough free pages for it: a file has to grow first, or a checkpoint has to
+    /// give pages back. Nothing was changed.
     Starved,
     /// It cannot be part of any history.
     Refused(ImportRule),
@@ -136,8 +136,8 @@ impl Engine {
         })
     }
 
-    /// Keeps a pair of one of etcd's buckets as it is, for a version that knows its meaning, and for
-    /// backups.
+    /// Keeps a pair of one of etcd's buckets as it is, for a version that knows its meaning, and
+    /// for backups.
     ///
     /// # Errors
     /// As above.

@@ -6,9 +6,9 @@
 //! checksum is Castagnoli's, carried on over the data of all records; the first record of a segment
 //! repeats it.
 //!
-//! Nothing is repaired and nothing is written. A crash of etcd leaves one kind of mark, a last frame
-//! of which whole sectors are still zero: there the log ends. Anything else is damage, told by file
-//! and offset.
+//! Nothing is repaired and nothing is written. A crash of etcd leaves one kind of mark, a last
+//! frame of which whole sectors are still zero: there the log ends. Anything else is damage, told
+//! by file and offset.
 //!
 //! Invariant: memory holds one record; no size in a file is believed beyond what the file holds.
 

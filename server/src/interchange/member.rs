@@ -135,8 +135,8 @@ fn made(
     let others = found.members.iter().filter(|member| member.id != identity.member).count();
     if others > 0 && found.members.iter().any(|member| member.id == identity.member) {
         notes.push(format!(
-            "the cluster had {others} other members; the new one is a cluster of one, and they must \
-             not be started again"
+            "the cluster had {others} other members; the new one is a cluster of one, and they \
+             must not be started again"
         ));
     }
     if found.carried > 0 {
@@ -205,8 +205,8 @@ fn build(
     if !directory.is_new() {
         let partial = partial.display();
         return Err(Failure::Refused(format!(
-            "{partial} is the whole result of an attempt that could not give it its name: rename or \
-             remove it"
+            "{partial} is the whole result of an attempt that could not give it its name: rename \
+             or remove it"
         )));
     }
     let mut result = None;

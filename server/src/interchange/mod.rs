@@ -7,8 +7,8 @@
 //!
 //! Invariants:
 //! - What is read is never changed.
-//! - What is made is made aside and renamed when it is whole and on the disk, so a directory or file
-//!   of the name that was asked for is always a whole one.
+//! - What is made is made aside and renamed when it is whole and on the disk, so a directory or
+//!   file of the name that was asked for is always a whole one.
 //! - Memory is bounded whatever the size of the files: one record, a page's bits, and what a store
 //!   keeps between two checkpoints.
 //! - Damage is refused by name: file, page or offset, and rule.

@@ -1,7 +1,7 @@
 //! The end of etcd's log: what its database had not taken in when it stopped.
 //!
-//! A member that voted alone has committed whatever its log holds, said so or not. With others, what
-//! lies behind the last commit it heard of may have been given up by them, and is left out, as
+//! A member that voted alone has committed whatever its log holds, said so or not. With others,
+//! what lies behind the last commit it heard of may have been given up by them, and is left out, as
 //! etcd's own `--force-new-cluster` does.
 //!
 //! Invariants:
@@ -88,8 +88,8 @@ impl Tail {
                 LogRecord::Snapshot(index) if index > self.applied => {
                     let text = format!(
                         "{}: the log goes on from a snapshot at entry {index} that was received \
-                         from another member, and the database ends with entry {}: start etcd on it \
-                         once, and stop it",
+                         from another member, and the database ends with entry {}: start etcd on \
+                         it once, and stop it",
                         directory.display(),
                         self.applied
                     );

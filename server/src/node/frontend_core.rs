@@ -16,6 +16,7 @@
 
 mod http;
 mod leases;
+mod measuring;
 mod procedures;
 mod stepping;
 mod streaming;
@@ -228,23 +229,6 @@ impl FrontendCore {
             desk,
             draining: false,
         }
-    }
-
-    /// It is now so late: calls that come or end from here on do so now.
-    pub fn set_now(&mut self, now: Duration) {
-        self.desk.metrics.calls.set_now(now);
-    }
-
-    /// Whether [`Self::handle_turn_ended`] has something to measure.
-    #[must_use]
-    pub fn has_requests(&self) -> bool {
-        self.desk.turn_requests > 0
-    }
-
-    /// The requests of a turn that began so long ago are decoded, and answered or in the letter.
-    pub fn handle_turn_ended(&mut self, duration: Duration) {
-        let requests = std::mem::take(&mut self.desk.turn_requests);
-        self.desk.stage.record(duration, requests);
     }
 
     /// A client connected at an address that serves everything.
@@ -471,18 +455,6 @@ impl FrontendCore {
         reads || hashes || streams || desk.watches.has_work() || http
     }
 
-    /// What is a state and not an event is looked at a few times a second.
-    fn note_gauges(&mut self) {
-        let Desk { metrics, watches, .. } = &self.desk;
-        let counts = watches.counts();
-        metrics.watch_streams.set(counts.streams as u64);
-        metrics.watchers.set(counts.watchers as u64);
-        metrics.watchers_behind.set(counts.watchers_behind as u64);
-        metrics.events_pending.set(counts.events_pending as u64);
-        metrics.events_sent.set(counts.events_sent);
-        metrics.connections.set(self.clients.iter().flatten().count() as u64);
-    }
-
     fn greet(&mut self, socket: SocketId, seen: Vec<u8>, now: Duration) {
         let client = client_at(&mut self.clients, socket).expect("it has just sent something");
         match sniff(&seen) {
@@ -596,36 +568,6 @@ impl FrontendCore {
         desk.calls.take(slot);
         desk.report_fault();
         self.touch(socket);
-    }
-
-    /// Goes on with the first hash that waits. Those behind it hold no view.
-    fn step_hash(&mut self) {
-        let desk = &mut self.desk;
-        let Some(&slot) = desk.hashing.front().filter(|_| !desk.hash_waits) else { return };
-        let socket = desk.calls.get(slot).map(|call| call.socket);
-        let connection = socket.and_then(|socket| connection_at(&mut self.clients, socket));
-        if let Some(connection) = connection
-            && let Some((stream, mut reading)) = desk.calls.begin_step(slot)
-            && connection.is_open(stream)
-        {
-            let held = reading.view.is_some();
-            if !held {
-                reading.view = desk.views.hold();
-            }
-            let mut keys = READ_STEP_KEYS;
-            desk.hash_waits = reading.view.is_none();
-            if desk.hash_waits
-                || desk.step(connection, stream, &mut reading, &mut keys) == Progress::More
-            {
-                return desk.calls.end_step(slot, reading);
-            }
-        }
-        desk.hashing.pop_front();
-        desk.calls.take(slot);
-        desk.report_fault();
-        if let Some(socket) = socket {
-            self.touch(socket);
-        }
     }
 
     fn step_watches(&mut self) {

@@ -2,8 +2,9 @@
 //!
 //! It turns letters of the front-ends into batches ([`batch`]) and read-index rounds
 //! ([`read_index`]), keeps the clocks of leases ([`lessor`]), and decides what the member proposes
-//! by itself ([`auto_compaction`], [`cluster_version`]). It sees neither raft nor the log: its owner
-//! proposes what [`batch::Batcher::take_batch`] gives and tells it where in the log that landed.
+//! by itself ([`auto_compaction`], [`cluster_version`]). It sees neither raft nor the log: its
+//! owner proposes what [`batch::Batcher::take_batch`] gives and tells it where in the log that
+//! landed.
 
 pub mod auto_compaction;
 pub mod batch;

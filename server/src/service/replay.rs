@@ -1,12 +1,13 @@
 //! Entries of etcd's log as commands of ours: what an import does with what a database had not yet
 //! taken in.
 //!
-//! An entry is an `InternalRaftRequest`: a header, an id and one request. Requests that clients know
-//! go the way of those that come from clients, so that both mean the same; etcd had checked them
-//! before they were logged.
+//! An entry is an `InternalRaftRequest`: a header, an id and one request. Requests that clients
+//! know go the way of those that come from clients, so that both mean the same; etcd had checked
+//! them before they were logged.
 //!
 //! Invariants:
-//! - Every request that changes the store becomes a frame, or is named as what cannot be taken over.
+//! - Every request that changes the store becomes a frame, or is named as what cannot be taken
+//!   over.
 //! - What raised alarms forbid is left out, by etcd's rules at the moment of applying.
 
 use std::fmt;

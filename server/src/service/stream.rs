@@ -1,8 +1,8 @@
 //! Answers of many messages that the server alone sends, made step by step.
 //!
-//! The owner steps a stream when the call's client has room, gives it a share of its turn, and sends
-//! the message that a step has made. Each kind says whether its steps need one and the same view.
-//!
+//! The owner steps a stream when the call's client has room, gives it a share of its turn, and
+//! sends the message that a step has made. Each kind says whether its steps need one and the same
+//!view.
 //! Invariants:
 //! - A step makes one message at most, and what it holds besides is bounded by the largest record.
 //! - The messages of a backup are those of etcd: blobs of 32 KiB, what is left of the file with

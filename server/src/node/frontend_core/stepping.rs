@@ -11,7 +11,9 @@ use engine::{Progress, View};
 
 use super::super::calls::{Call, Timeouts, Waiting};
 use super::super::reads::Reading;
-use super::{Desk, READ_STEP_KEYS, Request, SPARE_SIZE_BYTES_MAX, status};
+use super::{
+    Desk, FrontendCore, READ_STEP_KEYS, Request, SPARE_SIZE_BYTES_MAX, connection_at, status,
+};
 use crate::frontend::grpc::{self, OwnedMessage, Written};
 use crate::frontend::http2::{Body, StreamKey};
 use crate::service::dispatch::Read;
@@ -34,6 +36,38 @@ impl AnswerSink for InPlace<'_, '_> {
     #[inline]
     fn cut(&mut self) {
         self.0.cut();
+    }
+}
+
+impl FrontendCore {
+    /// Goes on with the first hash that waits. Those behind it hold no view.
+    pub(super) fn step_hash(&mut self) {
+        let desk = &mut self.desk;
+        let Some(&slot) = desk.hashing.front().filter(|_| !desk.hash_waits) else { return };
+        let socket = desk.calls.get(slot).map(|call| call.socket);
+        let connection = socket.and_then(|socket| connection_at(&mut self.clients, socket));
+        if let Some(connection) = connection
+            && let Some((stream, mut reading)) = desk.calls.begin_step(slot)
+            && connection.is_open(stream)
+        {
+            let held = reading.view.is_some();
+            if !held {
+                reading.view = desk.views.hold();
+            }
+            let mut keys = READ_STEP_KEYS;
+            desk.hash_waits = reading.view.is_none();
+            if desk.hash_waits
+                || desk.step(connection, stream, &mut reading, &mut keys) == Progress::More
+            {
+                return desk.calls.end_step(slot, reading);
+            }
+        }
+        desk.hashing.pop_front();
+        desk.calls.take(slot);
+        desk.report_fault();
+        if let Some(socket) = socket {
+            self.touch(socket);
+        }
     }
 }
 
