@@ -160,9 +160,9 @@ impl CallCounts {
         counts.started.add(1);
         let version = self.client_version(client_version.unwrap_or(VERSION_UNKNOWN));
         if counts.is_unary {
-            version.unary.add(1)
+            version.unary.add(1);
         } else {
-            version.stream.add(1)
+            version.stream.add(1);
         }
         CountedCall { method, begun_nanos: self.now_nanos.get() }
     }

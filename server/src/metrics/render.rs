@@ -342,8 +342,11 @@ fn put_leases(text: &mut Text, log: &LogMetrics) {
     put_distribution(text, "etcd_debugging_lease_ttl_total", help, &log.lease_ttls, 1.0);
 }
 
+/// Which of the counters of `C` a family tells.
+type Pick<C> = fn(&C) -> &Counter;
+
 fn put_watches(text: &mut Text, metrics: &Metrics) {
-    let gauges: [(_, _, fn(&FrontendMetrics) -> &Counter); 4] = [
+    let gauges: [(_, _, Pick<FrontendMetrics>); 4] = [
         ("etcd_debugging_mvcc_watch_stream_total", "Watch streams that are open.", |frontend| {
             &frontend.watch_streams
         }),
@@ -379,7 +382,7 @@ fn put_calls(text: &mut Text, metrics: &Metrics) {
     let help = "Connections of clients.";
     text.single("ringd_client_connections", Kind::Gauge, help, connections);
 
-    let counts: [(_, _, fn(&MethodCounts) -> &Counter); 3] = [
+    let counts: [(_, _, Pick<MethodCounts>); 3] = [
         ("grpc_server_started_total", "Calls that began.", |counts| &counts.started),
         ("grpc_server_msg_received_total", "Messages of clients.", |counts| &counts.received),
         ("grpc_server_msg_sent_total", "Messages to clients.", |counts| &counts.sent),

@@ -188,7 +188,7 @@ pub fn put_number(out: &mut Vec<u8>, number: f64) {
     let exponent = str::from_utf8(&written[at + 1..]).ok().and_then(|text| text.parse().ok());
     let exponent: i32 = exponent.expect("what was written is a number");
     // Go's rule for the shortest form.
-    if exponent < -4 || exponent >= 6 {
+    if !(-4..6).contains(&exponent) {
         let sign = if exponent < 0 { '-' } else { '+' };
         out.truncate(start + at);
         write!(out, "e{sign}{:02}", exponent.abs()).expect("a vector takes everything");

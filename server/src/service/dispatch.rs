@@ -475,6 +475,7 @@ impl Service {
         Action::Read(Box::new(Read { job, read_index_needed, answer_size_bytes_max }))
     }
 
+    #[allow(clippy::too_many_arguments, reason = "see `handle_message`")]
     fn handle_seldom(
         &mut self,
         method: Method,
@@ -509,11 +510,11 @@ impl Service {
                 .map_err(|error| self.refuse(&error))?,
             Method::Alarm => {
                 let action = maintenance::handle_alarm(message, &mut self.writer, frames)?;
-                return Ok(self.maintain(action, view));
+                return Ok(self.maintain(&action, view));
             }
             Method::Downgrade => {
                 let action = maintenance::handle_downgrade(message, &mut self.writer, frames)?;
-                return Ok(self.maintain(action, view));
+                return Ok(self.maintain(&action, view));
             }
             Method::Defragment => {
                 pb::DefragmentRequest::decode(message)?;
@@ -545,8 +546,8 @@ impl Service {
         Ok(Action::Serve(Box::new(ServerStream::range(range, read_index_needed))))
     }
 
-    fn maintain(&self, action: MaintenanceAction, view: &View) -> Action {
-        match action {
+    fn maintain(&self, action: &MaintenanceAction, view: &View) -> Action {
+        match *action {
             MaintenanceAction::Pushed => Action::Write,
             MaintenanceAction::Read(read) => self.read(Job::Maintenance(read), !view.local_reads),
         }

@@ -177,7 +177,8 @@ impl Run {
 
     /// Visits some leaves, from anywhere, and moves what stands behind the limit.
     fn relocate(&mut self, step: u64) {
-        let limit = PageId(1 + self.random.number() as u32 % (self.pages.end().0 + 1));
+        let end = self.pages.end().0 as usize + 1;
+        let limit = PageId(1 + u32::try_from(self.random.below(end)).unwrap());
         let mut from = match self.random.below(3) {
             0 => Vec::new(),
             _ => random_key(&mut self.random, self.keys, step),

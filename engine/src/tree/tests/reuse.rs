@@ -197,7 +197,7 @@ impl Scratch {
             }
             DiskOpKind::Sync => self.file.sync_data().unwrap(),
             DiskOpKind::Allocate { size_bytes } | DiskOpKind::Shorten { size_bytes } => {
-                self.file.set_len(size_bytes).unwrap()
+                self.file.set_len(size_bytes).unwrap();
             }
         }
         Completion { token: op.token, buffer, result: Ok(()) }

@@ -17,7 +17,7 @@ fn events(connection: &mut Connection) -> (Vec<String>, Vec<u8>) {
     while let Some(event) = connection.poll_event(NOW) {
         match event {
             Event::Request(request) => {
-                names.push(format!("{} {}", request.method, request.raw_path))
+                names.push(format!("{} {}", request.method, request.raw_path));
             }
             Event::Body(bytes) => body.extend_from_slice(&bytes),
             Event::BodyEnd => names.push("end".into()),
