@@ -14,6 +14,7 @@ mod wire;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use server::frontend::grpc::{
@@ -24,6 +25,7 @@ use server::frontend::http2::hpack::encoder::STATUS_200;
 use server::frontend::http2::keepalive::{KeepaliveConfig, PingPolicy};
 use server::frontend::http2::limits::{FRAME_BYTES_MAX, OUTPUT_DIRECT_BYTES};
 use server::frontend::http2::{Config, Connection, Event, Field, StreamKey};
+use server::metrics::{CallCounts, MethodName, MethodType};
 
 const METHODS: [Method; 3] = [
     Method { path: "/s/Unary", id: MethodId(0), kind: MethodKind::Unary },
@@ -55,6 +57,30 @@ impl Random {
     }
 }
 
+/// The methods with labels for what is counted.
+fn names() -> Vec<MethodName> {
+    let kinds = [MethodType::Unary, MethodType::ServerStream, MethodType::ClientStream];
+    let name = |kind| MethodName { service: "s", method: "m", kind, request: None, bounds: None };
+    kinds.map(name).to_vec()
+}
+
+/// Looks, once the connection is gone, whether every call that was counted as begun was counted as
+/// ended, whatever the client did.
+struct Balance(Arc<CallCounts>);
+
+impl Drop for Balance {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        for (place, method) in METHODS.iter().enumerate() {
+            let counts = self.0.method(place);
+            let handled: u64 = counts.handled.iter().map(|count| count.get()).sum();
+            assert_eq!(counts.started.get(), handled, "calls of {method:?}");
+        }
+    }
+}
+
 /// A connection whose owner's behaviour depends on nothing but what it is told.
 struct Owner {
     connection: grpc::Connection,
@@ -62,6 +88,8 @@ struct Owner {
     told: Vec<String>,
     answered_bytes: usize,
     closed: bool,
+    /// Behind the connection: fields are dropped in this order.
+    _balance: Balance,
 }
 
 impl Owner {
@@ -72,13 +100,15 @@ impl Owner {
             ping_policy: PingPolicy::default(),
             keepalive: KeepaliveConfig::default(),
         };
-        let methods = Rc::new(MethodTable::new(&METHODS));
+        let counts = Arc::new(CallCounts::new(&names(), true));
+        let methods = Rc::new(MethodTable::new(&METHODS).counted(Arc::clone(&counts)));
         Self {
             connection: grpc::Connection::new(&config, methods, Duration::ZERO),
             waiting: Vec::new(),
             told: Vec::new(),
             answered_bytes: 0,
             closed: false,
+            _balance: Balance(counts),
         }
     }
 
