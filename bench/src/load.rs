@@ -10,11 +10,15 @@ use crate::failure::Failure;
 use crate::report::Report;
 use crate::run::{Group, RunConfig, run};
 use crate::workload::{
-    KeySpace, List, Order, Put, Random, Read, TxnUpdate, VALUE_BYTES_MIN, Watch, Workload,
+    Grant, KeepAlive, KeySpace, Leases, List, Order, Put, Random, Read, Share, TxnUpdate,
+    VALUE_BYTES_MIN, Watch, Workload,
 };
 
 /// More keys than this would not fit into the ten digits of a key or the memory of the checks.
 const KEYS_MAX: u64 = 1 << 28;
+/// A server may raise a shorter time to live, and then the answers could not be checked; a shorter
+/// one might also run out between its grant and its first keep-alive.
+const KEPT_ALIVE_TTL_SECONDS_MIN: u64 = 30;
 
 /// What is done to the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -37,6 +41,10 @@ pub enum Kind {
     List,
     /// Put every key once.
     Fill,
+    /// Grant --leases leases, each with a key.
+    Grant,
+    /// Keep --leases leases alive, --in-flight at a time on each stream.
+    KeepAlive,
 }
 
 /// The order in which keys are taken.
@@ -117,7 +125,16 @@ pub struct LoadArgs {
     /// Watches on each watch stream.
     #[arg(long, default_value_t = 10)]
     pub watches: usize,
-    /// The keys exist already: reads need not put them first.
+    /// How many leases there are.
+    #[arg(long, default_value_t = 1000)]
+    pub leases: u64,
+    /// How long a lease lives.
+    #[arg(long, default_value_t = 3600)]
+    pub ttl_seconds: u64,
+    /// Keep-alives that are out on a stream at a time.
+    #[arg(long, default_value_t = 8)]
+    pub in_flight: usize,
+    /// The keys or leases exist already: they need not be made before they are read or kept alive.
     #[arg(long)]
     pub no_fill: bool,
     /// Threads of the client.
@@ -154,6 +171,11 @@ pub fn command(args: &LoadArgs) -> Result<bool, Failure> {
         print!("{}", report.to_text());
         clean &= report.is_clean();
     }
+    if args.kind == Kind::KeepAlive && !args.no_fill {
+        let report = grant(args, epoch)?;
+        print!("{}", report.to_text());
+        clean &= report.is_clean();
+    }
     if !args.warm_up.is_zero() {
         let warm_up = LoadArgs { duration: args.warm_up, operations: None, ..args.clone() };
         clean &= measure(&warm_up, epoch)?.is_clean();
@@ -176,14 +198,27 @@ pub fn fill(args: &LoadArgs, epoch: Instant) -> Result<Report, Failure> {
     measure(&fill, epoch)
 }
 
+/// Grants every lease once, with its key, on ten connections of a hundred streams.
+pub fn grant(args: &LoadArgs, epoch: Instant) -> Result<Report, Failure> {
+    let grant = LoadArgs {
+        kind: Kind::Grant,
+        connections: 10,
+        streams: 100,
+        rate: None,
+        threads: 1,
+        ..args.clone()
+    };
+    measure(&grant, epoch)
+}
+
 /// Runs one workload.
 pub fn measure(args: &LoadArgs, epoch: Instant) -> Result<Report, Failure> {
-    let unlimited = args.operations.is_some() || args.kind == Kind::Fill;
+    let unlimited = args.operations.is_some() || matches!(args.kind, Kind::Fill | Kind::Grant);
     let config = RunConfig {
         address: resolve(&args.endpoint)?,
         header_style: header_style(args.headers),
         duration: (!unlimited).then_some(args.duration),
-        keys: args.keys,
+        keys: args.keys.max(args.leases),
         epoch,
         progress: Some(format!("{:?}", args.kind).to_lowercase()),
     };
@@ -226,6 +261,15 @@ fn groups(args: &LoadArgs, thread: usize, threads: usize) -> Vec<Group> {
             let list = List::new(space, args.page_keys, slots, args.operations);
             vec![group("list", boxed(list))]
         }
+        Kind::Grant => {
+            let grant = Grant::new(leases(args), lease_space(args), thread as u64, threads as u64);
+            vec![group("grant", boxed(grant))]
+        }
+        Kind::KeepAlive => {
+            let share = Share { slots, thread, threads };
+            let keep_alive = KeepAlive::new(leases(args), share, args.in_flight, operations_max);
+            vec![group("keep-alive", boxed(keep_alive))]
+        }
         Kind::Mixed => vec![group("get", read(1, false)), puts(args, thread, threads)],
         Kind::Watch => {
             let watch = boxed(Watch::new(space, slots, args.watches));
@@ -256,6 +300,15 @@ fn space(args: &LoadArgs) -> KeySpace {
         seed: args.seed,
         value_size_bytes: args.value_size,
     }
+}
+
+fn leases(args: &LoadArgs) -> Leases {
+    Leases { count: args.leases, seed: args.seed, ttl_seconds: args.ttl_seconds }
+}
+
+/// The keys of the leases, outside of the prefix whose keys the other loads count.
+pub fn lease_space(args: &LoadArgs) -> KeySpace {
+    KeySpace { prefix: format!("lease-{}", args.prefix), count: args.leases, ..space(args) }
 }
 
 fn order(args: &LoadArgs, thread: usize, threads: usize) -> Order {
@@ -297,6 +350,17 @@ fn check(args: &LoadArgs) -> Result<(), Failure> {
     }
     if args.rate.iter().chain(&args.put_rate).any(|&rate| !rate.is_finite() || rate <= 0.0) {
         return refuse("a rate must be above 0");
+    }
+    if args.leases == 0 || args.leases > KEYS_MAX || args.in_flight == 0 || args.ttl_seconds == 0 {
+        return refuse("--leases, --in-flight and --ttl-seconds must be above 0");
+    }
+    if args.kind == Kind::KeepAlive {
+        if args.ttl_seconds < KEPT_ALIVE_TTL_SECONDS_MIN {
+            return refuse("--ttl-seconds must be at least 30 for leases that are kept alive");
+        }
+        if args.rate.is_some() {
+            return refuse("keep-alives go as fast as they are answered; --in-flight bounds them");
+        }
     }
     if writers_only && args.threads > 1 {
         return refuse("watch runs on one thread: its checks need to see every write");

@@ -8,6 +8,17 @@
 //! - Fields that hold their default value are left out, as every proto3 encoder does.
 //! - Unknown fields are skipped; malformed bytes give [`Malformed`], never a panic.
 
+mod lease;
+mod maintenance;
+
+#[cfg(test)]
+pub use lease::answers as lease_answers;
+pub use lease::{
+    LEASE_GRANT, LEASE_KEEP_ALIVE, LEASE_LEASES, LEASE_REVOKE, LeaseAnswer, read_lease_ids,
+    write_lease_grant, write_lease_id, write_put_with_lease,
+};
+pub use maintenance::{COMPACT, DEFRAGMENT, SNAPSHOT, SnapshotSizes, write_compact};
+
 /// The path of `KV.Range`.
 pub const RANGE: &str = "/etcdserverpb.KV/Range";
 /// The path of `KV.Put`.
@@ -169,6 +180,8 @@ pub struct KeyValue<'a> {
     pub version: u64,
     /// The value.
     pub value: &'a [u8],
+    /// The lease that the key is attached to, 0 for none.
+    pub lease: u64,
 }
 
 impl<'a> KeyValue<'a> {
@@ -182,6 +195,7 @@ impl<'a> KeyValue<'a> {
                 (3, Value::Number(revision)) => kv.mod_revision = revision,
                 (4, Value::Number(version)) => kv.version = version,
                 (5, Value::Bytes(value)) => kv.value = value,
+                (6, Value::Number(lease)) => kv.lease = lease,
                 _ => {}
             }
         }
@@ -425,6 +439,7 @@ pub mod answers {
         write_number(&mut out, 3, kv.mod_revision);
         write_number(&mut out, 4, kv.version);
         write_bytes(&mut out, 5, kv.value);
+        write_number(&mut out, 6, kv.lease);
         out
     }
 
@@ -508,6 +523,7 @@ mod tests {
             mod_revision: 300,
             version: 9,
             value: b"value",
+            lease: 77,
         };
         let bytes = answers::range(300, &[kv, kv], true, 7);
         let range = RangeAnswer::read(&bytes).unwrap();

@@ -60,7 +60,7 @@ impl Compaction {
     }
 
     pub(crate) fn is_finished(&self) -> bool {
-        self.sweep.finished == self.sweep.target
+        self.sweep.is_finished()
     }
 
     /// The hashes of the latest compactions.
@@ -164,6 +164,13 @@ impl Sweep {
         }
     }
 
+    /// The state of a store that was compacted elsewhere, and swept so far.
+    pub(crate) fn imported(target: Revision, finished: Revision) -> Option<Self> {
+        let never = Revision::NEVER_COMPACTED;
+        let is_sound = never <= finished && finished <= target;
+        is_sound.then(|| Self { target, finished, goal: finished, ..Self::never() })
+    }
+
     fn accept(&mut self, revision: Revision, newest: Revision) -> Result<(), Rejection> {
         if revision <= self.target {
             return Err(Rejection::Compacted);
@@ -173,6 +180,11 @@ impl Sweep {
         }
         self.target = revision;
         Ok(())
+    }
+
+    /// Whether all that was to be swept is.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished == self.target
     }
 
     fn is_idle(&self) -> bool {

@@ -14,6 +14,7 @@
 mod apply;
 mod checkpoint;
 mod files;
+mod import;
 mod segment;
 
 use std::fmt;
@@ -24,7 +25,7 @@ use crate::answer::{Answer, ReadError};
 use crate::command::Batch;
 use crate::compaction::{Compaction, Sweep};
 use crate::events::EventBatch;
-use crate::ids::{ClusterId, LogIndex, MemberId, Revision, Term};
+use crate::ids::{Change, ClusterId, LogIndex, MemberId, Revision, Term};
 use crate::lease::LeaseChange;
 use crate::limits::READ_SLOTS_MAX;
 use crate::page::disk::DiskError;
@@ -39,6 +40,7 @@ use apply::{BatchRun, Step};
 use checkpoint::Checkpoints;
 
 pub use files::EngineFiles;
+pub use import::{ImportRule, Imported, ImportedChange};
 
 /// What is fixed when a store is created or opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,6 +158,8 @@ pub struct Engine {
     is_poisoned: bool,
     /// Bytes of batches that were admitted and not yet begun.
     admitted_size_bytes: usize,
+    /// The last change that was taken over from another store.
+    import_last: Change,
     publisher: Publisher<View>,
     readers: Arc<[PageReader]>,
     checkpoints: Checkpoints,
@@ -225,6 +229,7 @@ impl Engine {
             is_sweep_starved: false,
             is_poisoned: false,
             admitted_size_bytes: 0,
+            import_last: Change::default(),
             publisher,
             readers,
             checkpoints: Checkpoints::new(durable),

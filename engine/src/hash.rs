@@ -233,7 +233,12 @@ impl HashRun {
             cost += LOOK_UP_KEYS;
         }
         let found = front.version(pages, roots)?;
-        let record = found.version.record(key, found.value(pages)?);
+        let mut record = found.version.record(key, found.value(pages)?);
+        // What no put has written came with a restore that stepped over revisions: it is empty in
+        // etcd, its number included.
+        if found.version.version == 0 {
+            record.mod_revision = Revision(0);
+        }
         self.hash_entry(change, false, &record);
         Ok(cost + limits::keys_for_bytes(record.key.len() + record.value.len()))
     }

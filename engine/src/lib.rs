@@ -7,6 +7,7 @@
 //! Nothing here knows the wire, the log, a clock or a socket.
 
 pub mod answer;
+pub mod backup;
 pub mod bbolt;
 mod chain;
 pub mod command;
@@ -37,6 +38,7 @@ mod step_tests;
 pub use answer::{
     Answer, OperationOutcome, Outcome, OwnedRecord, ReadError, Rejection, TxnOutcome,
 };
+pub use backup::{BackupFacts, BackupScan};
 pub use command::{Batch, BatchHeader, CommandError, FrameWriter};
 pub use engine::{Engine, EngineConfig, EngineFiles, Failure, Identity};
 pub use events::{EventBatch, EventKind, EventRef, EventSink, Interest, events_since};

@@ -7,6 +7,8 @@
 //! - `attachments` names a key once, under the lease of its newest version, if that has one.
 //! - A shard knows no numbers of the store: the change it is given is greater than all before.
 
+mod import;
+
 use crate::answer::OwnedRecord;
 use crate::chain::Chain;
 use crate::command::PutRef;

@@ -35,6 +35,11 @@ pub(crate) struct Found<'s> {
 }
 
 impl<'s> Found<'s> {
+    /// The value's length, which costs no look at a large one.
+    pub(crate) fn value_size_bytes(&self) -> usize {
+        self.entry.body_size_bytes() - self.value_at
+    }
+
     /// The value; a large one is verified when it is first read.
     pub(crate) fn value<P: Pages>(&self, pages: &'s P) -> Result<&'s [u8], PageFault> {
         // `decode_logged` has compared the two.

@@ -4,6 +4,7 @@
 //! epoch it belongs to; a checkpoint holds it at one applied index with everything else.
 
 use crate::answer::ReadError;
+use crate::bbolt::schema::Pair;
 use crate::command::{self, MemberPublishRef};
 use crate::compaction::Sweep;
 use crate::ids::MemberId;
@@ -16,6 +17,8 @@ use crate::view::MemberAttributes;
 const COMPACTION: &[u8] = b"compaction";
 const CLUSTER_VERSION: &[u8] = b"cluster_version";
 const CONF_STATE: &[u8] = b"conf_state";
+/// Followed by the name of one of etcd's buckets, a slash and the key there.
+const CARRIED: &[u8] = b"etcd/";
 /// Followed by the member's id, big endian.
 const MEMBER: &[u8] = b"member/";
 
@@ -103,6 +106,37 @@ pub(crate) fn members<P: Pages>(
         members.push(member);
     }
     Ok(members)
+}
+
+/// What was brought from etcd and means nothing to this version: the pairs of a bucket.
+pub(crate) fn carried<P: Pages>(
+    pages: &P,
+    roots: &ShardRoots,
+    bucket: &[u8],
+) -> Result<Vec<Pair>, PageFault> {
+    let prefix = carried_key(bucket, &[]);
+    let mut pairs = Vec::new();
+    let mut cursor = Cursor::new(pages, roots.system);
+    cursor.seek(&prefix)?;
+    while let Some((key, entry)) = cursor.next()? {
+        let Some(key) = key.strip_prefix(&prefix[..]) else { break };
+        pairs.push((key.to_vec(), entry.body(pages)?.to_vec()));
+    }
+    Ok(pairs)
+}
+
+/// Keeps a pair of one of etcd's buckets as it is.
+pub(crate) fn carry(
+    shard: &mut Shard,
+    bucket: &[u8],
+    key: &[u8],
+    value: &[u8],
+) -> Result<(), PageFault> {
+    put(shard, &carried_key(bucket, key), value)
+}
+
+fn carried_key(bucket: &[u8], key: &[u8]) -> Vec<u8> {
+    [CARRIED, bucket, b"/", key].concat()
 }
 
 fn member_key(id: MemberId) -> Vec<u8> {

@@ -14,6 +14,9 @@ mod edges;
 #[path = "store/hash.rs"]
 mod hash;
 #[cfg(test)]
+#[path = "store/interchange.rs"]
+mod interchange;
+#[cfg(test)]
 #[path = "store/model.rs"]
 mod model;
 #[cfg(test)]

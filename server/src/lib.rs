@@ -3,6 +3,7 @@
 pub mod bootstrap;
 pub mod config;
 pub mod frontend;
+pub mod interchange;
 pub mod log;
 pub mod log_lines;
 pub mod mail;

@@ -18,6 +18,8 @@ var (
 	tool    = flag.String("tool", "", "the engine's `bbolt` example")
 	etcd    = flag.String("etcd", "", "etcd's server")
 	etcdutl = flag.String("etcdutl", "", "etcd's offline tool")
+	ringd   = flag.String("ringd", "", "ringd; without it nothing is asked of real servers of ours")
+	ringutl = flag.String("ringutl", "", "ringd's offline tool")
 	only    = flag.String("case", "", "run only cases whose name contains this")
 )
 
@@ -75,7 +77,11 @@ func cases() []testCase {
 			func(directory string) error { return etcdServesOurs(directory, seed, keys) },
 		})
 	}
-	return append(all, testCase{"etcd's data directory and backup are read", readsEtcds})
+	all = append(all, testCase{"etcd's data directory and backup are read", readsEtcds})
+	if *ringd != "" && *ringutl != "" {
+		all = append(all, interchangeCases()...)
+	}
+	return all
 }
 
 func inDirectory(run func(string) error) error {

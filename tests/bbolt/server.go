@@ -36,7 +36,12 @@ func freePort() (int, error) {
 	return listener.Addr().(*net.TCPAddr).Port, nil
 }
 
-func start(directory string) (*server, error) {
+// etcd in a directory.
+func start(directory string, more ...string) (*server, error) {
+	return startWith(*etcd, directory, append(more, "--unsafe-no-fsync")...)
+}
+
+func startWith(program, directory string, more ...string) (*server, error) {
 	client, err := freePort()
 	if err != nil {
 		return nil, err
@@ -51,9 +56,9 @@ func start(directory string) (*server, error) {
 	}
 	defer log.Close()
 	url := fmt.Sprintf("http://127.0.0.1:%d", client)
-	process := exec.Command(*etcd, "--data-dir", directory,
+	process := exec.Command(program, append([]string{"--data-dir", directory,
 		"--listen-client-urls", url, "--advertise-client-urls", url,
-		"--listen-peer-urls", fmt.Sprintf("http://127.0.0.1:%d", peer), "--unsafe-no-fsync")
+		"--listen-peer-urls", fmt.Sprintf("http://127.0.0.1:%d", peer)}, more...)...)
 	process.Stdout, process.Stderr = log, log
 	if err := process.Start(); err != nil {
 		return nil, err

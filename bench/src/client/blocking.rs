@@ -1,8 +1,8 @@
 //! A client that makes one call at a time and waits: for probes and checks, not for load.
 //!
 //! Invariants:
-//! - A failed call leaves the client unusable: its owner makes a new one, so that an answer can
-//!   never be taken for that of another call.
+//! - A failed call, as opposed to a refused one, leaves the client unusable: its owner makes a new
+//!   one, so that an answer can never be taken for that of another call.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,6 +10,22 @@ use std::time::Duration;
 
 use super::{Connection, Event, HeaderStyle, code};
 use crate::failure::Failure;
+
+/// A refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The gRPC status code.
+    pub code: u32,
+    /// The gRPC status message.
+    pub message: String,
+}
+
+impl Status {
+    /// The refusal of a call as a failure.
+    pub fn failure(&self, path: &str) -> Failure {
+        Failure::new(format!("{path}: status {}: {}", self.code, self.message))
+    }
+}
 
 /// One connection, used by one call after the other.
 pub struct Blocking {
@@ -29,10 +45,35 @@ impl Blocking {
         Ok(Self { socket, connection })
     }
 
-    /// Makes a unary call and returns the answer's message.
+    /// Makes a unary call and returns the answer's message; a refusal is a failure.
     pub fn call(&mut self, path: &'static str, message: &[u8]) -> Result<Vec<u8>, Failure> {
-        self.connection.open(0, path, message, true)?;
+        self.try_call(path, message)?.map_err(|status| status.failure(path))
+    }
+
+    /// Makes a unary call; a refusal is an answer like another.
+    pub fn try_call(
+        &mut self,
+        path: &'static str,
+        message: &[u8],
+    ) -> Result<Result<Vec<u8>, Status>, Failure> {
         let mut answer = None;
+        let outcome = self.try_stream(path, message, |payload| answer = Some(payload.to_vec()))?;
+        match (outcome, answer) {
+            (Err(status), _) => Ok(Err(status)),
+            (Ok(()), Some(answer)) => Ok(Ok(answer)),
+            (Ok(()), None) => Err(Failure::new(format!("{path}: no message came"))),
+        }
+    }
+
+    /// Makes a call with one request, hands each message of the answer on as it comes, and says how
+    /// the call ended.
+    pub fn try_stream(
+        &mut self,
+        path: &'static str,
+        message: &[u8],
+        mut handle_message: impl FnMut(&[u8]),
+    ) -> Result<Result<(), Status>, Failure> {
+        self.connection.open(0, path, message, true)?;
         loop {
             self.flush().map_err(Failure::of(format!("write to {path}")))?;
             let space = self.connection.receive_space();
@@ -44,13 +85,10 @@ impl Blocking {
             self.connection.handle_received(count);
             while let Some(event) = self.connection.poll_event()? {
                 match event {
-                    Event::Message { payload, .. } => answer = Some(payload.to_vec()),
-                    Event::Ended { code: code::OK, .. } => {
-                        return answer
-                            .ok_or_else(|| Failure::new(format!("{path}: no message came")));
-                    }
+                    Event::Message { payload, .. } => handle_message(payload),
+                    Event::Ended { code: code::OK, .. } => return Ok(Ok(())),
                     Event::Ended { code, message, .. } => {
-                        return Err(Failure::new(format!("{path}: status {code}: {message}")));
+                        return Ok(Err(Status { code, message: message.to_owned() }));
                     }
                 }
             }

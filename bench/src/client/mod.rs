@@ -44,10 +44,16 @@ const MESSAGE_PREFIX_BYTES: usize = 5;
 /// Header blocks remembered: answers and trailers, each at most twice while the table settles.
 const MEMOS_MAX: usize = 4;
 
-/// gRPC status codes that the client itself gives out.
+/// gRPC status codes that the harness tells apart; the last two the client itself gives out too.
 pub mod code {
     /// The call succeeded.
     pub const OK: u32 = 0;
+    /// There is no such lease.
+    pub const NOT_FOUND: u32 = 5;
+    /// The revision is compacted, or in the future.
+    pub const OUT_OF_RANGE: u32 = 11;
+    /// The server does not know the call.
+    pub const UNIMPLEMENTED: u32 = 12;
     /// The peer broke the protocol on this stream.
     pub const INTERNAL: u32 = 13;
     /// The stream or the connection was ended by the server or the network.

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 
 use crate::failure::Failure;
-use crate::load::{Kind, LoadArgs, OrderKind, fill, measure as measure_load};
-use crate::report::Report;
-use crate::server_process::{Server, ServerSpec, allocated_bytes, machine_cpu};
+use crate::load::{Kind, LoadArgs, OrderKind, fill, grant, measure as measure_load};
+use crate::report::{Report, Tally};
+use crate::server_process::{Server, ServerSpec, Usage, allocated_bytes, machine_cpu};
 use crate::workload::KeySpace;
 
 /// How long a case runs before it is measured.
@@ -42,32 +42,67 @@ pub enum Case {
     /// Linearizable gets on 8 connections while 1000 puts are outstanding.
     #[value(name = "get-under-puts")]
     GetUnderPuts,
+    /// Transactions that update keys, on 8 connections of 8 streams.
+    #[value(name = "txn-update-8x8")]
+    TxnUpdate8x8,
+    /// Every put is seen by 1000 watchers on 10 connections.
+    #[value(name = "watch-fan-out")]
+    WatchFanOut,
+    /// Leases that are kept alive, on 8 connections of 8 streams.
+    #[value(name = "keep-alive")]
+    KeepAlive,
     /// Many keys: load, list, kill and restart, memory and disk.
     #[value(name = "keys")]
     Keys,
+    /// Puts while a long history is compacted.
+    #[value(name = "compaction")]
+    Compaction,
+    /// Puts while a backup is streamed.
+    #[value(name = "snapshot")]
+    Snapshot,
+    /// Puts while a mostly empty file is defragmented.
+    #[value(name = "defrag")]
+    Defrag,
+    /// Puts while many leases run out at once.
+    #[value(name = "lease-expiry")]
+    LeaseExpiry,
 }
 
 impl Case {
     /// All cases, in the order of the table.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 14] = [
         Self::Put100x10,
         Self::Put8x8,
         Self::Put1x1,
         Self::Get8x8,
         Self::Range1000,
         Self::GetUnderPuts,
+        Self::TxnUpdate8x8,
+        Self::WatchFanOut,
+        Self::KeepAlive,
         Self::Keys,
+        Self::Compaction,
+        Self::Snapshot,
+        Self::Defrag,
+        Self::LeaseExpiry,
     ];
 
     /// The cases that share one server and its data: reads first, before the puts make it grow.
-    pub const STEADY: [Self; 6] = [
+    pub const STEADY: [Self; 9] = [
         Self::Get8x8,
         Self::Range1000,
+        Self::KeepAlive,
         Self::Put1x1,
+        Self::WatchFanOut,
+        Self::TxnUpdate8x8,
         Self::Put8x8,
         Self::Put100x10,
         Self::GetUnderPuts,
     ];
+
+    /// The cases that compare puts beside a disturbance with puts at quiet times.
+    pub const DISTURBED: [Self; 4] =
+        [Self::Compaction, Self::Snapshot, Self::Defrag, Self::LeaseExpiry];
 
     /// The name on the command line.
     pub fn name(self) -> String {
@@ -112,9 +147,37 @@ impl Sample {
 pub fn metrics(case: Case) -> &'static [&'static str] {
     match case {
         Case::Keys => &KEYS_METRICS,
+        Case::WatchFanOut => &FAN_OUT_METRICS,
+        _ if Case::DISTURBED.contains(&case) => &super::disturbed::METRICS,
         _ => &STEADY_METRICS,
     }
 }
+
+/// Watches of the fan-out: so many on each of ten streams.
+const FAN_OUT_STREAM_WATCHES: usize = 100;
+/// Puts a second of the fan-out: few enough that etcd, which needs 2.8 us for an event, delivers a
+/// thousand times as many on half a core.
+const FAN_OUT_PUTS_PER_SECOND: f64 = 200.0;
+/// The keys that transactions update: few, because the first update of each is refused so that it
+/// learns the revision, and yet so many that two of 64 seldom meet.
+const TXN_KEYS: u64 = 4096;
+
+/// What a case of many watchers gives: its operations are events, and the puts that cause them are
+/// timed by themselves.
+const FAN_OUT_METRICS: [&str; 12] = [
+    "events/s",
+    "server CPU us/event",
+    "put p50 us",
+    "put p99 us",
+    "put max us",
+    "event p50 us",
+    "event p99 us",
+    "rss MB",
+    "anonymous MB",
+    "client CPU us/event",
+    "client busy %",
+    "others busy %",
+];
 
 const STEADY_METRICS: [&str; 13] = [
     "ops/s",
@@ -146,11 +209,47 @@ const KEYS_METRICS: [&str; 10] = [
     "restart after rest ms",
 ];
 
-/// Puts the keys that the steady cases read.
-pub fn prepare(server: &Server, epoch: Instant) -> Result<bool, Failure> {
+/// Puts the keys that the steady cases read, and grants the leases that they keep alive.
+pub fn prepare(server: &Server, epoch: Instant, leases: bool) -> Result<bool, Failure> {
     let report = fill(&LoadArgs::new(Kind::Fill, &server.endpoint()), epoch)?;
     print_complaints(&report);
-    Ok(report.is_clean())
+    let mut clean = report.is_clean();
+    if leases {
+        let report = grant(&LoadArgs::new(Kind::Grant, &server.endpoint()), epoch)?;
+        print_complaints(&report);
+        clean &= report.is_clean();
+    }
+    Ok(clean)
+}
+
+/// The load of a steady case.
+fn steady_args(case: Case, server: &Server, duration: Duration) -> LoadArgs {
+    let args = |kind, connections, streams| LoadArgs {
+        connections,
+        streams,
+        duration,
+        ..LoadArgs::new(kind, &server.endpoint())
+    };
+    match case {
+        Case::Put100x10 => args(Kind::Put, 100, 10),
+        Case::Put8x8 => args(Kind::Put, 8, 8),
+        Case::Put1x1 => args(Kind::Put, 1, 1),
+        Case::Get8x8 => args(Kind::Get, 8, 8),
+        Case::Range1000 => args(Kind::Range, 8, 1),
+        Case::GetUnderPuts => args(Kind::Mixed, 8, 1),
+        Case::TxnUpdate8x8 => LoadArgs { keys: TXN_KEYS, ..args(Kind::TxnUpdate, 8, 8) },
+        Case::WatchFanOut => LoadArgs {
+            watches: FAN_OUT_STREAM_WATCHES,
+            put_connections: 1,
+            put_streams: 64,
+            put_rate: Some(FAN_OUT_PUTS_PER_SECOND),
+            ..args(Kind::Watch, 10, 1)
+        },
+        Case::KeepAlive => args(Kind::KeepAlive, 8, 8),
+        Case::Keys | Case::Compaction | Case::Snapshot | Case::Defrag | Case::LeaseExpiry => {
+            unreachable!("{case:?} starts servers of its own")
+        }
+    }
 }
 
 /// Measures one of the steady cases.
@@ -160,21 +259,7 @@ pub fn measure(
     duration: Duration,
     epoch: Instant,
 ) -> Result<Sample, Failure> {
-    let args = |kind, connections, streams| LoadArgs {
-        connections,
-        streams,
-        duration,
-        ..LoadArgs::new(kind, &server.endpoint())
-    };
-    let args = match case {
-        Case::Put100x10 => args(Kind::Put, 100, 10),
-        Case::Put8x8 => args(Kind::Put, 8, 8),
-        Case::Put1x1 => args(Kind::Put, 1, 1),
-        Case::Get8x8 => args(Kind::Get, 8, 8),
-        Case::Range1000 => args(Kind::Range, 8, 1),
-        Case::GetUnderPuts => args(Kind::Mixed, 8, 1),
-        Case::Keys => unreachable!("the case of many keys starts its own servers"),
-    };
+    let args = steady_args(case, server, duration);
     let warm_up = measure_load(&LoadArgs { duration: WARM_UP, ..args.clone() }, epoch)?;
     let machine_before = machine_cpu()?;
     let before = server.usage()?;
@@ -183,30 +268,81 @@ pub fn measure(
     let machine = machine_cpu()?.saturating_sub(machine_before);
     let server_cpu = after.cpu.saturating_sub(before.cpu);
     let others = machine.saturating_sub(server_cpu).saturating_sub(report.client_cpu);
-    // The group that the case is about comes first; CPU is spread over the operations of all.
-    let first = &report.tallies[0];
-    let micros = |quantile| first.quantile_ns(quantile) as f64 / 1e3;
-    let operations = report.operations_count().max(1) as f64;
-    let seconds = report.elapsed.as_secs_f64().max(1e-9);
-    let figures = [
-        report.rate(0),
-        server_cpu.as_secs_f64() * 1e6 / operations,
-        micros(0.5),
-        micros(0.9),
-        micros(0.99),
-        micros(0.999),
-        first.histogram.max() as f64 / 1e3,
-        (after.written_bytes - before.written_bytes) as f64 / operations,
-        after.rss_bytes as f64 / MEGABYTE,
-        after.anonymous_bytes as f64 / MEGABYTE,
-        report.client_cpu.as_secs_f64() * 1e6 / operations,
-        100.0 * report.client_cpu.as_secs_f64() / seconds,
-        100.0 * others.as_secs_f64() / seconds,
-    ];
-    let figures = STEADY_METRICS.into_iter().zip(figures).collect();
     let clean = report.is_clean() && warm_up.is_clean();
-    let complaints = [warm_up.complaints, report.complaints].concat();
+    let complaints = [warm_up.complaints, report.complaints.clone()].concat();
+    let measured = Measured { report, before, after, server_cpu, others };
+    let figures = if case == Case::WatchFanOut {
+        FAN_OUT_METRICS.into_iter().zip(measured.fan_out()).collect()
+    } else {
+        STEADY_METRICS.into_iter().zip(measured.steady()).collect()
+    };
     Ok(Sample { figures, clean, complaints })
+}
+
+/// A measured run of a steady case.
+struct Measured {
+    report: Report,
+    before: Usage,
+    after: Usage,
+    server_cpu: Duration,
+    others: Duration,
+}
+
+impl Measured {
+    /// The figures of a case that is about its first group. CPU is spread over the operations of
+    /// all, and a refused transaction is a call as much as the one that is tried in its place.
+    fn steady(&self) -> [f64; STEADY_METRICS.len()] {
+        let first = &self.report.tallies[0];
+        let operations = (self.report.operations_count() + first.retries_count).max(1);
+        let written_bytes = self.after.written_bytes - self.before.written_bytes;
+        [
+            self.report.rate(0),
+            micros_of(self.server_cpu, operations),
+            micros(first, 0.5),
+            micros(first, 0.9),
+            micros(first, 0.99),
+            micros(first, 0.999),
+            micros(first, 1.0),
+            written_bytes as f64 / operations as f64,
+            self.after.rss_bytes as f64 / MEGABYTE,
+            self.after.anonymous_bytes as f64 / MEGABYTE,
+            micros_of(self.report.client_cpu, operations),
+            self.percent(self.report.client_cpu),
+            self.percent(self.others),
+        ]
+    }
+
+    /// The figures of the case whose first group receives what its second puts.
+    fn fan_out(&self) -> [f64; FAN_OUT_METRICS.len()] {
+        let (event, put) = (&self.report.tallies[0], &self.report.tallies[1]);
+        let events = event.operations_count.max(1);
+        [
+            self.report.rate(0),
+            micros_of(self.server_cpu, events),
+            micros(put, 0.5),
+            micros(put, 0.99),
+            micros(put, 1.0),
+            micros(event, 0.5),
+            micros(event, 0.99),
+            self.after.rss_bytes as f64 / MEGABYTE,
+            self.after.anonymous_bytes as f64 / MEGABYTE,
+            micros_of(self.report.client_cpu, events),
+            self.percent(self.report.client_cpu),
+            self.percent(self.others),
+        ]
+    }
+
+    fn percent(&self, cpu: Duration) -> f64 {
+        100.0 * cpu.as_secs_f64() / self.report.elapsed.as_secs_f64().max(1e-9)
+    }
+}
+
+fn micros(tally: &Tally, quantile: f64) -> f64 {
+    tally.quantile_ns(quantile) as f64 / 1e3
+}
+
+fn micros_of(cpu: Duration, operations: u64) -> f64 {
+    cpu.as_secs_f64() * 1e6 / operations as f64
 }
 
 /// Loads many keys, kills the server at once, and times its return.

@@ -11,6 +11,7 @@
 //!   leaves what it had.
 
 mod cases;
+mod disturbed;
 mod expect;
 
 use std::fs::File;
@@ -52,7 +53,8 @@ pub struct CompareArgs {
     /// How often each case is measured on each server.
     #[arg(long, default_value_t = 3)]
     pub rounds: usize,
-    /// How often the case of many keys is measured on each server; it takes minutes.
+    /// How often the cases that fill servers of their own (keys, compaction, snapshot, defrag,
+    /// lease-expiry) are measured on each server; each takes a minute or more.
     #[arg(long, default_value_t = 1)]
     pub keys_rounds: usize,
     /// The cases; all of them by default.
@@ -64,6 +66,18 @@ pub struct CompareArgs {
     /// The keys of the case of many keys.
     #[arg(long, default_value_t = 1_000_000)]
     pub keys: u64,
+    /// The revisions that the compaction finds.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub revisions: u64,
+    /// How much is in the server of the snapshot, and was in that of the defragmentation.
+    #[arg(long, default_value_t = 750)]
+    pub megabytes: u64,
+    /// The leases that run out at once.
+    #[arg(long, default_value_t = 10_000)]
+    pub leases: u64,
+    /// Puts a second (open loop) in the cases that disturb them.
+    #[arg(long, default_value_t = 500.0)]
+    pub put_rate: f64,
     /// For how long the case of many keys leaves the server alone before its second kill.
     #[arg(long, default_value = "10s", value_parser = parse_duration)]
     pub quiet: Duration,
@@ -97,6 +111,12 @@ struct Taken {
 
 /// Runs the command.
 pub fn command(args: &CompareArgs) -> Result<bool, Failure> {
+    if !args.put_rate.is_finite() || args.put_rate <= 0.0 {
+        return Err(Failure::new("--put-rate must be above 0"));
+    }
+    if [args.keys, args.revisions, args.megabytes, args.leases].contains(&0) {
+        return Err(Failure::new("--keys, --revisions, --megabytes and --leases must be above 0"));
+    }
     let mut comparison = Comparison::new(args)?;
     comparison.print_machine();
     comparison.measure_floor()?;
@@ -157,6 +177,14 @@ impl<'a> Comparison<'a> {
             spec.remove()?;
             self.take(side, round, Case::Keys, sample)?;
         }
+        for case in Case::DISTURBED {
+            if round < self.args.keys_rounds && self.wants(case) {
+                let spec = self.spec(side, round, &case.name())?;
+                let sample = disturbed::measure_case(case, &spec, self.args)?;
+                spec.remove()?;
+                self.take(side, round, case, sample)?;
+            }
+        }
         Ok(())
     }
 
@@ -168,7 +196,7 @@ impl<'a> Comparison<'a> {
         steady: &[Case],
     ) -> Result<(), Failure> {
         let epoch = Instant::now();
-        self.clean &= cases::prepare(server, epoch)?;
+        self.clean &= cases::prepare(server, epoch, steady.contains(&Case::KeepAlive))?;
         for &case in steady {
             let mut sample = cases::measure(case, server, self.args.duration, epoch)?;
             for _ in 0..self.args.retakes {
@@ -260,19 +288,33 @@ impl<'a> Comparison<'a> {
         median(&figures)
     }
 
+    /// The figures that were taken of a case, and those that should have been.
+    fn metrics(&self, case: Case) -> Vec<&'static str> {
+        let mut metrics: Vec<&'static str> = Vec::new();
+        let taken = self.taken.iter().filter(|taken| taken.case == case);
+        let figures = taken.flat_map(|taken| taken.sample.figures.iter().map(|(name, _)| *name));
+        let wanted = EXPECTATIONS.iter().filter(|expected| expected.case == case);
+        let wanted = wanted.filter(|_| self.args.expect && self.wants(case));
+        for metric in figures.chain(wanted.map(|expected| expected.metric)) {
+            if !metrics.contains(&metric) {
+                metrics.push(metric);
+            }
+        }
+        metrics
+    }
+
     /// Prints the medians and says whether every expectation was met.
     fn print_table(&self) -> bool {
         let mut passed = true;
         println!("\n| case | figure | A | B | B / A | |");
         println!("|---|---|---|---|---|---|");
         for case in Case::ALL {
-            let Some(first) = self.taken.iter().find(|taken| taken.case == case) else { continue };
-            for (metric, _) in &first.sample.figures {
+            for metric in self.metrics(case) {
                 let a = self.figure(Side::A, case, metric);
                 let b = self.figure(Side::B, case, metric);
                 let judged = EXPECTATIONS
                     .iter()
-                    .find(|expected| expected.case == case && expected.metric == *metric)
+                    .find(|expected| expected.case == case && expected.metric == metric)
                     .filter(|_| self.args.expect)
                     .map(|expected| (expected.judge(a, b), expected.bound_text()));
                 let verdict = match &judged {

@@ -74,7 +74,8 @@ pub struct Found {
 }
 
 impl Found {
-    fn wrong(&mut self, text: String) {
+    /// Something was wrong.
+    pub fn wrong(&mut self, text: String) {
         self.wrong_count += 1;
         if self.complaints.len() < COMPLAINTS_MAX {
             self.complaints.push(text);

@@ -6,12 +6,19 @@
 //! and then no acknowledgement may come before that delay; the other fails a sync, and then the
 //! server has to exit and everything it acknowledged before must have survived.
 //!
+//! Meanwhile other clients grant leases, keep them alive, revoke them and let them run out,
+//! compact, defragment and take backups, all at random: the server goes down in the middle of those
+//! as well, and what they were told has to hold as much as what the writers were told.
+//!
 //! Invariants:
 //! - A write without an answer is *unknown*: after the restart it may be there or not, but
 //!   whichever it is then, it stays.
 //! - Of a transaction both keys are there, from one revision, or neither.
 
+mod chores;
+mod compactions;
 mod history;
+mod leases;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -26,10 +33,14 @@ use crate::report::{Report, duration_text};
 use crate::run::{Group, RunConfig, run};
 use crate::server_process::{Server, ServerSpec};
 use crate::workload::{Delay, Random, Workload};
+use chores::Chores;
 use history::{DrillWrites, History};
 
 /// Every so many rounds the whole history is checked, not only what is new.
 const ROUNDS_PER_FULL_CHECK: usize = 5;
+/// Every so many rounds are longer by what the short-lived leases live: a restart gives a lease its
+/// whole time again, so that none would ever run out in rounds that are shorter than that.
+const ROUNDS_PER_LONG_ROUND: usize = 3;
 /// How long a server may live after a sync of its log was to fail.
 const FAILURE_TIME_MAX: Duration = Duration::from_secs(60);
 /// A restart that meets an injected failure before it serves shows nothing, so the failure is set
@@ -61,7 +72,7 @@ pub struct DrillArgs {
     /// What the moments of the kills are derived from.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// The shortest time under load.
+    /// The shortest time under load; one round in three is longer, for leases to run out.
     #[arg(long, default_value = "200ms", value_parser = parse_duration)]
     pub load_min: Duration,
     /// The longest time under load.
@@ -73,6 +84,9 @@ pub struct DrillArgs {
     /// Streams on each connection.
     #[arg(long, default_value_t = 32)]
     pub streams: usize,
+    /// Write only: no leases, compactions, defragmentations and backups beside it.
+    #[arg(long)]
+    pub no_chores: bool,
     /// Writes a second, so that the history stays small enough to be read back.
     #[arg(long, default_value_t = 20_000.0)]
     pub rate: f64,
@@ -107,14 +121,14 @@ pub fn command(command: &DrillCommand) -> Result<bool, Failure> {
     match command {
         DrillCommand::Kill(args) => {
             let mut random = Random::new(args.seed);
-            drill(args, |_| Fate::Killed { after: load_time(args, &mut random) })
+            drill(args, |round| Fate::Killed { after: load_time(args, round, &mut random) })
         }
         DrillCommand::Faults(args) => {
             let mut random = Random::new(args.drill.seed);
             let delay = args.sync_delay;
             drill(&args.drill, |round| {
                 if round % 2 == 0 {
-                    Fate::Delayed { after: load_time(&args.drill, &mut random), delay }
+                    Fate::Delayed { after: load_time(&args.drill, round, &mut random), delay }
                 } else {
                     let spread = random.below(SYNCS_BEFORE_FAILURE_SPREAD);
                     Fate::FailedSync { after_syncs: SYNCS_BEFORE_FAILURE_MIN + spread }
@@ -124,10 +138,12 @@ pub fn command(command: &DrillCommand) -> Result<bool, Failure> {
     }
 }
 
-fn load_time(args: &DrillArgs, random: &mut Random) -> Duration {
+fn load_time(args: &DrillArgs, round: usize, random: &mut Random) -> Duration {
+    let long = !args.no_chores && round % ROUNDS_PER_LONG_ROUND == ROUNDS_PER_LONG_ROUND - 1;
+    let longer = Duration::from_secs(if long { chores::TTL_SECONDS_SHORT } else { 0 });
     let spread = args.load_max.saturating_sub(args.load_min);
     let spread_us = u64::try_from(spread.as_micros()).unwrap_or(u64::MAX - 1);
-    args.load_min + Duration::from_micros(random.below(spread_us + 1))
+    args.load_min + longer + Duration::from_micros(random.below(spread_us + 1))
 }
 
 fn drill(args: &DrillArgs, mut fate: impl FnMut(usize) -> Fate) -> Result<bool, Failure> {
@@ -140,17 +156,21 @@ fn drill(args: &DrillArgs, mut fate: impl FnMut(usize) -> Fate) -> Result<bool, 
     // The first start makes the data directory, without faults.
     Server::start(&spec)?.stop()?;
     let history = Arc::new(Mutex::new(History::new(args.seed)));
+    let mut chores = Chores::new(args.seed);
     let mut wrong_count = 0;
     for round in 0..args.rounds {
         let fate = fate(round);
-        let report = go_down(args, &spec, fate, &history)?;
+        let report;
+        (report, chores) = go_down(args, &spec, fate, &history, chores)?;
         let mut history = history.lock().expect("no thread of a run panics and goes on");
         let restarted = Instant::now();
         let mut server = Server::start(&spec)?;
         let restart = restarted.elapsed();
         let full = round % ROUNDS_PER_FULL_CHECK == 0 || round + 1 == args.rounds;
+        let endpoint = server.endpoint();
         let found = history
-            .check(server.endpoint().as_str(), full)
+            .check(&endpoint, full)
+            .and_then(|mut found| chores.check(&endpoint, &mut found).map(|()| found))
             .map_err(|failure| server.explain(failure))?;
         let complaints = [unexpected(&report), found.complaints].concat();
         let wrong = report.wrong_count + found.wrong_count;
@@ -166,6 +186,9 @@ fn drill(args: &DrillArgs, mut fate: impl FnMut(usize) -> Fate) -> Result<bool, 
             found.keys_count,
             if wrong == 0 && complaints.is_empty() { "all there" } else { "WRONG" },
         );
+        if !args.no_chores {
+            println!("  {}", chores.to_text());
+        }
         for complaint in &complaints {
             println!("  {complaint}");
         }
@@ -173,6 +196,9 @@ fn drill(args: &DrillArgs, mut fate: impl FnMut(usize) -> Fate) -> Result<bool, 
         server.stop()?;
     }
     let acknowledged = history.lock().expect("all runs are over").acknowledged_count();
+    for path in chores.unserved() {
+        println!("not served, and left out: {path}");
+    }
     println!("{} rounds, {acknowledged} writes there, {wrong_count} wrong", args.rounds);
     if wrong_count == 0 {
         spec.remove()?;
@@ -189,7 +215,8 @@ fn go_down(
     spec: &ServerSpec,
     fate: Fate,
     history: &Arc<Mutex<History>>,
-) -> Result<Report, Failure> {
+    chores: Chores,
+) -> Result<(Report, Chores), Failure> {
     let mut spec = spec.clone();
     match fate {
         Fate::Killed { .. } => {}
@@ -224,6 +251,8 @@ fn go_down(
         workload,
     };
     let load = std::thread::spawn(move || run(&config, vec![vec![group]]));
+    let mut idle = Some(chores);
+    let busy = idle.take_if(|_| !args.no_chores).map(|chores| chores.start(spec.client_address));
     match fate {
         Fate::Killed { after } | Fate::Delayed { after, .. } => std::thread::sleep(after),
         Fate::FailedSync { .. } => match server.wait_exit(FAILURE_TIME_MAX)? {
@@ -235,8 +264,9 @@ fn go_down(
         },
     }
     server.kill()?;
+    let chores = busy.map(chores::Running::join).or(idle).expect("the chores are in one of them");
     match load.join() {
-        Ok(report) => report,
+        Ok(report) => report.map(|report| (report, chores)),
         Err(panic) => std::panic::resume_unwind(panic),
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! Invariants:
 //! - `busy_count` is the number of slots with a unary call outstanding; a run ends only when it is
-//!   0 or every connection is gone.
+//!   0 and the long-lived streams are idle, or when every connection is gone.
 //! - An operation's latency runs from the moment it was due until its status came.
 
 use std::collections::VecDeque;
@@ -119,6 +119,8 @@ struct Slot {
     group: usize,
     op: Op,
     due_ns: u64,
+    /// The stream of a long-lived slot.
+    stream_id: u32,
 }
 
 struct GroupState {
@@ -190,7 +192,7 @@ impl Driver {
             self.links.push(self.connect(link, group.streams)?);
             for _ in 0..group.streams {
                 let op = Op { number, ..Op::default() };
-                self.slots.push(Slot { link, group: group_index, op, due_ns: 0 });
+                self.slots.push(Slot { link, group: group_index, op, due_ns: 0, stream_id: 0 });
                 number += 1;
             }
         }
@@ -263,7 +265,7 @@ impl Driver {
         if self.phase == Phase::Loading && (self.is_time_over() || self.is_work_over()) {
             self.phase = Phase::Draining;
         }
-        if self.phase == Phase::Draining && self.busy_count == 0 {
+        if self.phase == Phase::Draining && self.is_quiet() {
             self.cpu_end = thread_cpu();
             self.phase = Phase::Settling;
             self.heard_ns = self.now_ns;
@@ -310,7 +312,9 @@ impl Driver {
             let group = &mut self.groups[self.slots[index].group];
             if group.schedule.is_open() {
                 group.free.push_back(slot);
-            } else if !group.long_lived {
+            } else if group.long_lived {
+                self.issue_streamed(slot);
+            } else {
                 self.issue(slot, self.now_ns);
             }
         }
@@ -325,7 +329,12 @@ impl Driver {
     /// always has something outstanding.
     fn is_work_over(&self) -> bool {
         let open = |group: &GroupState| group.schedule.is_open() && !group.exhausted;
-        self.busy_count == 0 && !self.groups.iter().any(open)
+        self.is_quiet() && !self.groups.iter().any(open)
+    }
+
+    /// Whether nothing is outstanding.
+    fn is_quiet(&self) -> bool {
+        self.busy_count == 0 && self.groups.iter().all(|group| group.workload.is_idle())
     }
 
     fn begin_long_lived(&mut self) {
@@ -343,13 +352,16 @@ impl Driver {
             let connection = &mut self.links[slot.link].connection;
             match connection.open(slot_number(index), path, &self.scratch, false) {
                 Err(failure) => self.ledger.handle_wrong(failure.to_string()),
-                Ok(id) => loop {
-                    self.scratch.clear();
-                    if !group.workload.poll_message(&mut slot.op, &mut self.scratch) {
-                        break;
+                Ok(id) => {
+                    slot.stream_id = id;
+                    loop {
+                        self.scratch.clear();
+                        if !group.workload.poll_message(&mut slot.op, &mut self.scratch) {
+                            break;
+                        }
+                        connection.send_message(id, &self.scratch, false);
                     }
-                    connection.send_message(id, &self.scratch, false);
-                },
+                }
             }
         }
     }
@@ -384,6 +396,31 @@ impl Driver {
                 self.busy_count += 1;
                 self.send(number, path);
             }
+        }
+    }
+
+    /// Sends what a long-lived stream has to ask next.
+    fn issue_streamed(&mut self, number: u32) {
+        let slot = &mut self.slots[slot_index(number)];
+        let group = &mut self.groups[slot.group];
+        let link = slot.link;
+        if !self.links[link].alive || slot.stream_id == 0 {
+            return;
+        }
+        let mut sent = false;
+        loop {
+            self.scratch.clear();
+            let (ledger, tally) = (&mut self.ledger, &mut group.tally);
+            let context = &mut Context { ledger, tally, now_ns: self.now_ns };
+            if !group.workload.poll_operation(&mut slot.op, context, &mut self.scratch) {
+                break;
+            }
+            let connection = &mut self.links[link].connection;
+            connection.send_message(slot.stream_id, &self.scratch, false);
+            sent = true;
+        }
+        if sent {
+            self.mark_dirty(link);
         }
     }
 
@@ -509,12 +546,15 @@ impl Driver {
         loop {
             match self.links[index].connection.poll_event() {
                 Ok(None) => return,
-                Ok(Some(Event::Message { slot, payload })) => {
-                    let slot = &mut self.slots[slot_index(slot)];
+                Ok(Some(Event::Message { slot: number, payload })) => {
+                    let slot = &mut self.slots[slot_index(number)];
                     let group = &mut self.groups[slot.group];
                     let (ledger, tally) = (&mut self.ledger, &mut group.tally);
                     let context = &mut Context { ledger, tally, now_ns: self.now_ns };
                     group.workload.handle_message(&mut slot.op, context, payload);
+                    if group.long_lived {
+                        self.handle_streamed(number);
+                    }
                 }
                 Ok(Some(Event::Ended { slot, code: code::OK, .. })) => self.handle_ended(slot),
                 Ok(Some(Event::Ended { slot, code, message })) => {
@@ -527,6 +567,18 @@ impl Driver {
                     return;
                 }
             }
+        }
+    }
+
+    /// A message has come on a long-lived stream, and may be followed by a request.
+    fn handle_streamed(&mut self, number: u32) {
+        let running = matches!(self.phase, Phase::Loading | Phase::Draining);
+        if running && self.busy_count == 0 {
+            // Where calls are made as well, it is their answers that end a run.
+            self.end_ns = self.now_ns;
+        }
+        if self.phase == Phase::Loading && !self.is_time_over() {
+            self.issue_streamed(number);
         }
     }
 
@@ -556,6 +608,9 @@ impl Driver {
         if group.long_lived {
             // Its events can no longer be complete, whatever comes next.
             self.ledger.wrong_count += 1;
+            let slot = &mut self.slots[slot_index(number)];
+            slot.stream_id = 0;
+            self.groups[slot.group].workload.handle_broken(&slot.op);
         } else {
             self.end_ns = self.now_ns;
             self.free(number);

@@ -411,7 +411,7 @@ mod tests {
     }
 
     fn kv<'a>(key: &'a [u8], value: &'a [u8], mod_revision: u64) -> KeyValue<'a> {
-        KeyValue { key, value, mod_revision, create_revision: 2, version: 1 }
+        KeyValue { key, value, mod_revision, create_revision: 2, version: 1, lease: 0 }
     }
 
     #[test]

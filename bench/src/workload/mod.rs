@@ -15,11 +15,13 @@
 //! - `Ledger::floor` is the highest revision acknowledged so far and never falls.
 
 mod kinds;
+mod lease;
 mod watch;
 
 use crate::proto::{KeyValue, Malformed};
 use crate::report::Tally;
 pub use kinds::{Delay, List, Put, Read, TxnUpdate};
+pub use lease::{Grant, KeepAlive, Leases, Share};
 pub use watch::Watch;
 
 /// Enough to see what is wrong; the rest is only counted.
@@ -54,6 +56,25 @@ pub trait Workload: Send {
         false
     }
 
+    /// A further operation on a long-lived stream: asked while there is to be load, at its
+    /// beginning and after each message, until it says no.
+    fn poll_operation(
+        &mut self,
+        _op: &mut Op,
+        _context: &mut Context<'_>,
+        _out: &mut Vec<u8>,
+    ) -> bool {
+        false
+    }
+
+    /// A long-lived stream is gone: what was outstanding on it will not be answered.
+    fn handle_broken(&mut self, _op: &Op) {}
+
+    /// Whether nothing is outstanding on the long-lived streams.
+    fn is_idle(&self) -> bool {
+        true
+    }
+
     /// Whether the streams of a long-lived workload stand, so that the others may begin.
     fn is_ready(&self) -> bool {
         true
@@ -64,7 +85,7 @@ pub trait Workload: Send {
         None
     }
 
-    /// Whether its streams stay open and are not operations.
+    /// Whether its streams stay open, so that none of them is an operation by itself.
     fn is_long_lived(&self) -> bool {
         false
     }

@@ -157,6 +157,7 @@ mod tests {
             mod_revision,
             create_revision: 2,
             version: 1,
+            lease: 0,
         };
         context.ledger.handle_write(&Op { index: 4, ..Op::default() }, 2);
         for watch_id in [1, 2] {

@@ -54,6 +54,12 @@ impl Backup {
         self.totals.size_bytes() + DIGEST_SIZE_BYTES as u64
     }
 
+    /// The same without the digest.
+    #[must_use]
+    pub fn file_size_bytes(&self) -> u64 {
+        self.totals.size_bytes()
+    }
+
     /// Begins a bucket, ending the one before.
     pub fn begin_bucket(&mut self, name: &[u8]) -> Result<(), LengthError> {
         self.writer.begin_bucket(name)

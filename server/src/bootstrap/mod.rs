@@ -78,6 +78,11 @@ pub enum Failure {
         /// Whose it is.
         owner: Identity,
     },
+    /// There is no member where one was expected.
+    NoMember {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The flags that found a cluster do not fit.
     InitialCluster(String),
 }
@@ -90,8 +95,9 @@ impl fmt::Display for Failure {
             }
             Self::EtcdData { path, found } => write!(
                 f,
-                "{} is a data directory of etcd (it holds {found}), which ringd cannot read yet; \
-                 nothing in it was changed. Choose another --data-dir, or start etcd on this one",
+                "{} is a data directory of etcd (it holds {found}), which ringd does not run on; \
+                 nothing in it was changed. `ringutl import` makes one of ringd from it, when etcd \
+                 is stopped",
                 path.display()
             ),
             Self::ForeignData { path, found } => write!(
@@ -126,12 +132,32 @@ impl fmt::Display for Failure {
                 owner.member.get(),
                 owner.cluster.get()
             ),
+            Self::NoMember { path } => {
+                write!(f, "{} is no data directory of ringd", path.display())
+            }
             Self::InitialCluster(reason) => f.write_str(reason),
         }
     }
 }
 
 impl std::error::Error for Failure {}
+
+/// Founds a member with these ids, or says who has the directories already.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn found(path: &Path, wal_path: Option<&Path>, identity: Identity) -> Result<DataDir, Failure> {
+    DataDir::open(path, wal_path, || Ok(identity), &mut Vec::new())
+}
+
+/// Opens the directories of a member that exists; nothing is made where there is none.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn open_existing(path: &Path, wal_path: Option<&Path>) -> Result<DataDir, Failure> {
+    let missing = || Err(Failure::NoMember { path: path.to_owned() });
+    DataDir::open(path, wal_path, missing, &mut Vec::new())
+}
 
 fn io_failure(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Failure {
     let path = path.to_owned();

@@ -13,6 +13,7 @@ use crate::runtime::slab::Slab;
 
 use super::reads::Reading;
 use crate::service::dispatch::LeaseQuestion;
+use crate::service::stream::ServerStream;
 
 /// A call under way.
 #[derive(Debug)]
@@ -52,6 +53,10 @@ pub enum Waiting {
     ProcedureWrite,
     /// A read-index round, then its steps. `None` while a step is taken.
     Read(Option<Box<Reading>>),
+    /// A read-index round, before its stream begins.
+    StreamRound(Option<Box<ServerStream>>),
+    /// The messages of its stream, which are made elsewhere.
+    Stream,
     /// What the keeper of the leases' clocks knows.
     Lease(LeaseQuestion),
 }

@@ -17,6 +17,7 @@
 mod leases;
 mod procedures;
 mod stepping;
+mod streaming;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -31,6 +32,7 @@ use self::procedures::Procedures;
 use super::calls::{Call, Calls, Timeouts, Waiting};
 use super::reads::{Gate, ReadQueue};
 use super::shared::{Status, WatchInterest};
+use super::streams::Streams;
 use super::watches::{Place, Watches};
 use crate::frontend::grpc::{self, Event, Input, MethodTable};
 use crate::frontend::http2::{Protocol, StreamKey, sniff};
@@ -154,6 +156,8 @@ struct Desk {
     views: ReadHandle,
     status: Arc<Status>,
     watches: Watches,
+    /// Answers of many messages that the server alone sends.
+    streams: Streams,
     keep_alives: KeepAlives<Place>,
     procedures: Procedures,
     /// The time of the last event that had one.
@@ -187,6 +191,7 @@ impl FrontendCore {
             views,
             status,
             watches,
+            streams: Streams::default(),
             keep_alives: KeepAlives::default(),
             procedures: Procedures::default(),
             now: Duration::ZERO,
@@ -269,6 +274,7 @@ impl FrontendCore {
             self.clients[socket.index()] = None;
             self.desk.give_up_procedures(socket);
             self.desk.watches.close_all(socket);
+            self.desk.close_all_serving(socket);
             self.desk.keep_alives.close_all(|place| place.0 == socket);
             // Its reads are forgotten at their next step.
             self.desk.reading.handle_gone(socket);
@@ -282,6 +288,9 @@ impl FrontendCore {
             self.finish_write(slot, &verdict);
         }
         for slot in reply.reads.drain(..) {
+            if self.desk.begin_waiting_stream(slot) {
+                continue;
+            }
             let Some(call) = self.desk.calls.get(slot) else {
                 self.desk.calls.take(slot);
                 continue;
@@ -323,9 +332,11 @@ impl FrontendCore {
         self.desk.refresh_node();
         self.desk.hash_waits = false;
         self.desk.watches.handle_tick(now, &self.desk.node);
+        self.give_up_streams(now);
         self.desk.now = now;
         self.give_up_late_procedures(now);
         while let Some((call, deadline)) = self.desk.calls.poll_late(now) {
+            self.desk.close_serving((call.socket, call.stream));
             // The client's own deadline is the client's to notice; ours has etcd's answer.
             if deadline.is_ours {
                 self.refuse(&call, Refusal::TimedOut);
@@ -367,8 +378,9 @@ impl FrontendCore {
     }
 
     /// Steps long reads and turns what connections have to say into sends.
-    pub fn settle(&mut self, _now: Duration) {
+    pub fn settle(&mut self, now: Duration) {
         self.step_reads();
+        self.step_streams(now);
         self.step_watches();
         while let Some(socket) = self.touched.pop() {
             self.flush(socket);
@@ -396,7 +408,8 @@ impl FrontendCore {
     pub fn has_work(&self) -> bool {
         let desk = &self.desk;
         let hashes = !desk.hashing.is_empty() && !desk.hash_waits;
-        !desk.reading.is_idle() || hashes || desk.watches.has_work()
+        let streams = desk.streams.has_work();
+        !desk.reading.is_idle() || hashes || streams || desk.watches.has_work()
     }
 
     fn greet(&mut self, socket: SocketId, seen: Vec<u8>, now: Duration) {
@@ -583,6 +596,7 @@ impl FrontendCore {
             while let Some(stream) = http2.poll_room() {
                 let pending = http2.stream_pending_bytes(stream);
                 self.desk.watches.handle_pending((socket, stream), pending);
+                self.desk.streams.handle_room((socket, stream));
             }
             let pending = http2.socket_pending_bytes();
             if !client.paused && pending > OUTPUT_PENDING_BYTES_MAX {
@@ -717,6 +731,7 @@ impl Desk {
             }
             Action::Read(read) => self.begin_read(connection, request, read, now),
             Action::Stream => connection.send(stream, &self.answer),
+            Action::Serve(stream) => self.begin_stream(request, stream, now),
             Action::AskLease(question) => {
                 let call = Call { socket, stream, waiting: Waiting::Lease(question) };
                 let slot = self.calls.insert(call, 0, now, timeouts);

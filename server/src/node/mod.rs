@@ -11,5 +11,6 @@ pub mod reads;
 pub mod run;
 pub mod shared;
 pub mod start;
+pub mod streams;
 pub mod switch;
 pub mod watches;

@@ -44,7 +44,7 @@ use crate::service::watch::WatchConfig;
 use crate::{log_event, log_lines};
 
 /// Where the store lies in the data directory.
-const STORE_DIRECTORY: &str = "store";
+pub const STORE_DIRECTORY: &str = "store";
 /// gRPC's own limit lies so far above `--max-request-bytes`.
 const MESSAGE_OVERHEAD_BYTES: usize = 512 * 1024;
 /// etcd's time for a proposal, besides two elections.

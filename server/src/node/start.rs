@@ -9,6 +9,8 @@
 //! wrong and does not start. A store whose very first checkpoint does not count is made anew, if
 //! the log still has everything since the beginning.
 
+mod create;
+
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -17,7 +19,7 @@ use std::time::Duration;
 
 use engine::ids::{LeaseId, LogIndex, Term};
 use engine::lease::Lease;
-use engine::{Batch, Engine, EngineConfig, EngineFiles, Identity, Progress, ReadError};
+use engine::{Batch, Engine, EngineConfig, EngineFiles, Identity, ReadError};
 use raft::eraftpb::{Entry, EntryType, HardState};
 use wal::{Lsn, RecordKind, Recovery};
 
@@ -31,6 +33,8 @@ use crate::runtime::bus_error::{self, MappedFile};
 use crate::runtime::files::EngineDisk;
 use crate::runtime::log_disk::LogDisk;
 use crate::sequencer::lessor::LessorConfig;
+
+pub use create::{apply_batch, create, make_room};
 
 /// The store's checkpoints in its directory.
 const META_FILE: &str = "meta";
@@ -394,19 +398,7 @@ fn apply(
     }
     let batch =
         Batch::validate(entry.data).map_err(|cause| Failure::InvalidEntry { index, cause })?;
-    reserve(engine, disk, batch.bytes().len())?;
-    engine.begin_batch(index, term, &batch);
-    let mut answers = Vec::new();
-    while engine.apply_step(APPLY_KEYS_MAX, &mut answers)? == Progress::More {
-        let has_moved = perform_all(engine, disk)?;
-        if engine.is_apply_starved() && (!has_moved || engine.growth_failure().is_some()) {
-            let error =
-                engine.growth_failure().map_or("it is full".to_owned(), ToString::to_string);
-            let failure = format!("cannot replay the log: the store has no room: {error}");
-            give_pages_back(engine, disk, Failure::Mismatch(failure))?;
-        }
-    }
-    engine.publish();
+    apply_batch(engine, disk, (index, term), &batch)?;
     Ok(batch.len() as u64)
 }
 

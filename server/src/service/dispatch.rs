@@ -49,8 +49,10 @@ use super::maintenance::{self, AlarmAction};
 use super::method::Method;
 use super::node_state::NodeState;
 use super::proto::etcdserverpb as pb;
+use super::range_stream::RangeStream;
 use super::sink::AnswerSink;
 use super::status::Refusal;
+use super::stream::{ServerStream, StreamJob, StreamProgress};
 use super::validate::RequestSizer;
 use super::wire::Header;
 use crate::frontend::grpc::SEND_BYTES_MAX;
@@ -93,6 +95,8 @@ pub enum Action {
     Read(Box<Read>),
     /// The first message of a stream was appended to `out`; no other follows for now.
     Stream,
+    /// An answer of many messages, which are made step by step.
+    Serve(Box<ServerStream>),
     /// Only the keeper of the leases' clocks knows.
     AskLease(LeaseQuestion),
 }
@@ -332,6 +336,23 @@ impl Service {
         progress.map_err(|error| self.refuse(&error))
     }
 
+    /// Goes on with a streaming answer, within a budget that must not be empty.
+    pub fn step_stream(
+        &mut self,
+        stream: &mut ServerStream,
+        node: &NodeState,
+        view: &View,
+        budget: &mut usize,
+        out: &mut Vec<u8>,
+    ) -> Result<StreamProgress, Refusal> {
+        assert!(*budget > 0, "a step without a budget gets nowhere");
+        let progress = match &mut stream.job {
+            StreamJob::Backup(backup) => backup.step(view, budget, out),
+            StreamJob::Range(range) => range.step(view, node.header(), budget, out),
+        };
+        progress.map_err(|error| self.refuse(&error))
+    }
+
     /// Appends the answer to a command that came back from the log.
     pub fn encode_answer(
         &self,
@@ -458,6 +479,12 @@ impl Service {
                 AlarmAction::Answered => {}
                 AlarmAction::Unserved => return Err(Refusal::Unimplemented(method)),
             },
+            Method::Snapshot => {
+                pb::SnapshotRequest::decode(message)
+                    .map_err(|error| Refusal::from(error).in_stream())?;
+                return Ok(Action::Serve(Box::new(ServerStream::backup(node))));
+            }
+            Method::RangeStream => return self.begin_range_stream(message, view),
             Method::HealthCheck => health::put_check(out, message)?,
             Method::HealthList => health::put_list(out),
             Method::HealthWatch => {
@@ -467,6 +494,14 @@ impl Service {
             _ => return Err(Refusal::Unimplemented(method)),
         }
         Ok(Action::Answer)
+    }
+
+    fn begin_range_stream(&self, message: &[u8], view: &View) -> Result<Action, Refusal> {
+        let malformed = |error| Refusal::from(error).in_stream();
+        let request = decode::decode_range(message).map_err(malformed)?;
+        let range = RangeStream::new(&request, self.limits.request_size_bytes_max)?;
+        let read_index_needed = !(request.serializable || view.local_reads);
+        Ok(Action::Serve(Box::new(ServerStream::range(range, read_index_needed))))
     }
 
     fn refuse(&mut self, error: &ReadError) -> Refusal {
@@ -512,6 +547,7 @@ const fn is_served(method: Method) -> bool {
     matches!(
         method,
         Method::Range
+            | Method::RangeStream
             | Method::Put
             | Method::DeleteRange
             | Method::Txn
@@ -527,6 +563,7 @@ const fn is_served(method: Method) -> bool {
             | Method::Status
             | Method::Hash
             | Method::HashKv
+            | Method::Snapshot
             | Method::Lock
             | Method::Unlock
             | Method::Campaign

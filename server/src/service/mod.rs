@@ -11,8 +11,10 @@ pub mod lease;
 pub mod method;
 pub mod node_state;
 pub mod proto;
+pub mod replay;
 pub mod sink;
 pub mod status;
+pub mod stream;
 pub mod validate;
 pub mod watch;
 pub mod wire;
@@ -21,6 +23,7 @@ mod cluster;
 mod health;
 mod kv;
 mod maintenance;
+mod range_stream;
 
 #[cfg(test)]
 pub(crate) mod test_store;

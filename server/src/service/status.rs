@@ -39,6 +39,10 @@ pub enum Refusal {
     InvalidSortOption,
     /// The command would be larger than a raft entry may be.
     RequestTooLarge,
+    /// A streamed range in another order than that of its keys.
+    StreamOrder,
+    /// A streamed range with bounds on revisions.
+    StreamFilters,
     /// A lease would live longer than etcd's longest.
     LeaseTtlTooLarge,
     /// This member does not keep the clocks of leases.
@@ -63,6 +67,8 @@ pub enum Refusal {
     Stopped,
     /// Too much was committed and not yet applied, or too much is waiting to be admitted.
     TooManyRequests,
+    /// A backup's client takes so little that the store is not held still for it any longer.
+    BackupStalled,
 }
 
 impl From<Malformed> for Refusal {
@@ -128,6 +134,8 @@ pub const fn status_of(refusal: Refusal) -> (Code, &'static str) {
         R::EmptyOp => (Code::InvalidArgument, "etcdserver: key not found"),
         R::InvalidSortOption => (Code::InvalidArgument, "etcdserver: invalid sort option"),
         R::RequestTooLarge => (Code::InvalidArgument, "etcdserver: request is too large"),
+        R::StreamOrder => (Code::Unimplemented, "RangeStream does not support custom sort orders"),
+        R::StreamFilters => (Code::Unimplemented, "RangeStream does not support revision filters"),
         R::LeaseTtlTooLarge => (Code::OutOfRange, "etcdserver: too large lease TTL"),
         // Missing in etcd's table, too.
         R::NotPrimary => (Code::Unknown, "not a primary lessor"),
@@ -145,6 +153,10 @@ pub const fn status_of(refusal: Refusal) -> (Code, &'static str) {
         R::Stopped => (Code::Unavailable, "etcdserver: server stopped"),
         // Not ResourceExhausted: etcd forgets this one in its own table and answers Unknown.
         R::TooManyRequests => (Code::Unknown, "etcdserver: too many requests"),
+        R::BackupStalled => (
+            Code::ResourceExhausted,
+            "ringd: the snapshot is given up, its client took less than 1 MiB in a minute",
+        ),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use engine::answer::Answer;
-use engine::command::{self, Batch, BatchHeader};
+use engine::command::{self, Batch, BatchHeader, FrameWriter, PutRef};
 use engine::engine::{Engine, EngineConfig, EngineFiles, Identity};
 use engine::events::EventBatch;
 use engine::ids::{ClusterId, LogIndex, MemberId, Revision, Term};
@@ -48,6 +48,12 @@ impl TestStore {
 
     pub(crate) fn revision(&self) -> Revision {
         self.engine.revision()
+    }
+
+    pub(crate) fn put(&mut self, key: &[u8], value: &[u8]) {
+        let mut frames = Vec::new();
+        FrameWriter::new().push_put(&mut frames, &PutRef { key, value, ..PutRef::default() });
+        self.commit(&frames);
     }
 
     /// Commits frames as one batch.

@@ -19,7 +19,7 @@ pub struct Malformed;
 
 /// What a field of a message holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Value<'a> {
+pub(crate) enum Value<'a> {
     /// An integer, an enum or a bool.
     Varint(u64),
     /// Bytes, a string or a nested message.
@@ -65,7 +65,7 @@ const fn truncate_enum(number: u64) -> i32 {
 }
 
 /// The fields of one message, in the order of their arrival.
-pub(super) struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     bytes: &'a [u8],
 }
 
@@ -78,12 +78,12 @@ const GROUP_DEPTH_MAX: usize = 64;
 
 impl<'a> Fields<'a> {
     /// A walk over a message.
-    pub(super) const fn of(bytes: &'a [u8]) -> Self {
+    pub(crate) const fn of(bytes: &'a [u8]) -> Self {
         Self { bytes }
     }
 
     /// The next field; `None` at the message's end.
-    pub(super) fn next(&mut self) -> Result<Option<(u64, Value<'a>)>, Malformed> {
+    pub(crate) fn next(&mut self) -> Result<Option<(u64, Value<'a>)>, Malformed> {
         if self.bytes.is_empty() {
             return Ok(None);
         }

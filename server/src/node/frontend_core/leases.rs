@@ -112,6 +112,7 @@ impl Desk {
         self.give_up_procedure(place);
         self.watches.close(place);
         self.keep_alives.close(place);
+        self.close_serving(place);
     }
 
     pub(super) fn end_keep_alive(

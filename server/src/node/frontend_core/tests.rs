@@ -1,5 +1,7 @@
 //! Clients that ask for much, and others beside them, without a socket.
 
+mod streams;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use engine::command::{FrameWriter, PutRef};

@@ -79,6 +79,7 @@ impl Desk {
         match action {
             Action::Answer | Action::Stream => {}
             Action::Refuse(refusal) => return Err(refusal),
+            Action::Serve(_) => panic!("a stream has more than one answer"),
             Action::Write => {
                 let (answers, _) = self.store.commit(&frames);
                 self.service.encode_answer(&answers[0], &self.node, &mut out)?;

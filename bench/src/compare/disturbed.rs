@@ -1,0 +1,423 @@
+//! Puts at a fixed rate, first at quiet times and then beside something large that the server does
+//! meanwhile: what it costs those who only want to write.
+//!
+//! Each case starts a server of its own and fills it, so that none finds what another left. The
+//! puts go to keys of their own, in an open loop: a put that could not be sent in time waits as
+//! much as one that was sent and not answered, so a server that stands still pays for all of it.
+//!
+//! Invariants:
+//! - Quiet and disturbed puts differ in nothing but what else the server does.
+//! - The disturbance begins after the first disturbed put and they end with it, so that no quiet
+//!   time is counted as disturbed.
+//! - A disturbance that failed, or that the server does not serve, makes the sample unclean; what
+//!   was measured of a server that stands still is never a good figure.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::cases::Sample;
+use super::{Case, CompareArgs};
+use crate::client::HeaderStyle;
+use crate::client::blocking::Blocking;
+use crate::failure::Failure;
+use crate::load::{Kind, LoadArgs, fill, grant, lease_space, measure, resolve};
+use crate::proto::{self, RangeAnswer, RangeRequest, SnapshotSizes, WriteAnswer};
+use crate::report::Report;
+use crate::run::{Group, RunConfig, run};
+use crate::server_process::{Server, ServerSpec, allocated_bytes, machine_cpu};
+use crate::workload::{Begun, Context, KeySpace, Op, Order, Put, Random, Workload};
+
+/// How long puts go on before the quiet ones are measured: the server's work on what it was filled
+/// with fades meanwhile.
+const WARM_UP: Duration = Duration::from_secs(2);
+/// The keys that the puts go to.
+const PUT_KEYS: u64 = 1000;
+const PUT_VALUE_BYTES: usize = 256;
+const PUT_PREFIX: &str = "put/";
+const PUT_CONNECTIONS: usize = 10;
+/// On each connection: enough for a second's puts on a server that stands still.
+const PUT_STREAMS: usize = 50;
+/// The keys whose history is compacted: few, so that nearly all of it goes.
+const HISTORY_KEYS: u64 = 1000;
+/// Values of the cases that are about size, so large that filling takes less time than measuring.
+const VOLUME_VALUE_BYTES: usize = 4096;
+/// Of as many keys as this, the defragmentation finds one still there.
+const DEFRAG_KEYS_PER_SURVIVOR: u64 = 4;
+/// The shortest time to live in which both servers grant ten thousand leases before the first of
+/// them runs out; then all run out within the time that the granting took.
+const LEASE_TTL_SECONDS: u64 = 5;
+/// A disturbance that has not ended by then never will.
+const DISTURBANCE_TIME_MAX: Duration = Duration::from_secs(600);
+/// How often the keys of the leases are counted.
+const COUNT_INTERVAL: Duration = Duration::from_millis(20);
+const MEGABYTE: f64 = 1e6;
+
+/// The figures of each of the cases.
+#[cfg(test)]
+pub const METRICS: [&str; 13] = [
+    "fill s",
+    "quiet p50 us",
+    "quiet p99 us",
+    "quiet max us",
+    "disturbance s",
+    "disturbed puts",
+    "disturbed p50 us",
+    "disturbed p99 us",
+    "disturbed max us",
+    "p99 disturbed / quiet",
+    "max beyond quiet ms",
+    "disturbance server CPU s",
+    "others busy %",
+];
+
+/// Measures one of the cases on a server of its own.
+pub fn measure_case(case: Case, spec: &ServerSpec, args: &CompareArgs) -> Result<Sample, Failure> {
+    let mut server = Server::start(spec)?;
+    let bed = Bed { server: &server, spec, args, epoch: Instant::now() };
+    let measured = match case {
+        Case::Compaction => bed.compaction(),
+        Case::Snapshot => bed.snapshot(),
+        Case::Defrag => bed.defrag(),
+        Case::LeaseExpiry => bed.lease_expiry(),
+        _ => unreachable!("{case:?} shares a server with others"),
+    };
+    let sample = match measured {
+        Ok(sample) => sample,
+        // What one server does not serve is no reason to leave the other cases out.
+        Err(failure) => Sample {
+            figures: Vec::new(),
+            clean: false,
+            complaints: vec![server.explain(failure).to_string()],
+        },
+    };
+    server.stop()?;
+    Ok(sample)
+}
+
+/// A case while it is measured.
+struct Bed<'a> {
+    server: &'a Server,
+    spec: &'a ServerSpec,
+    args: &'a CompareArgs,
+    epoch: Instant,
+}
+
+/// What a disturbance gave beside the time it took.
+type Extra = Vec<(&'static str, f64)>;
+
+impl Bed<'_> {
+    /// Compacts all revisions of a few keys, and waits until the history is gone.
+    fn compaction(&self) -> Result<Sample, Failure> {
+        let load = LoadArgs {
+            connections: 10,
+            streams: 100,
+            keys: HISTORY_KEYS,
+            operations: Some(self.args.revisions),
+            ..LoadArgs::new(Kind::Put, &self.server.endpoint())
+        };
+        let filled = measure(&load, self.epoch)?;
+        self.disturb(&filled, |client| {
+            let newest = head(client)?;
+            compact(client, newest)?;
+            Ok(Vec::new())
+        })
+    }
+
+    /// Streams a backup, as fast as it comes.
+    fn snapshot(&self) -> Result<Sample, Failure> {
+        let filled = fill(&self.volume(), self.epoch)?;
+        self.disturb(&filled, |client| {
+            let size = stream_snapshot(client)?;
+            Ok(vec![("snapshot MB", size as f64 / MEGABYTE)])
+        })
+    }
+
+    /// Defragments a file most of which is free.
+    fn defrag(&self) -> Result<Sample, Failure> {
+        let volume = self.volume();
+        let filled = fill(&volume, self.epoch)?;
+        let mut client = self.client()?;
+        let space = KeySpace {
+            prefix: volume.prefix.clone(),
+            count: volume.keys,
+            seed: volume.seed,
+            value_size_bytes: volume.value_size,
+        };
+        let survivors = (volume.keys / DEFRAG_KEYS_PER_SURVIVOR).max(1);
+        let mut request = Vec::new();
+        proto::write_delete_range(&mut request, &space.key(survivors), &space.range_end());
+        let answer = client.call(proto::DELETE_RANGE, &request)?;
+        let deleted = WriteAnswer::read(&answer).map_err(|_| malformed("deletion"))?;
+        if deleted.deleted != volume.keys - survivors {
+            return Err(Failure::new(format!("{} keys were deleted", deleted.deleted)));
+        }
+        compact(&mut client, deleted.revision)?;
+        let before_bytes = allocated_bytes(&self.spec.data_dir)?;
+        self.disturb(&filled, |client| {
+            let answer = client.call(proto::DEFRAGMENT, &[])?;
+            WriteAnswer::read(&answer).map_err(|_| malformed("defragmentation"))?;
+            let after_bytes = allocated_bytes(&self.spec.data_dir)?;
+            Ok(vec![
+                ("data dir before MB", before_bytes as f64 / MEGABYTE),
+                ("data dir after MB", after_bytes as f64 / MEGABYTE),
+            ])
+        })
+    }
+
+    /// Lets leases run out, from the first key that goes to the last.
+    fn lease_expiry(&self) -> Result<Sample, Failure> {
+        let args = LoadArgs {
+            leases: self.args.leases,
+            ttl_seconds: LEASE_TTL_SECONDS,
+            ..LoadArgs::new(Kind::Grant, &self.server.endpoint())
+        };
+        let quiet = self.quiet()?;
+        let granted = grant(&args, self.epoch)?;
+        let space = lease_space(&args);
+        let mut client = self.client()?;
+        let limit = Instant::now() + DISTURBANCE_TIME_MAX;
+        await_count(&mut client, &space, limit, |count| count < args.leases)?;
+        self.compare(&granted, &quiet, |client| {
+            await_count(client, &space, limit, |count| count == 0)?;
+            Ok(Vec::new())
+        })
+    }
+
+    /// Keys and values that take up as much room as was asked for.
+    fn volume(&self) -> LoadArgs {
+        let bytes = self.args.megabytes.saturating_mul(1_000_000);
+        LoadArgs {
+            keys: (bytes / VOLUME_VALUE_BYTES as u64).max(DEFRAG_KEYS_PER_SURVIVOR),
+            value_size: VOLUME_VALUE_BYTES,
+            ..LoadArgs::new(Kind::Fill, &self.server.endpoint())
+        }
+    }
+
+    fn client(&self) -> Result<Blocking, Failure> {
+        Blocking::connect(resolve(&self.server.endpoint())?, DISTURBANCE_TIME_MAX)
+    }
+
+    fn disturb(
+        &self,
+        filled: &Report,
+        disturbance: impl FnOnce(&mut Blocking) -> Result<Extra, Failure>,
+    ) -> Result<Sample, Failure> {
+        let quiet = self.quiet()?;
+        self.compare(filled, &quiet, disturbance)
+    }
+
+    /// The puts of a quiet time.
+    fn quiet(&self) -> Result<Report, Failure> {
+        let warm_up = self.puts(Some(WARM_UP), &Arc::new(Signals::default()))?;
+        let mut quiet = self.puts(Some(self.args.duration), &Arc::new(Signals::default()))?;
+        quiet.wrong_count += warm_up.wrong_count;
+        quiet.complaints.extend(warm_up.complaints);
+        Ok(quiet)
+    }
+
+    /// Puts until the disturbance is over, and sets them against the quiet ones.
+    fn compare(
+        &self,
+        filled: &Report,
+        quiet: &Report,
+        disturbance: impl FnOnce(&mut Blocking) -> Result<Extra, Failure>,
+    ) -> Result<Sample, Failure> {
+        let mut client = self.client()?;
+        let signals = Arc::new(Signals::default());
+        let (machine_before, before) = (machine_cpu()?, self.server.usage()?);
+        let (report, outcome, taken) = std::thread::scope(|scope| {
+            let puts = scope.spawn(|| self.puts(None, &signals));
+            while !signals.begun.load(Ordering::Relaxed) && !puts.is_finished() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let start = Instant::now();
+            let outcome = disturbance(&mut client);
+            let taken = start.elapsed();
+            signals.over.store(true, Ordering::Relaxed);
+            match puts.join() {
+                Ok(report) => (report, outcome, taken),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        });
+        let (machine_after, after) = (machine_cpu()?, self.server.usage()?);
+        let (report, extra) = (report?, outcome?);
+        let server_cpu = after.cpu.saturating_sub(before.cpu);
+        let others = machine_after.saturating_sub(machine_before).saturating_sub(server_cpu);
+        let others = others.saturating_sub(report.client_cpu);
+        let micros =
+            |report: &Report, quantile| report.tallies[0].quantile_ns(quantile) as f64 / 1e3;
+        let seconds = report.elapsed.max(taken).as_secs_f64().max(1e-9);
+        let mut figures = vec![
+            ("fill s", filled.elapsed.as_secs_f64()),
+            ("quiet p50 us", micros(quiet, 0.5)),
+            ("quiet p99 us", micros(quiet, 0.99)),
+            ("quiet max us", micros(quiet, 1.0)),
+            ("disturbance s", taken.as_secs_f64()),
+            ("disturbed puts", report.tallies[0].operations_count as f64),
+            ("disturbed p50 us", micros(&report, 0.5)),
+            ("disturbed p99 us", micros(&report, 0.99)),
+            ("disturbed max us", micros(&report, 1.0)),
+            ("p99 disturbed / quiet", micros(&report, 0.99) / micros(quiet, 0.99)),
+            ("max beyond quiet ms", (micros(&report, 1.0) - micros(quiet, 1.0)) / 1e3),
+            ("disturbance server CPU s", server_cpu.as_secs_f64()),
+            ("others busy %", 100.0 * others.as_secs_f64() / seconds),
+        ];
+        figures.extend(extra);
+        Ok(Sample {
+            figures,
+            clean: filled.is_clean() && quiet.is_clean() && report.is_clean(),
+            complaints: [&filled.complaints, &quiet.complaints, &report.complaints]
+                .into_iter()
+                .flatten()
+                .cloned()
+                .collect(),
+        })
+    }
+
+    fn puts(&self, duration: Option<Duration>, signals: &Arc<Signals>) -> Result<Report, Failure> {
+        let space = KeySpace {
+            prefix: PUT_PREFIX.to_owned(),
+            count: PUT_KEYS,
+            seed: 1,
+            value_size_bytes: PUT_VALUE_BYTES,
+        };
+        let config = RunConfig {
+            address: resolve(&self.server.endpoint())?,
+            header_style: HeaderStyle::Indexed,
+            duration,
+            keys: PUT_KEYS,
+            epoch: self.epoch,
+            progress: None,
+        };
+        let inner = Put::new(space, Order::Random(Random::new(1)), None);
+        let group = Group {
+            name: "put".to_owned(),
+            connections: PUT_CONNECTIONS,
+            streams: PUT_STREAMS,
+            rate: Some(self.args.put_rate),
+            workload: Box::new(Until { inner, signals: Arc::clone(signals) }),
+        };
+        run(&config, vec![vec![group]])
+    }
+}
+
+/// What the thread of the puts and that of the disturbance tell each other.
+#[derive(Default)]
+struct Signals {
+    /// The first put was sent.
+    begun: AtomicBool,
+    /// The disturbance is over.
+    over: AtomicBool,
+}
+
+/// Puts until they are told to end.
+struct Until {
+    inner: Put,
+    signals: Arc<Signals>,
+}
+
+impl Workload for Until {
+    fn begin(&mut self, op: &mut Op, context: &mut Context<'_>, out: &mut Vec<u8>) -> Begun {
+        if self.signals.over.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.signals.begun.store(true, Ordering::Relaxed);
+        self.inner.begin(op, context, out)
+    }
+
+    fn handle_message(&mut self, op: &mut Op, context: &mut Context<'_>, payload: &[u8]) {
+        self.inner.handle_message(op, context, payload);
+    }
+}
+
+/// The newest revision, by a linearizable read.
+fn head(client: &mut Blocking) -> Result<u64, Failure> {
+    let mut request = Vec::new();
+    proto::write_range(&mut request, &RangeRequest { key: b"\0", ..Default::default() });
+    let answer = client.call(proto::RANGE, &request)?;
+    Ok(RangeAnswer::read(&answer).map_err(|_| malformed("range"))?.revision)
+}
+
+/// Compacts up to a revision and waits until the history is swept away.
+fn compact(client: &mut Blocking, revision: u64) -> Result<(), Failure> {
+    let mut request = Vec::new();
+    proto::write_compact(&mut request, revision, true);
+    let answer = client.call(proto::COMPACT, &request)?;
+    WriteAnswer::read(&answer).map_err(|_| malformed("compaction"))?;
+    Ok(())
+}
+
+/// Streams a backup to nowhere and gives its size.
+fn stream_snapshot(client: &mut Blocking) -> Result<u64, Failure> {
+    let mut sizes = SnapshotSizes::default();
+    let mut wrong = None;
+    let ended = client.try_stream(proto::SNAPSHOT, &[], |part| {
+        if let Err(text) = sizes.handle_message(part) {
+            wrong.get_or_insert(text);
+        }
+    })?;
+    ended.map_err(|status| status.failure(proto::SNAPSHOT))?;
+    match wrong {
+        Some(text) => Err(Failure::new(text)),
+        None => sizes.finish().map_err(Failure::new),
+    }
+}
+
+/// Counts the keys of a space until the count is a wanted one.
+fn await_count(
+    client: &mut Blocking,
+    space: &KeySpace,
+    limit: Instant,
+    wanted: impl Fn(u64) -> bool,
+) -> Result<(), Failure> {
+    let mut request = Vec::new();
+    let range = RangeRequest {
+        key: space.prefix.as_bytes(),
+        range_end: &space.range_end(),
+        limit: 1,
+        ..Default::default()
+    };
+    proto::write_range(&mut request, &range);
+    loop {
+        let answer = client.call(proto::RANGE, &request)?;
+        let count = RangeAnswer::read(&answer).map_err(|_| malformed("range"))?.count;
+        if wanted(count) {
+            return Ok(());
+        }
+        if Instant::now() > limit {
+            return Err(Failure::new(format!("{count} keys of leases are still there")));
+        }
+        std::thread::sleep(COUNT_INTERVAL);
+    }
+}
+
+fn malformed(what: &str) -> Failure {
+    Failure::new(format!("the answer to a {what} is malformed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Tally;
+    use crate::workload::Ledger;
+
+    #[test]
+    fn puts_say_that_they_began_and_end_when_they_are_told() {
+        let space = KeySpace { prefix: "p/".to_owned(), count: 4, seed: 1, value_size_bytes: 16 };
+        let signals = Arc::new(Signals::default());
+        let inner = Put::new(space, Order::Random(Random::new(1)), None);
+        let mut until = Until { inner, signals: Arc::clone(&signals) };
+        let (mut ledger, mut tally) = (Ledger::new(4), Tally::new("put"));
+        let context = &mut Context { ledger: &mut ledger, tally: &mut tally, now_ns: 1 };
+        let (mut op, mut out) = (Op::default(), Vec::new());
+        assert!(!signals.begun.load(Ordering::Relaxed));
+        assert_eq!(until.begin(&mut op, context, &mut out), Some(proto::PUT));
+        assert!(signals.begun.load(Ordering::Relaxed));
+        let answer = proto::answers::header(7);
+        until.handle_message(&mut op, context, &answer);
+        assert_eq!((context.ledger.writes_count(), context.ledger.wrong_count), (1, 0));
+        signals.over.store(true, Ordering::Relaxed);
+        assert_eq!(until.begin(&mut op, context, &mut out), None);
+    }
+}
