@@ -327,7 +327,8 @@ fn share_of_operations(number: u64, thread: usize, threads: usize) -> u64 {
     number / threads as u64 + u64::from((thread as u64) < number % threads as u64)
 }
 
-fn check(args: &LoadArgs) -> Result<(), Failure> {
+/// Refuses what cannot be run.
+pub fn check(args: &LoadArgs) -> Result<(), Failure> {
     let refuse = |text: &str| Err(Failure::new(text));
     let writers_only = [Kind::Watch].contains(&args.kind);
     if args.connections == 0 || args.streams == 0 || args.threads == 0 || args.watches == 0 {

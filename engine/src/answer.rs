@@ -2,7 +2,9 @@
 
 use std::fmt;
 
+use crate::alarm::Alarm;
 use crate::command::LeaseGrantRef;
+use crate::downgrade::ClusterVersion;
 use crate::ids::{LeaseId, Revision};
 use crate::page::PageFault;
 use crate::range::Record;
@@ -22,6 +24,14 @@ pub enum Rejection {
     LeaseExists,
     /// The store is over its quota.
     NoSpace,
+    /// An alarm says that the members' stores differ.
+    Corrupt,
+    /// A downgrade may only go one minor version back.
+    InvalidDowngradeTarget,
+    /// A downgrade is on already.
+    DowngradeInProcess,
+    /// The cluster has no version yet.
+    ClusterVersionUnknown,
 }
 
 /// Why a read did not succeed.
@@ -122,6 +132,16 @@ pub enum Outcome {
     LeaseGranted(LeaseGrantRef),
     /// A lease has ended, and its keys with it.
     LeaseRevoked,
+    /// Alarms were changed or found as they were to be.
+    Alarm(
+        /// The alarm, if it was raised, stood already, or was lowered.
+        Option<Alarm>,
+    ),
+    /// A downgrade was begun or ended.
+    Downgrade {
+        /// The cluster's version meanwhile.
+        version: ClusterVersion,
+    },
     /// A command of the cluster's own.
     System,
 }

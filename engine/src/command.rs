@@ -26,17 +26,18 @@ use rkyv::rancor;
 use rkyv::ser::Serializer;
 use rkyv::ser::allocator::Arena;
 
+use crate::alarm::Alarm;
 use crate::ids::{LeaseId, MemberId, Revision, Term};
 use crate::limits::FRAME_SIZE_BYTES_MAX;
 use crate::view::MemberAttributes;
 use body::{
-    ClusterVersionBody, CompactBody, DeleteRangeBody, LeaseCheckpointBody, LeaseGrantBody,
-    LeaseRevokeBody, MemberPublishBody, PutBody,
+    AlarmBody, ClusterVersionBody, CompactBody, DeleteRangeBody, DowngradeBody,
+    LeaseCheckpointBody, LeaseGrantBody, LeaseRevokeBody, MemberPublishBody, PutBody,
 };
 
 pub(crate) use body::{
     ArchivedClusterVersionBody, ArchivedCompactBody, ArchivedDeleteRangeBody,
-    ArchivedLeaseCheckpointBody, ArchivedMemberPublishBody, ArchivedPutBody,
+    ArchivedDowngradeBody, ArchivedLeaseCheckpointBody, ArchivedMemberPublishBody, ArchivedPutBody,
 };
 pub use txn::{CompareRef, OperationRef, TxnRef};
 pub(crate) use txn::{Operation, TxnTable};
@@ -127,6 +128,10 @@ pub enum CommandKind {
     LeaseRevoke = 8,
     /// How long leases have left is noted, for the next leader.
     LeaseCheckpoint = 9,
+    /// An alarm is raised or lowered.
+    Alarm = 10,
+    /// The cluster is to go back to an earlier version, or is not to any more.
+    Downgrade = 11,
 }
 
 impl CommandKind {
@@ -141,18 +146,21 @@ impl CommandKind {
             7 => Self::LeaseGrant,
             8 => Self::LeaseRevoke,
             9 => Self::LeaseCheckpoint,
+            10 => Self::Alarm,
+            11 => Self::Downgrade,
             _ => return None,
         })
     }
 }
 
 /// Whether a frame's command makes a full store smaller: a delete, the end of a lease or a
-/// compaction. A transaction may store as well, so it does not count.
+/// compaction. A transaction may store as well, so it does not count. An alarm does: without being
+/// told and lowered no full store is put right.
 #[must_use]
 pub fn frees_space(frame: &[u8]) -> bool {
     let kind = frame.get(4).copied().and_then(CommandKind::from_byte);
-    let frees = [CommandKind::DeleteRange, CommandKind::LeaseRevoke, CommandKind::Compact];
-    kind.is_some_and(|kind| frees.contains(&kind))
+    use CommandKind::{Alarm, Compact, DeleteRange, LeaseRevoke};
+    kind.is_some_and(|kind| [DeleteRange, LeaseRevoke, Compact, Alarm].contains(&kind))
 }
 
 /// A put to be written into a frame; the fields mean what they mean in etcd's `PutRequest`.
@@ -221,6 +229,38 @@ pub struct LeaseRemaining {
     pub remaining_seconds: i64,
 }
 
+/// What is to be done about an alarm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum AlarmAction {
+    /// Raise it.
+    Raise = 1,
+    /// Lower it.
+    Lower = 2,
+    /// Raise it in place of a command that the quota has no room for: the answer refuses that one.
+    RaiseForQuota = 3,
+}
+
+impl AlarmAction {
+    fn from_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            1 => Self::Raise,
+            2 => Self::Lower,
+            3 => Self::RaiseForQuota,
+            _ => return None,
+        })
+    }
+}
+
+/// A change of the alarms to be written into a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AlarmRef {
+    /// What is done.
+    pub action: AlarmAction,
+    /// To which alarm.
+    pub alarm: Alarm,
+}
+
 /// A member's attributes to be written into a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemberPublishRef<'a> {
@@ -281,6 +321,19 @@ impl FrameWriter {
         self.push(frames, CommandKind::ClusterVersionSet, &ClusterVersionBody { version });
     }
 
+    /// Appends a change of the alarms.
+    pub fn push_alarm(&mut self, frames: &mut Vec<u8>, change: AlarmRef) {
+        let AlarmRef { action, alarm } = change;
+        let body = AlarmBody { action: action as u8, member: alarm.member.0, kind: alarm.kind.0 };
+        self.push(frames, CommandKind::Alarm, &body);
+    }
+
+    /// Appends the beginning of a downgrade to a version, or with `None` the end of one.
+    pub fn push_downgrade(&mut self, frames: &mut Vec<u8>, target: Option<&str>) {
+        let body = DowngradeBody { enabled: target.is_some(), target: target.unwrap_or_default() };
+        self.push(frames, CommandKind::Downgrade, &body);
+    }
+
     /// Appends the grant of a lease.
     pub fn push_lease_grant(&mut self, frames: &mut Vec<u8>, grant: LeaseGrantRef) {
         let body = LeaseGrantBody { id: grant.id.0, ttl_seconds: grant.ttl_seconds };
@@ -328,6 +381,8 @@ pub(crate) enum Command<'a> {
     LeaseGrant(LeaseGrantRef),
     LeaseRevoke(LeaseRevokeRef),
     LeaseCheckpoint(&'a ArchivedLeaseCheckpointBody<'static>),
+    Alarm(AlarmRef),
+    Downgrade(&'a ArchivedDowngradeBody<'static>),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -451,6 +506,13 @@ impl Batch {
             CommandKind::LeaseCheckpoint => {
                 Command::LeaseCheckpoint(body::access::<LeaseCheckpointBody<'static>>(body))
             }
+            CommandKind::Alarm => {
+                let alarm = body::access::<AlarmBody>(body).to_ref();
+                Command::Alarm(alarm.expect("a frame whose action is unknown is refused"))
+            }
+            CommandKind::Downgrade => {
+                Command::Downgrade(body::access::<DowngradeBody<'static>>(body))
+            }
         }
     }
 }
@@ -504,6 +566,10 @@ fn check_frame(bytes: &[u8], at: usize, index: usize) -> Result<Frame, CommandEr
         CommandKind::LeaseGrant => body::is_sound::<LeaseGrantBody>(body),
         CommandKind::LeaseRevoke => body::is_sound::<LeaseRevokeBody>(body),
         CommandKind::LeaseCheckpoint => body::is_sound::<LeaseCheckpointBody<'static>>(body),
+        CommandKind::Alarm => {
+            body::is_sound::<AlarmBody>(body) && body::access::<AlarmBody>(body).to_ref().is_some()
+        }
+        CommandKind::Downgrade => body::is_sound::<DowngradeBody<'static>>(body),
     };
     if !sound {
         return Err(CommandError::Malformed { index, kind });

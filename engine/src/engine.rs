@@ -13,6 +13,7 @@
 
 mod apply;
 mod checkpoint;
+mod defrag;
 mod files;
 mod import;
 mod segment;
@@ -21,6 +22,8 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::activity::Activity;
+use crate::alarm::AlarmGate;
 use crate::answer::{Answer, ReadError};
 use crate::command::Batch;
 use crate::compaction::{Compaction, Sweep};
@@ -38,6 +41,7 @@ use crate::view::{ReadHandle, View};
 use crate::working::{Need, Working};
 use apply::{BatchRun, Step};
 use checkpoint::Checkpoints;
+use defrag::Defrag;
 
 pub use files::EngineFiles;
 pub use import::{ImportRule, Imported, ImportedChange};
@@ -163,6 +167,7 @@ pub struct Engine {
     publisher: Publisher<View>,
     readers: Arc<[PageReader]>,
     checkpoints: Checkpoints,
+    defrag: Defrag,
 }
 
 impl Engine {
@@ -195,7 +200,9 @@ impl Engine {
         let opened = files::open(files, config)?;
         let first = &opened.shards[0];
         let sweep = system::sweep(&first.file, &first.roots)?;
-        let working = Working::new(opened.shards, opened.revision, sweep.target);
+        let alarms = AlarmGate::load(&first.file, &first.roots)?;
+        let mut working = Working::new(opened.shards, opened.revision, sweep.target);
+        working.alarms = alarms;
         Self::assemble(opened.identity, working, sweep, opened.epoch, opened.durable)
     }
 
@@ -233,6 +240,7 @@ impl Engine {
             publisher,
             readers,
             checkpoints: Checkpoints::new(durable),
+            defrag: Defrag::default(),
         })
     }
 
@@ -407,10 +415,22 @@ impl Engine {
             budget = budget.div_ceil(4);
         }
         self.is_poisoned = true;
+        let before = self.history_len();
         self.changed |= self.compaction.step(&mut self.working, budget)?;
+        self.working.activity.swept_changes += before.saturating_sub(self.history_len());
         self.is_poisoned = false;
         self.publish();
         Ok(!self.compaction.is_finished())
+    }
+
+    /// What was applied and swept since the engine was made.
+    #[must_use]
+    pub fn activity(&self) -> &Activity {
+        &self.working.activity
+    }
+
+    fn history_len(&self) -> u64 {
+        self.working.shards.iter().map(|shard| shard.roots.revisions.count).sum()
     }
 
     /// Whether the batch under way waits for free pages: for a file to grow, or for a checkpoint
@@ -447,6 +467,12 @@ impl Engine {
         ReadHandle::new(self.publisher.pins()).expect("there are more slots than cores")
     }
 
+    /// The newest published state, for the writer's own questions.
+    #[must_use]
+    pub fn newest_view(&self) -> &View {
+        self.publisher.current()
+    }
+
     /// The addresses of the shards' pages, in their order: a memory fault there is a fault of the
     /// file.
     pub fn addresses(&self) -> impl Iterator<Item = Range<usize>> {
@@ -457,6 +483,12 @@ impl Engine {
     #[must_use]
     pub fn dirty_bytes(&self) -> u64 {
         self.working.shards.iter().map(|shard| shard.file.dirty_size_bytes()).sum()
+    }
+
+    /// What the files take on the disk, with what they have grown by ahead of its use.
+    #[must_use]
+    pub fn file_size_bytes(&self) -> u64 {
+        self.working.shards.iter().map(|shard| shard.file.size_bytes()).sum()
     }
 
     /// Goes on with the batch, touching about `budget` keys. Appends one answer a command, in
@@ -499,7 +531,7 @@ fn view_of(
         applied,
         term,
         local_reads,
-        size_bytes: working.shards.iter().map(|shard| shard.file.size_bytes()).sum(),
+        size_bytes: working.shards.iter().map(|shard| shard.file.reach_bytes()).sum(),
         in_use_bytes: working.shards.iter().map(|shard| shard.file.in_use_bytes()).sum(),
         roots: working.shards.iter().map(|shard| shard.roots).collect(),
         readers: Arc::clone(readers),

@@ -235,6 +235,7 @@ impl RevokeRun {
                 return Ok(Progress::Done);
             }
             *budget = budget.saturating_sub(self.key_ends.len());
+            working.activity.note_revoked(self.key_ends.len());
             let mut start = 0;
             for &end in &self.key_ends {
                 // The deletion takes the attachment along, so the next chunk begins behind it.

@@ -6,6 +6,8 @@
 //! [`events`].
 //! Nothing here knows the wire, the log, a clock or a socket.
 
+mod activity;
+pub mod alarm;
 pub mod answer;
 pub mod backup;
 pub mod bbolt;
@@ -13,6 +15,7 @@ mod chain;
 pub mod command;
 mod compaction;
 mod delete;
+pub mod downgrade;
 pub mod engine;
 pub mod events;
 pub mod hash;
@@ -35,11 +38,14 @@ mod working;
 #[cfg(test)]
 mod step_tests;
 
+pub use activity::Activity;
+pub use alarm::{Alarm, AlarmKind};
 pub use answer::{
     Answer, OperationOutcome, Outcome, OwnedRecord, ReadError, Rejection, TxnOutcome,
 };
 pub use backup::{BackupFacts, BackupScan};
 pub use command::{Batch, BatchHeader, CommandError, FrameWriter};
+pub use downgrade::ClusterVersion;
 pub use engine::{Engine, EngineConfig, EngineFiles, Failure, Identity};
 pub use events::{EventBatch, EventKind, EventRef, EventSink, Interest, events_since};
 pub use hash::{KeyValueHash, KeyValueHashScan, StoreHashScan};

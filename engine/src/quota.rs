@@ -4,13 +4,16 @@
 //! and what is admitted is applied. The costs are etcd's, so that clients are refused at the same
 //! point: they are estimates and were never meant to be exact.
 
-use crate::command::{OperationRef, PutRef, TxnRef};
+use crate::command::PutRef;
 
 /// etcd's default.
 pub const QUOTA_SIZE_BYTES_DEFAULT: u64 = 2 << 30;
 
 /// What etcd adds for a record besides its bytes.
-const RECORD_OVERHEAD_BYTES: u64 = 256;
+pub const RECORD_OVERHEAD_BYTES: u64 = 256;
+
+/// What a lease may add, as etcd counts it.
+pub const LEASE_COST_BYTES: u64 = 64;
 
 /// The limit of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,47 +52,14 @@ pub fn cost_of_put(put: &PutRef<'_>) -> u64 {
     RECORD_OVERHEAD_BYTES + (put.key.len() + put.value.len()) as u64
 }
 
-/// What a transaction may add: the dearer of its branches, nested ones included. Deletes cost
-/// nothing, or a full store could not be emptied.
-#[must_use]
-pub fn cost_of_txn(txn: &TxnRef<'_>) -> u64 {
-    cost_of_branch(&txn.success).max(cost_of_branch(&txn.failure))
-}
-
-fn cost_of_branch(operations: &[OperationRef<'_>]) -> u64 {
-    let cost = |operation: &OperationRef<'_>| match operation {
-        OperationRef::Put(put) => cost_of_put(put),
-        OperationRef::Txn(txn) => cost_of_txn(txn),
-        OperationRef::Range(_) | OperationRef::DeleteRange(_) => 0,
-    };
-    operations.iter().map(cost).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::DeleteRangeRef;
-
-    fn put(value: &[u8]) -> PutRef<'_> {
-        PutRef { key: b"key", value, ..PutRef::default() }
-    }
 
     #[test]
-    fn a_transaction_costs_its_dearer_branch() {
-        let nested = TxnRef {
-            success: vec![OperationRef::Put(put(b"12345"))],
-            failure: vec![OperationRef::Put(put(b""))],
-            ..TxnRef::default()
-        };
-        let delete = OperationRef::DeleteRange(DeleteRangeRef::default());
-        let txn = TxnRef {
-            success: vec![OperationRef::Put(put(b"1")), delete],
-            failure: vec![OperationRef::Txn(nested)],
-            ..TxnRef::default()
-        };
-        assert_eq!(cost_of_put(&put(b"1")), 260);
-        assert_eq!(cost_of_txn(&txn), 264);
-        assert_eq!(cost_of_txn(&TxnRef::default()), 0);
+    fn a_put_costs_its_bytes_and_what_etcd_adds() {
+        let put = PutRef { key: b"key", value: b"1", ..PutRef::default() };
+        assert_eq!(cost_of_put(&put), 260);
     }
 
     #[test]

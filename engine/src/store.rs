@@ -24,6 +24,15 @@ pub(crate) struct ShardRoots {
     pub(crate) attachments: Root,
 }
 
+impl ShardRoots {
+    /// The tree at a place, counted from 0; `None` behind the last.
+    pub(crate) fn by_place_mut(&mut self, place: usize) -> Option<&mut Root> {
+        let Self { current, revisions, values, system, tombstones, attachments } = self;
+        let trees = [current, revisions, values, system, tombstones, attachments];
+        trees.into_iter().nth(place)
+    }
+}
+
 /// A version and where its value is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found<'s> {

@@ -417,6 +417,19 @@ impl TxnScan {
         self.revision
     }
 
+    /// How many ranges the finished transaction has read; 0 before it is finished.
+    #[must_use]
+    pub fn range_count(&self) -> u64 {
+        fn ranges_of(outcome: &TxnOutcome) -> u64 {
+            let count = |response: &OperationOutcome| match response {
+                OperationOutcome::Txn(nested) => ranges_of(nested),
+                _ => 1,
+            };
+            outcome.responses.iter().map(count).sum()
+        }
+        self.outcome.as_ref().map_or(0, ranges_of)
+    }
+
     /// What the finished transaction found.
     ///
     /// # Panics

@@ -8,7 +8,9 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use crate::alarm::{self, Alarm};
 use crate::answer::ReadError;
+use crate::downgrade::{self, ClusterVersion};
 use crate::hash::KeyValueHash;
 use crate::ids::{LeaseId, LogIndex, MemberId, Revision, Term};
 use crate::lease::{self, Lease};
@@ -32,7 +34,8 @@ pub struct View {
     /// Set by the owner before publishing: this member is the sole voter and leads, so a read of
     /// this view is linearizable without asking anybody.
     pub local_reads: bool,
-    /// What the files take on the disk.
+    /// How far the files were ever used, until they are shortened: what the quota bounds. Growth
+    /// ahead of its use does not count.
     pub size_bytes: u64,
     /// What of it holds data.
     pub in_use_bytes: u64,
@@ -46,6 +49,26 @@ impl View {
     pub fn members(&self) -> Result<Vec<MemberAttributes>, ReadError> {
         let (pages, roots) = self.shard(0);
         system::members(pages, roots)
+    }
+
+    /// The alarms that stand, by kind, then by member.
+    pub fn alarms(&self) -> Result<Vec<Alarm>, ReadError> {
+        let (pages, roots) = self.shard(0);
+        let mut alarms = Vec::new();
+        alarm::list(pages, roots, &mut alarms)?;
+        Ok(alarms)
+    }
+
+    /// The version to which the cluster is being downgraded, if it is.
+    pub fn downgrade_target(&self) -> Result<Option<String>, ReadError> {
+        let (pages, roots) = self.shard(0);
+        downgrade::target(pages, roots)
+    }
+
+    /// Whether a downgrade to a version may begin; answers with the cluster's version.
+    pub fn check_downgrade(&self, wanted: &str) -> Result<ClusterVersion, ReadError> {
+        let (pages, roots) = self.shard(0);
+        downgrade::check(pages, roots, wanted)
     }
 
     /// The cluster's version, if one was set.

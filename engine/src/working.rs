@@ -5,6 +5,8 @@
 //! - A command's changes share the revision after `revision` and are numbered in the order in which
 //!   they are made; the revision is used up only if there was a change.
 
+use crate::activity::Activity;
+use crate::alarm::AlarmGate;
 use crate::answer::OwnedRecord;
 use crate::command::PutRef;
 use crate::events::EventBuilder;
@@ -32,13 +34,25 @@ pub(crate) struct Working {
     pub(crate) events: EventBuilder,
     /// What happened to leases since it was last taken.
     pub(crate) lease_changes: Vec<LeaseChange>,
+    /// What the alarms that stand refuse.
+    pub(crate) alarms: AlarmGate,
+    pub(crate) activity: Activity,
     changes: i64,
 }
 
 impl Working {
     pub(crate) fn new(shards: Vec<Shard>, revision: Revision, compacted: Revision) -> Self {
         let events = EventBuilder::new(revision);
-        Self { shards, revision, compacted, events, lease_changes: Vec::new(), changes: 0 }
+        Self {
+            shards,
+            revision,
+            compacted,
+            events,
+            lease_changes: Vec::new(),
+            alarms: AlarmGate::default(),
+            activity: Activity::default(),
+            changes: 0,
+        }
     }
 
     /// Stores a value as the next change of the command.
@@ -46,6 +60,7 @@ impl Working {
         let shard = self.shard_of(put.key);
         let change = self.next_change();
         let prev = self.shards[shard].put(put, change, &mut self.events)?;
+        self.activity.note_put(put);
         self.changes += 1;
         Ok(prev)
     }

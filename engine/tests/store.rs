@@ -5,6 +5,12 @@
 #[path = "store/against_model.rs"]
 mod against_model;
 #[cfg(test)]
+#[path = "store/alarms.rs"]
+mod alarms;
+#[cfg(test)]
+#[path = "store/defrag.rs"]
+mod defrag;
+#[cfg(test)]
 #[path = "store/driver.rs"]
 mod driver;
 #[cfg(test)]

@@ -7,6 +7,7 @@ pub mod interchange;
 pub mod log;
 pub mod log_lines;
 pub mod mail;
+pub mod metrics;
 pub mod node;
 pub mod raft;
 pub mod runtime;

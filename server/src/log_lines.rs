@@ -13,6 +13,7 @@ use std::time::Duration;
 use engine::{Identity, MemberId};
 
 use crate::config::{Config, ETCD_VERSION, texts};
+use crate::frontend::gateway::Notice;
 use crate::log::Value;
 use crate::log_event;
 
@@ -165,13 +166,19 @@ pub fn ready_to_serve() {
 }
 
 /// A client address answers, without TLS.
-pub fn serving_client_traffic_insecurely(address: &str) {
+pub fn serving_client_traffic_insecurely(address: &str, traffic: &str) {
     log_event!(
         Info,
         "serving client traffic insecurely; this is strongly discouraged!",
-        "traffic" => "grpc+http",
+        "traffic" => traffic,
         "address" => address,
     );
+}
+
+/// An address of metrics and health answers.
+pub fn serving_metrics(address: &str) {
+    let address = format!("http://{address}");
+    log_event!(Info, "serving metrics", "address" => &address);
 }
 
 /// The state that `grpc.health` answers with has changed.
@@ -262,6 +269,47 @@ pub fn discovery_failed(failure: &dyn fmt::Display) {
     log_event!(Fatal, "discovery failed", "error" => failure);
 }
 
+/// Something about a request over HTTP/1.
+pub fn http_notice(notice: &Notice) {
+    match notice {
+        Notice::HostRejected(host) => {
+            let message = "rejecting HTTP request to prevent DNS rebinding attacks";
+            log_event!(Warn, message, "host" => host);
+        }
+        Notice::MethodNotAllowed(path) if path == "/health" => {
+            log_event!(Warn, "/health error", "status-code" => 405u64);
+        }
+        Notice::MethodNotAllowed(path) => {
+            log_event!(Warn, "Health request error", "path" => path, "status-code" => 405u64);
+        }
+        Notice::AlarmRaised(member, kind) => {
+            let alarm = format!("memberID:{member} alarm:{}", kind.name());
+            log_event!(Warn, "serving /health false due to an alarm", "alarm" => &alarm);
+        }
+        Notice::NoLeader => log_event!(Warn, "serving /health false; no leader"),
+        Notice::ReadFailed(error) => {
+            log_event!(Warn, "serving /health false; Range fails", "error" => error);
+        }
+        Notice::HealthFalse(output) => {
+            log_event!(Warn, "/health error", "output" => output, "status-code" => 503u64);
+        }
+        Notice::CheckFailed(path, reason) => log_event!(
+            Error,
+            "Health check error",
+            "path" => path,
+            "reason" => reason,
+            "status-code" => 503u64,
+        ),
+        Notice::UnknownChecks(names) => {
+            let names: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+            let names = names.join(",");
+            let message = "some health checks cannot be excluded";
+            log_event!(Warn, message, "missing-health-checks" => &names);
+        }
+        Notice::HealthAnswered(_) | Notice::CheckMade(..) => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -308,7 +356,7 @@ mod tests {
         set_initial_cluster_version(identity, "3.7");
         ready_to_serve();
         grpc_service_status_changed(true);
-        serving_client_traffic_insecurely(client);
+        serving_client_traffic_insecurely(client, "grpc+http");
         received_signal(StopSignal::Terminate);
         closing_etcd_server(config);
         skipped_leadership_transfer(member, member);

@@ -42,6 +42,8 @@ pub struct Ask {
     pub slots: Vec<Slot>,
     /// Linearizable reads that wait for a read-index round.
     pub reads: Vec<Slot>,
+    /// Who wants the store defragmented.
+    pub defrags: Vec<Slot>,
     /// What only the keeper of the leases' clocks knows.
     pub leases: Vec<(Slot, LeaseAsk)>,
 }
@@ -50,7 +52,8 @@ impl Ask {
     /// Whether there is nothing to say.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty() && self.reads.is_empty() && self.leases.is_empty()
+        let has_reads = !self.reads.is_empty() || !self.leases.is_empty();
+        self.slots.is_empty() && !has_reads && self.defrags.is_empty()
     }
 }
 
@@ -119,6 +122,14 @@ pub enum Renewed {
     Stopped,
 }
 
+impl LeaseReply {
+    /// Whether a lease lives on because somebody asked for it.
+    #[must_use]
+    pub const fn is_renewal(&self) -> bool {
+        matches!(self, Self::Renewed { renewed: Renewed::Lives { ttl_seconds: 1.. }, .. })
+    }
+}
+
 /// From the log core to a front-end.
 #[derive(Debug, Default)]
 pub struct Reply {
@@ -157,6 +168,8 @@ impl Reply {
 pub enum Verdict {
     /// It was applied (or refused by apply); everything up to it is published.
     Applied(Answer),
+    /// The store is defragmented.
+    Defragmented,
     /// It was not taken, or its fate is unknown.
     Unavailable(Unavailable),
 }

@@ -223,12 +223,12 @@ pub fn prepare(server: &Server, epoch: Instant, leases: bool) -> Result<bool, Fa
 }
 
 /// The load of a steady case.
-fn steady_args(case: Case, server: &Server, duration: Duration) -> LoadArgs {
+fn steady_args(case: Case, endpoint: &str, duration: Duration) -> LoadArgs {
     let args = |kind, connections, streams| LoadArgs {
         connections,
         streams,
         duration,
-        ..LoadArgs::new(kind, &server.endpoint())
+        ..LoadArgs::new(kind, endpoint)
     };
     match case {
         Case::Put100x10 => args(Kind::Put, 100, 10),
@@ -259,7 +259,7 @@ pub fn measure(
     duration: Duration,
     epoch: Instant,
 ) -> Result<Sample, Failure> {
-    let args = steady_args(case, server, duration);
+    let args = steady_args(case, &server.endpoint(), duration);
     let warm_up = measure_load(&LoadArgs { duration: WARM_UP, ..args.clone() }, epoch)?;
     let machine_before = machine_cpu()?;
     let before = server.usage()?;
@@ -434,5 +434,29 @@ fn restart(spec: &ServerSpec) -> Result<(Server, Duration), Failure> {
 fn print_complaints(report: &Report) {
     for complaint in &report.complaints {
         println!("  {complaint}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::check;
+
+    #[test]
+    fn every_steady_case_is_a_load_that_the_command_line_takes() {
+        for case in Case::STEADY {
+            let args = steady_args(case, "127.0.0.1:2379", Duration::from_secs(1));
+            assert!(check(&args).is_ok(), "{case:?}");
+        }
+    }
+
+    #[test]
+    fn every_case_is_measured_in_one_way() {
+        for case in Case::ALL {
+            let ways = usize::from(Case::STEADY.contains(&case))
+                + usize::from(Case::DISTURBED.contains(&case))
+                + usize::from(case == Case::Keys);
+            assert_eq!(ways, 1, "{case:?}");
+        }
     }
 }

@@ -479,16 +479,8 @@ impl UpkeepChores {
 
     fn snapshot(&mut self, client: &mut Blocking) -> Result<(), Trouble> {
         let mut sizes = SnapshotSizes::default();
-        let mut wrong = None;
-        let ended = client.try_stream(proto::SNAPSHOT, &[], |part| {
-            if let Err(text) = sizes.handle_message(part) {
-                wrong.get_or_insert(text);
-            }
-        })?;
+        let ended = client.try_stream(proto::SNAPSHOT, &[], |part| sizes.handle_message(part))?;
         ended.map_err(trouble_of)?;
-        if let Some(text) = wrong {
-            return Err(Trouble::Wrong(text));
-        }
         sizes.finish().map_err(Trouble::Wrong)?;
         self.snapshots_count += 1;
         Ok(())

@@ -38,7 +38,7 @@ use history::{DrillWrites, History};
 
 /// Every so many rounds the whole history is checked, not only what is new.
 const ROUNDS_PER_FULL_CHECK: usize = 5;
-/// Every so many rounds are longer by what the short-lived leases live: a restart gives a lease its
+/// Every so many rounds are longer than the short-lived leases live: a restart gives a lease its
 /// whole time again, so that none would ever run out in rounds that are shorter than that.
 const ROUNDS_PER_LONG_ROUND: usize = 3;
 /// How long a server may live after a sync of its log was to fail.
@@ -140,7 +140,8 @@ pub fn command(command: &DrillCommand) -> Result<bool, Failure> {
 
 fn load_time(args: &DrillArgs, round: usize, random: &mut Random) -> Duration {
     let long = !args.no_chores && round % ROUNDS_PER_LONG_ROUND == ROUNDS_PER_LONG_ROUND - 1;
-    let longer = Duration::from_secs(if long { chores::TTL_SECONDS_SHORT } else { 0 });
+    // A server looks for what has run out twice a second, and revokes it when it gets to it.
+    let longer = Duration::from_secs(if long { chores::TTL_SECONDS_SHORT + 1 } else { 0 });
     let spread = args.load_max.saturating_sub(args.load_min);
     let spread_us = u64::try_from(spread.as_micros()).unwrap_or(u64::MAX - 1);
     args.load_min + longer + Duration::from_micros(random.below(spread_us + 1))

@@ -21,8 +21,8 @@ pub fn write_compact(out: &mut Vec<u8>, revision: u64, physical: bool) {
 
 /// The sizes in a stream of `SnapshotResponse`s. Each says how much of the file is still to come;
 /// after the last of it comes the checksum, in a message of its own. The content is counted and
-/// dropped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// dropped; the first thing that is wrong is kept for the end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SnapshotSizes {
     /// How much of the file has come.
     received_bytes: u64,
@@ -30,11 +30,18 @@ pub struct SnapshotSizes {
     remaining_bytes: Option<u64>,
     /// The checksum has come.
     complete: bool,
+    wrong: Option<String>,
 }
 
 impl SnapshotSizes {
     /// Takes the next message.
-    pub fn handle_message(&mut self, bytes: &[u8]) -> Result<(), String> {
+    pub fn handle_message(&mut self, bytes: &[u8]) {
+        if let Err(text) = self.take(bytes) {
+            self.wrong.get_or_insert(text);
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> Result<(), String> {
         let (remaining_bytes, blob_bytes) =
             read_snapshot(bytes).map_err(|_| "a part of a snapshot is malformed".to_owned())?;
         let wrong = |what: &str| {
@@ -60,6 +67,9 @@ impl SnapshotSizes {
 
     /// The size of the file, after the stream has ended well.
     pub fn finish(self) -> Result<u64, String> {
+        if let Some(text) = self.wrong {
+            return Err(text);
+        }
         let size = self.received_bytes;
         if !self.complete {
             return Err(format!("a snapshot ended after {size} bytes, without its checksum"));
@@ -107,28 +117,32 @@ mod tests {
         assert_eq!(compact, [0x08, 3]);
     }
 
+    fn size(parts: &[Vec<u8>]) -> Result<u64, String> {
+        let mut sizes = SnapshotSizes::default();
+        for part in parts {
+            sizes.handle_message(part);
+        }
+        sizes.finish()
+    }
+
     #[test]
     fn a_snapshot_is_counted_to_its_checksum() {
-        let mut sizes = SnapshotSizes::default();
-        sizes.handle_message(&part(512, &[1; 512])).unwrap();
-        sizes.handle_message(&part(0, &[2; 512])).unwrap();
-        assert!(sizes.finish().is_err(), "the checksum is missing");
-        sizes.handle_message(&part(0, &[3; 32])).unwrap();
-        assert_eq!(sizes.finish(), Ok(1024));
-        assert!(sizes.handle_message(&part(0, &[3; 32])).is_err(), "it comes once");
+        let file = [part(512, &[1; 512]), part(0, &[2; 512])];
+        let checksum = part(0, &[3; 32]);
+        assert!(size(&file).is_err(), "the checksum is missing");
+        let whole = [file.as_slice(), std::slice::from_ref(&checksum)].concat();
+        assert_eq!(size(&whole), Ok(1024));
+        assert!(size(&[whole, vec![checksum]].concat()).is_err(), "it comes once");
     }
 
     #[test]
     fn a_snapshot_with_a_hole_is_caught() {
-        let mut sizes = SnapshotSizes::default();
-        assert!(sizes.finish().is_err());
-        sizes.handle_message(&part(544, &[1; 512])).unwrap();
-        assert!(sizes.handle_message(&part(0, &[2; 512])).is_err(), "32 bytes are missing");
-        assert!(sizes.handle_message(&[0x1a, 9]).is_err());
-        let mut odd = SnapshotSizes::default();
-        odd.handle_message(&part(0, &[1; 1000])).unwrap();
-        assert!(odd.handle_message(&part(0, &[1; 31])).is_err(), "no checksum is so short");
-        odd.handle_message(&part(0, &[1; 32])).unwrap();
-        assert!(odd.finish().is_err(), "no number of pages");
+        let checksum = part(0, &[3; 32]);
+        assert!(size(&[]).is_err());
+        let hole = [part(544, &[1; 512]), part(0, &[2; 512]), checksum.clone()];
+        assert!(size(&hole).is_err(), "32 bytes are missing");
+        assert!(size(&[part(0, &[1; 512]), vec![0x1a, 9], checksum.clone()]).is_err());
+        assert!(size(&[part(0, &[1; 512]), part(0, &[1; 31])]).is_err(), "a short checksum");
+        assert!(size(&[part(0, &[1; 1000]), checksum]).is_err(), "no number of pages");
     }
 }

@@ -1,5 +1,6 @@
 //! The event loop against a server of a few lines in a thread of the test.
 
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::*;
 use crate::client::frames::{self, FRAME_HEADER_BYTES, FrameHeader, PREFACE, flag, kind};
 use crate::proto::answers;
-use crate::workload::{KeySpace, Order, Put, Random};
+use crate::workload::{KeepAlive, KeySpace, Leases, Order, Put, Random, Share};
 
 /// What the server does with a put.
 #[derive(Clone, Copy)]
@@ -22,6 +23,9 @@ enum Manner {
     Empty,
     /// Closes the connection when so many have been answered on it.
     CloseAfter(u64),
+    /// Keeps leases alive on streams that stay open, and closes the connection when so many
+    /// keep-alives have been answered on it.
+    KeepAlive(u64),
     /// Says goodbye when so many have been answered, and answers what was sent before.
     GoodbyeAfter(u64),
 }
@@ -46,6 +50,7 @@ fn serve_connection(mut socket: TcpStream, manner: Manner, revision: &AtomicU64)
     let mut chunk = vec![0; 65_536];
     let mut greeted = false;
     let mut answered_count = 0;
+    let mut opened = HashSet::new();
     let mut out = Vec::new();
     frames::write_settings(&mut out, &[]);
     loop {
@@ -53,7 +58,11 @@ fn serve_connection(mut socket: TcpStream, manner: Manner, revision: &AtomicU64)
             return;
         }
         out.clear();
-        if matches!(manner, Manner::CloseAfter(limit) if answered_count >= limit) {
+        let limit = match manner {
+            Manner::CloseAfter(limit) | Manner::KeepAlive(limit) => limit,
+            _ => u64::MAX,
+        };
+        if answered_count >= limit {
             return;
         }
         match socket.read(&mut chunk) {
@@ -69,13 +78,17 @@ fn serve_connection(mut socket: TcpStream, manner: Manner, revision: &AtomicU64)
             if received.len() < len {
                 break;
             }
-            received.drain(..len);
+            let frame: Vec<u8> = received.drain(..len).collect();
             if header.kind != kind::DATA {
                 continue;
             }
             // The receiver's window is given back at once.
             frames::write_window_update(&mut out, 0, header.len);
-            if header.has(flag::END_STREAM) {
+            if matches!(manner, Manner::KeepAlive(_)) {
+                let message = &frame[FRAME_HEADER_BYTES + 5..];
+                keep_alive(&mut out, header.stream_id, opened.insert(header.stream_id), message);
+                answered_count += 1;
+            } else if header.has(flag::END_STREAM) {
                 answer(&mut out, header.stream_id, manner, revision);
                 answered_count += 1;
                 if matches!(manner, Manner::GoodbyeAfter(limit) if answered_count == limit) {
@@ -104,6 +117,40 @@ fn answer(out: &mut Vec<u8>, id: u32, manner: Manner, revision: &AtomicU64) {
     let trailers = [&[0, 11], b"grpc-status".as_slice(), &[1, status]].concat();
     let flags = flag::END_HEADERS | flag::END_STREAM;
     frames::write_frame(out, kind::HEADERS, flags, id, &trailers);
+}
+
+/// Answers a keep-alive with the id that it holds and a minute to live.
+fn keep_alive(out: &mut Vec<u8>, id: u32, first: bool, request: &[u8]) {
+    if first {
+        frames::write_frame(out, kind::HEADERS, flag::END_HEADERS, id, &[0x88]);
+    }
+    let (tag, lease) = request.split_first().unwrap();
+    assert_eq!(*tag, 0x08, "the id is the only field of a request");
+    let message = [answers::header(5).as_slice(), &[0x10], lease, &[0x18, 60]].concat();
+    let len = u32::try_from(message.len()).unwrap();
+    let message = [&[0], len.to_be_bytes().as_slice(), &message].concat();
+    frames::write_frame(out, kind::DATA, 0, id, &message);
+}
+
+fn keep_alives(manner: Manner, operations: u64) -> Report {
+    let leases = Leases { count: 7, seed: 1, ttl_seconds: 60 };
+    let share = Share { slots: 6, thread: 0, threads: 1 };
+    let group = Group {
+        name: "keep-alive".to_owned(),
+        connections: 2,
+        streams: 3,
+        rate: None,
+        workload: Box::new(KeepAlive::new(leases, share, 4, Some(operations))),
+    };
+    let config = RunConfig {
+        address: serve(manner, 2),
+        header_style: HeaderStyle::Indexed,
+        duration: None,
+        keys: 1,
+        epoch: Instant::now(),
+        progress: None,
+    };
+    run(&config, vec![vec![group]]).unwrap()
 }
 
 fn puts(manner: Manner, operations: u64, rate: Option<f64>) -> Report {
@@ -170,6 +217,23 @@ fn a_closed_connection_ends_its_operations_as_errors() {
     assert_eq!(report.wrong_count, 0);
     assert!(report.operations_count() < 1000);
     assert!(report.tallies[0].errors_count > 0);
+}
+
+#[test]
+fn long_lived_streams_do_all_their_operations() {
+    let report = keep_alives(Manner::KeepAlive(u64::MAX), 3000);
+    assert!(report.is_clean(), "{:?}", report.complaints);
+    assert_eq!(report.operations_count(), 3000);
+}
+
+// What was out on the streams of a lost connection is not waited for.
+#[test]
+fn long_lived_streams_end_with_their_connections() {
+    let report = keep_alives(Manner::KeepAlive(50), 3000);
+    assert!(!report.is_clean());
+    assert!(report.operations_count() < 3000);
+    let stalled = report.complaints.iter().any(|text| text.contains("for a minute"));
+    assert!(!stalled, "{:?}", report.complaints);
 }
 
 #[test]

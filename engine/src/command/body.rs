@@ -12,7 +12,11 @@ use rkyv::ser::allocator::ArenaHandle;
 use rkyv::with::InlineAsBox;
 use rkyv::{Archive, Portable, Serialize};
 
-use super::{DeleteRangeRef, EncodeError, LeaseGrantRef, LeaseRemaining, LeaseRevokeRef, PutRef};
+use super::{
+    AlarmAction, AlarmRef, DeleteRangeRef, EncodeError, LeaseGrantRef, LeaseRemaining,
+    LeaseRevokeRef, PutRef,
+};
+use crate::alarm::{Alarm, AlarmKind};
 use crate::ids::{LeaseId, MemberId, Term};
 use crate::view::MemberAttributes;
 
@@ -141,6 +145,37 @@ impl ArchivedMemberPublishBody<'_> {
 pub(crate) struct ClusterVersionBody<'a> {
     #[rkyv(with = InlineAsBox)]
     pub(crate) version: &'a str,
+}
+
+#[derive(Archive, Serialize)]
+pub(crate) struct AlarmBody {
+    pub(crate) action: u8,
+    pub(crate) member: u64,
+    pub(crate) kind: i32,
+}
+
+impl ArchivedAlarmBody {
+    /// `None` if the action is unknown.
+    pub(crate) fn to_ref(&self) -> Option<AlarmRef> {
+        let action = AlarmAction::from_byte(self.action)?;
+        let member = MemberId(self.member.to_native());
+        let kind = AlarmKind(self.kind.to_native());
+        Some(AlarmRef { action, alarm: Alarm { kind, member } })
+    }
+}
+
+#[derive(Archive, Serialize)]
+pub(crate) struct DowngradeBody<'a> {
+    pub(crate) enabled: bool,
+    /// Empty if it is not enabled.
+    #[rkyv(with = InlineAsBox)]
+    pub(crate) target: &'a str,
+}
+
+impl ArchivedDowngradeBody<'_> {
+    pub(crate) fn target(&self) -> Option<&str> {
+        self.enabled.then_some(&*self.target)
+    }
 }
 
 #[derive(Archive, Serialize)]

@@ -1,6 +1,7 @@
 //! Golden bytes: what a log of any age holds. Cases are added, never changed.
 
 use super::*;
+use crate::alarm::AlarmKind;
 use crate::range::{RangeQuery, SortOrder, SortTarget};
 
 fn hex(bytes: &[u8]) -> String {
@@ -80,6 +81,35 @@ const GOLDEN_LEASE_CHECKPOINT: &str = "\
     3200000009010100000000000000feffffffffffffff00000000000000001e00000000000000e0ffffff0200\
     0000e8ffffff02000000";
 const GOLDEN_CLUSTER_VERSION_SET: &str = "0f0000000601332e372e30fbffffff05000000";
+
+const GOLDEN_ALARM: &str = "0f0000000a01030807060504030201feffffff";
+const GOLDEN_DOWNGRADE: &str = "100000000b01332e362e3001faffffff05000000";
+
+#[test]
+fn frames_of_alarms_and_downgrades_have_golden_bytes() {
+    let alarm = Alarm { kind: AlarmKind(-2), member: MemberId(0x0102_0304_0506_0708) };
+    let change = AlarmRef { action: AlarmAction::RaiseForQuota, alarm };
+    assert_eq!(frame(|writer, out| writer.push_alarm(out, change)), GOLDEN_ALARM);
+    assert_eq!(frame(|writer, out| writer.push_downgrade(out, Some("3.6.0"))), GOLDEN_DOWNGRADE);
+    let mut frames = Vec::new();
+    let mut writer = FrameWriter::new();
+    writer.push_alarm(&mut frames, change);
+    let action = FRAME_HEADER_SIZE_BYTES;
+    assert_eq!(frames[action], AlarmAction::RaiseForQuota as u8);
+    let mut unknown = frames.clone();
+    unknown[action] = 4;
+    let refused = Batch::validate(batch_of(&unknown, 1)).unwrap_err();
+    assert_eq!(refused, CommandError::Malformed { index: 0, kind: CommandKind::Alarm });
+    writer.push_downgrade(&mut frames, Some("3.6.0"));
+    writer.push_downgrade(&mut frames, None);
+    let batch = Batch::validate(batch_of(&frames, 3)).unwrap();
+    assert!(matches!(batch.command(0), Command::Alarm(read) if read == change));
+    let target = |index| match batch.command(index) {
+        Command::Downgrade(body) => body.target().map(str::to_owned),
+        _ => panic!("another kind"),
+    };
+    assert_eq!((target(1).as_deref(), target(2)), (Some("3.6.0"), None));
+}
 
 fn full_checkpoint() -> [LeaseRemaining; 2] {
     let second = LeaseRemaining { id: LeaseId(-2), remaining_seconds: 30 };

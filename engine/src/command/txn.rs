@@ -270,6 +270,12 @@ impl<'a> TxnTable<'a> {
         self.body.nodes.len()
     }
 
+    /// Whether any branch of any node stores something.
+    pub(crate) fn has_put(&self) -> bool {
+        let is_put = |row: &ArchivedOperationRow| matches!(row, ArchivedOperationRow::Put { .. });
+        self.body.operations.iter().any(is_put)
+    }
+
     /// The positions of a node's comparisons.
     pub(crate) fn compares(&self, node: usize) -> std::ops::Range<usize> {
         let (start, end) = self.body.nodes[node].compares.bounds();

@@ -6,18 +6,21 @@
 //!   disk in the middle of a change. A slice that has to wait for a file to grow ends the step.
 //! - A rejected command has changed nothing.
 
+use crate::alarm;
 use crate::answer::{Answer, Outcome, OwnedRecord, ReadError, Rejection};
 use crate::command::{Batch, Command, CommandKind, DeleteRangeRef, MemberPublishRef, PutRef};
 use crate::compaction::Compaction;
 use crate::delete::DeleteRun;
+use crate::downgrade;
 use crate::engine::Failure;
-use crate::ids::{LeaseId, MemberId, Revision, Term};
+use crate::ids::{LeaseId, Revision, Term};
 use crate::lease::{self, RevokeRun};
 use crate::limits;
 use crate::page::PageFault;
 use crate::range::Progress;
 use crate::system;
 use crate::txn::{TxnRun, TxnStep};
+use crate::view::MemberAttributes;
 use crate::working::Working;
 
 use super::segment::Segment;
@@ -171,8 +174,8 @@ impl BatchRun {
     }
 }
 
-/// Why a put is refused. A lease that does not exist wins over a key that does not: etcd's order
-/// for a put on its own.
+/// Why a put is refused that no alarm refuses. A lease that does not exist wins over a key that
+/// does not: etcd's order for a put on its own.
 pub(super) fn refusal_of(
     put: &PutRef<'_>,
     working: &Working,
@@ -197,16 +200,24 @@ fn begin(
     compaction: &mut Compaction,
     answers: &mut Vec<Answer>,
 ) -> Result<Option<CommandRun>, Failure> {
+    if let Some(rejection) = working.alarms.refusal_of(&command) {
+        answer(Outcome::Rejected(rejection), working, answers);
+        return Ok(None);
+    }
     let outcome = match command {
         Command::Put(put) => {
             let put = put.as_ref();
             match refusal_of(&put, working)? {
                 Some(rejection) => Outcome::Rejected(rejection),
-                None => Outcome::Put { prev: working.put(&put)? },
+                None => {
+                    working.activity.note_lone_put(&put);
+                    Outcome::Put { prev: working.put(&put)? }
+                }
             }
         }
         Command::DeleteRange(delete) => {
             let delete = delete.as_ref();
+            working.activity.note_lone_delete(&delete);
             if !delete.range_end.is_empty() {
                 return Ok(Some(CommandRun::Delete(DeleteRun::new(&delete))));
             }
@@ -221,12 +232,8 @@ fn begin(
             }
         }
         Command::MemberPublish(member) => {
-            let attributes = member.to_attributes();
-            let member = MemberPublishRef {
-                id: MemberId(member.id.to_native()),
-                name: &attributes.name,
-                client_urls: &attributes.client_urls,
-            };
+            let MemberAttributes { id, name, client_urls } = &member.to_attributes();
+            let member = MemberPublishRef { id: *id, name, client_urls };
             system::put_member(&mut working.shards[0], &member)?;
             Outcome::System
         }
@@ -251,6 +258,8 @@ fn begin(
             }
             Outcome::System
         }
+        Command::Alarm(change) => alarm::apply(change, working)?,
+        Command::Downgrade(body) => downgrade::apply(body.target(), working)?,
     };
     answer(outcome, working, answers);
     Ok(None)
@@ -287,7 +296,10 @@ fn go_on(
                     *budget -= slice - left;
                     return Ok(Some(CommandRun::Txn(run)));
                 }
-                Ok(TxnStep::Done(outcome)) => Outcome::Txn(outcome),
+                Ok(TxnStep::Done(outcome)) => {
+                    working.activity.note_txn(&outcome);
+                    Outcome::Txn(outcome)
+                }
                 Err(ReadError::Rejection(rejection)) => Outcome::Rejected(rejection),
                 Err(ReadError::Fault(fault)) => return Err(fault.into()),
             }
@@ -316,6 +328,8 @@ fn prevs_size_bytes(answer: &Answer) -> usize {
         | Outcome::LeaseRevoked
         | Outcome::Rejected(_)
         | Outcome::Compacted { .. }
+        | Outcome::Alarm(_)
+        | Outcome::Downgrade { .. }
         | Outcome::System => 0,
     }
 }

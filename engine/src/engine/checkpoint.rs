@@ -127,6 +127,10 @@ impl Engine {
         self.publisher.current().epoch == self.checkpoints.durable.epoch
     }
 
+    pub(super) fn durable_epoch(&self) -> Epoch {
+        self.checkpoints.durable.epoch
+    }
+
     /// Whether a checkpoint is under way.
     #[must_use]
     pub fn is_checkpointing(&self) -> bool {

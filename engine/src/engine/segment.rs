@@ -74,6 +74,9 @@ impl Segment {
             }
             let shard = working.shard_of(key);
             let verdict = match batch.command(command) {
+                refused if let Some(rejection) = working.alarms.refusal_of(&refused) => {
+                    Verdict::Rejected(rejection)
+                }
                 Command::Put(put) => match refusal_of(&put.as_ref(), working)? {
                     Some(rejection) => Verdict::Rejected(rejection),
                     None => Verdict::Change,
@@ -114,6 +117,12 @@ impl Segment {
                 Verdict::Change | Verdict::Nothing => outcome_of_delete(None),
             },
         }));
+        for slot in &self.slots {
+            // One that finds nothing is a deletion, too.
+            if let Command::DeleteRange(delete) = batch.command(slot.command) {
+                working.activity.note_lone_delete(&delete.as_ref());
+            }
+        }
         for shard in 0..working.shards.len() {
             let changes =
                 self.slots.iter().enumerate().filter(|(_, slot)| {
@@ -122,9 +131,13 @@ impl Segment {
             for (place, slot) in changes {
                 let change = Change::first_of(slot.revision);
                 let (shard, events) = (&mut working.shards[shard], &mut working.events);
+                let activity = &mut working.activity;
                 answers[base + place].outcome = match batch.command(slot.command) {
                     Command::Put(put) => {
-                        Outcome::Put { prev: shard.put(&put.as_ref(), change, events)? }
+                        let put = put.as_ref();
+                        activity.note_put(&put);
+                        activity.note_lone_put(&put);
+                        Outcome::Put { prev: shard.put(&put, change, events)? }
                     }
                     Command::DeleteRange(delete) => {
                         let delete = delete.as_ref();

@@ -52,6 +52,10 @@ pub(super) struct Allocator {
     dirty_count: u32,
     /// No page below is free.
     hint: u32,
+    /// Pages at or behind it are given out only when there are no others.
+    ceiling: u32,
+    /// Behind every page that was in use since the file was opened or shortened.
+    reach: u32,
 }
 
 impl Allocator {
@@ -59,7 +63,7 @@ impl Allocator {
     pub fn new(mut used: Bitmap, pages: u32, durable: Epoch) -> Self {
         used.grow(pages);
         used.insert(0);
-        let free = pages - used.count();
+        let (free, reach) = (pages - used.count(), used.end());
         Self {
             used,
             dirty: Bitmap::with_len(pages),
@@ -76,6 +80,8 @@ impl Allocator {
             free,
             dirty_count: 0,
             hint: 1,
+            ceiling: u32::MAX,
+            reach,
         }
     }
 
@@ -85,6 +91,39 @@ impl Allocator {
 
     pub fn pages(&self) -> u32 {
         self.used.len()
+    }
+
+    /// Behind it nothing is in use.
+    pub fn end(&self) -> u32 {
+        self.used.end()
+    }
+
+    pub fn set_ceiling(&mut self, ceiling: u32) {
+        self.ceiling = ceiling;
+    }
+
+    /// What was used before counts no more.
+    pub fn note_reach(&mut self, reach: u32) {
+        assert!(reach >= self.used.end(), "{reach} before {}", self.used.end());
+        self.reach = reach;
+    }
+
+    /// Forgets the free pages from `pages` on.
+    pub fn shorten(&mut self, pages: u32) {
+        assert!(self.checkpoint.is_none(), "a checkpoint knows the file's length");
+        let (end, dirty_end) = (self.used.end(), self.dirty.end());
+        assert!(end <= pages && dirty_end <= pages, "{pages} of {end}, dirty to {dirty_end}");
+        self.free -= self.used.len() - pages;
+        for bitmap in [&mut self.used, &mut self.dirty, &mut self.private, &mut self.raw] {
+            bitmap.truncate(pages);
+        }
+        self.listed.truncate(pages);
+        self.warm.retain(|page| page.0 < pages);
+        self.hint = self.hint.min(pages);
+    }
+
+    pub fn reach(&self) -> u32 {
+        self.reach
     }
 
     pub fn free_pages(&self) -> u32 {
@@ -120,12 +159,18 @@ impl Allocator {
         while let Some(page) = self.warm.pop() {
             self.listed.remove(page.0);
             // Extents take pages without asking this list, and a checkpoint drops private copies.
-            if !self.used.contains(page.0) && self.private.contains(page.0) {
+            let is_free = page.0 < self.ceiling && !self.used.contains(page.0);
+            if is_free && self.private.contains(page.0) {
                 self.raw.remove(page.0);
                 return Some((self.mark(Run { page, pages: 1 }), true));
             }
         }
-        let page = self.used.next_absent(self.hint)?;
+        self.take_page_below(u32::MAX)
+    }
+
+    /// The first free page, if it stands before `limit`.
+    pub fn take_page_below(&mut self, limit: u32) -> Option<(PageId, bool)> {
+        let page = self.used.next_absent(self.hint).filter(|page| *page < limit)?;
         self.hint = page + 1;
         let private = self.private.contains(page);
         self.raw.remove(page);
@@ -149,8 +194,16 @@ impl Allocator {
 
     /// A run of free pages for an extent.
     pub fn take_run(&mut self, pages: u32) -> Option<PageId> {
+        self.take_run_below(pages, u32::MAX)
+    }
+
+    /// The first run of free pages for an extent, if it stands before `limit`.
+    pub fn take_run_below(&mut self, pages: u32, limit: u32) -> Option<PageId> {
         assert!(pages > 0);
         let page = self.used.next_absent_run(self.hint, pages)?;
+        if page.checked_add(pages).is_none_or(|end| end > limit) {
+            return None;
+        }
         for at in page..page + pages {
             self.raw.insert(at);
         }
@@ -182,6 +235,7 @@ impl Allocator {
             self.private.insert(page);
         }
         self.free -= run.pages;
+        self.reach = self.reach.max(run.page.0 + run.pages);
         self.born_working.push(run);
         run.page
     }

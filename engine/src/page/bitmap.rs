@@ -32,6 +32,16 @@ impl Bitmap {
         fits
     }
 
+    /// Makes the range `0..len`, which is shorter; what falls out of it is forgotten.
+    pub fn truncate(&mut self, len: u32) {
+        assert!(len <= self.len, "{len} of {}", self.len);
+        self.len = len;
+        self.words.truncate(len.div_ceil(64) as usize);
+        if let Some(last) = self.words.last_mut().filter(|_| !len.is_multiple_of(64)) {
+            *last &= (1 << (len % 64)) - 1;
+        }
+    }
+
     pub fn len(&self) -> u32 {
         self.len
     }
@@ -139,6 +149,12 @@ mod tests {
         assert_eq!((bitmap.end(), bitmap.count()), (200, 6));
         bitmap.remove(199);
         assert_eq!(bitmap.end(), 131);
+        bitmap.truncate(130);
+        assert_eq!((bitmap.len(), bitmap.end(), bitmap.count()), (130, 65, 4));
+        bitmap.grow(200);
+        assert_eq!((bitmap.end(), bitmap.next_present(65)), (65, None));
+        bitmap.truncate(64);
+        assert_eq!(bitmap.end(), 64);
     }
 
     #[test]

@@ -55,6 +55,11 @@ pub enum DiskOpKind {
     },
     /// Make everything written before durable.
     Sync,
+    /// Cut the file off at this size. A file that is not longer stays as it is.
+    Shorten {
+        /// Size of the file afterwards.
+        size_bytes: u64,
+    },
     /// Extend the file to this size, with its blocks allocated, so that no later write meets a full
     /// disk. A file that is already as long stays as it is.
     Allocate {
@@ -79,7 +84,7 @@ pub struct Completion {
 pub struct DiskError {
     /// The file.
     pub file: FileId,
-    /// What was attempted: "write", "sync", "allocate".
+    /// What was attempted: "write", "sync", "allocate", "shorten".
     pub operation: &'static str,
     /// What the system said.
     pub cause: io::Error,

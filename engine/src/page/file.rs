@@ -13,7 +13,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::alloc::Allocator;
+use super::alloc::{Allocator, Run};
 use super::bitmap::Bitmap;
 use super::bytes::{PageBytes, PageKind};
 use super::checkpoint::ShardCheckpoint;
@@ -23,6 +23,7 @@ use super::header;
 use super::ids::{Epoch, ExtentRef, PAGE_SIZE_BYTES, PAGE_SIZE_U32, PageId, PagePtr, TreeTag};
 use super::map::{Map, MapSource};
 use super::node::{Node, NodeMut};
+use super::relocate::{Shortening, shorten_op};
 
 /// Fresh pages that are made private at once when the writer reaches pages it has no copy of: one
 /// system call for the run instead of one fault for each page.
@@ -134,6 +135,8 @@ pub struct PageFile {
     growing_to: Option<u32>,
     /// The operation that is out, and the size it gives the file.
     growth_out: Option<(OpToken, u32)>,
+    /// The length it is being cut to, which no growth overtakes.
+    shortening: Option<Shortening>,
     next_token: u64,
     /// The free map of the durable checkpoint; it is free when the next checkpoint is durable.
     pub(super) free_map: Option<ExtentRef>,
@@ -222,6 +225,7 @@ impl PageFile {
             config,
             growing_to: None,
             growth_out: None,
+            shortening: None,
             next_token: 0,
             free_map,
             copies: None,
@@ -286,7 +290,7 @@ impl PageFile {
                 return Ok(());
             }
             let may_grow = self.want_growth(wanted.max(growth));
-            if !may_grow || self.map.is_file() {
+            if !may_grow || self.map.is_file() || self.shortening.is_some() {
                 return Err(NoSpace { wanted, free, may_grow });
             }
         }
@@ -305,7 +309,7 @@ impl PageFile {
         if wanted <= now {
             return false;
         }
-        if self.map.is_file() {
+        if self.map.is_file() || self.shortening.is_some() {
             self.growing_to = self.growing_to.max(Some(wanted));
         } else {
             // A simulated file needs no space of its own: it grows when it is written.
@@ -321,10 +325,37 @@ impl PageFile {
         }
     }
 
-    /// The next operation that makes the file longer.
+    pub(crate) fn growth_pages(&self) -> u32 {
+        self.config.growth_pages()
+    }
+
+    /// Whether its length is being changed.
+    pub(crate) fn is_resizing(&self) -> bool {
+        self.growth_out.is_some() || self.shortening.is_some()
+    }
+
+    /// Cuts the file off behind `pages`. What it was to grow by is forgotten: whoever needs it asks
+    /// again.
+    pub(super) fn want_shortening(&mut self, pages: u32) {
+        assert!(!self.is_resizing());
+        self.growing_to = None;
+        self.shortening = Some(Shortening::Wanted(pages));
+    }
+
+    /// The next operation that changes the file's length.
     pub fn poll_disk_op(&mut self) -> Option<DiskOp> {
         if self.growth_out.is_some() {
             return None;
+        }
+        match self.shortening {
+            Some(Shortening::Out(_)) => return None,
+            Some(Shortening::Wanted(pages)) => {
+                let token = OpToken(self.next_token);
+                self.next_token += 1;
+                self.shortening = Some(Shortening::Out(token));
+                return Some(DiskOp { token, file: self.config.file, kind: shorten_op(pages) });
+            }
+            None => {}
         }
         let pages = self.growing_to?;
         let token = OpToken(self.next_token);
@@ -340,6 +371,16 @@ impl PageFile {
     /// The disk refused. The file stays as long as it was; whether to ask again is the owner's
     /// choice: the next reservation that needs it does.
     pub fn handle_disk_completion(&mut self, completion: Completion) -> Result<(), DiskError> {
+        if self.shortening == Some(Shortening::Out(completion.token)) {
+            self.shortening = None;
+            if !self.map.is_file()
+                && let Some(pages) = self.growing_to.take()
+            {
+                self.note_grown(pages);
+            }
+            // A file that stays longer than it is used does no harm.
+            return Ok(());
+        }
         let (token, grown) = self.growth_out.take().expect("an answer nobody waits for");
         assert_eq!(token, completion.token, "an answer to something else");
         let wanted = self.growing_to.take();
@@ -404,6 +445,12 @@ impl PageFile {
         PageId(self.map.pages()).offset_bytes()
     }
 
+    /// Size of the file without the growth at its end that nothing ever used.
+    #[must_use]
+    pub fn reach_bytes(&self) -> u64 {
+        PageId(self.alloc.reach()).offset_bytes()
+    }
+
     /// Bytes of pages that hold something, those that wait for a view to go included.
     #[must_use]
     pub fn in_use_bytes(&self) -> u64 {
@@ -445,23 +492,33 @@ impl PageFile {
         }
         self.map.page(ptr)?;
         let copy = self.take_page(ptr.tree)?;
+        self.fill_copy(ptr, copy);
+        Ok(copy)
+    }
+
+    /// Makes a fresh page the copy of another one, which is given up.
+    pub(super) fn fill_copy(&mut self, ptr: PagePtr, copy: PagePtr) {
         let map = Arc::clone(&self.map);
         let bytes = self.page_mut(copy.page);
         bytes.0.copy_from_slice(&map.bytes(ptr.page).0);
         bytes.set_identity(copy.page, copy.birth);
         self.alloc.give_up(ptr.page, 1, ptr.birth);
-        Ok(copy)
     }
 
     fn take_page(&mut self, tree: TreeTag) -> Result<PagePtr, PageFault> {
         let (page, private) =
             self.alloc.take_page().ok_or(self.map.fault(tree, PageId(0), FaultKind::NoFreePage))?;
+        self.populate_from(page, private);
+        self.map.set_verified(page);
+        Ok(PagePtr { page, birth: self.alloc.working(), tree })
+    }
+
+    /// Makes a page private that was given out, and some behind it that will be next.
+    pub(super) fn populate_from(&mut self, page: PageId, private: bool) {
         if !private {
             let more = self.alloc.note_populated_after(page, POPULATE_PAGES - 1);
             self.map.populate(page, 1 + more);
         }
-        self.map.set_verified(page);
-        Ok(PagePtr { page, birth: self.alloc.working(), tree })
     }
 
     /// A node of the working epoch, to change.
@@ -527,15 +584,20 @@ impl PageFile {
         let size_bytes = u32::try_from(bytes.len()).map_err(|_| no_page)?;
         let pages = size_bytes.div_ceil(PAGE_SIZE_U32);
         let page = self.alloc.take_run(pages).ok_or(no_page)?;
-        self.map.populate(page, pages);
-        // SAFETY: `&mut self` is the only writer, and the run was free until now.
-        let run = unsafe { self.map.run_mut(page, pages) };
-        run[..bytes.len()].copy_from_slice(bytes);
-        // Else whatever the memory held before would reach the disk behind the value.
-        run[bytes.len()..].fill(0);
-        self.map.set_verified(page);
+        self.fill_run(Run { page, pages }, bytes);
         let crc = crc32fast::hash(bytes);
         Ok(ExtentRef { page, size_bytes, birth: self.alloc.working(), crc })
+    }
+
+    /// Fills a run that was given out just now.
+    pub(super) fn fill_run(&mut self, run: Run, bytes: &[u8]) {
+        self.map.populate(run.page, run.pages);
+        // SAFETY: `&mut self` is the only writer, and the run was free until now.
+        let place = unsafe { self.map.run_mut(run.page, run.pages) };
+        place[..bytes.len()].copy_from_slice(bytes);
+        // Else whatever the memory held before would reach the disk behind the value.
+        place[bytes.len()..].fill(0);
+        self.map.set_verified(run.page);
     }
 
     #[cfg(test)]

@@ -145,6 +145,35 @@ impl Map {
         self.pages.store(pages, Ordering::Release);
     }
 
+    /// The file is being cut off: nothing behind `pages` is touched any more. What the private map
+    /// holds of it goes with the file's end; what is anonymous is given back here.
+    pub fn shrink(&self, pages: u32) {
+        let before = self.pages();
+        assert!(pages <= before, "{pages} of {before}");
+        self.pages.store(pages, Ordering::Release);
+        for page in pages..before {
+            self.verified[page as usize / 64].fetch_and(!(1 << (page % 64)), Ordering::Relaxed);
+        }
+        let Backing::Mapped { map, file: Some(_) } = &self.backing else { return };
+        let mut from = pages;
+        while from < before {
+            let mut to = from + 1;
+            while to < before && self.is_anonymous(to) == self.is_anonymous(from) {
+                to += 1;
+            }
+            if self.is_anonymous(from) {
+                let (offset, size) = (from as usize * PAGE_SIZE_BYTES, (to - from) as usize);
+                let advice = memmap2::UncheckedAdvice::DontNeed;
+                // SAFETY: the pages are behind the end from now on, and no view reaches them.
+                let given_back =
+                    unsafe { map.unchecked_advise_range(advice, offset, size * PAGE_SIZE_BYTES) };
+                // Memory that stays is all that a failure costs.
+                drop(given_back);
+            }
+            from = to;
+        }
+    }
+
     /// A page of a tree, verified at its first touch.
     #[inline]
     pub fn page(&self, ptr: PagePtr) -> Result<&PageBytes, PageFault> {

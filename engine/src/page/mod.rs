@@ -24,6 +24,7 @@ mod map;
 pub mod meta;
 pub mod node;
 pub mod pin;
+mod relocate;
 
 pub use bytes::{PAGE_HEADER_SIZE_BYTES, PageBytes, PageKind};
 pub use checkpoint::{Checkpoint, ShardCheckpoint};

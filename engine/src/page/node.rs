@@ -47,7 +47,7 @@ const INNER_FIELDS: &[Field] = &[HEAD, CELL, CHILD, BIRTH, CHILD_COUNT];
 const LEAF_SLOT_SIZE: usize = 12;
 pub(super) const INNER_SLOT_SIZE: usize = 32;
 
-const LEAF_CELL_HEADER_SIZE: usize = 4;
+pub(super) const LEAF_CELL_HEADER_SIZE: usize = 4;
 pub(super) const EXTENT_SIZE: usize = ExtentRef::ENCODED_SIZE_BYTES;
 
 /// Bytes of a key that its slot holds.
@@ -293,7 +293,7 @@ impl<'a> Node<'a> {
     }
 
     #[inline]
-    fn cell_place(self, index: usize) -> (usize, usize) {
+    pub(super) fn cell_place(self, index: usize) -> (usize, usize) {
         let at = self.field_at(CELL, index);
         (self.bytes.u16_at(at), self.bytes.u16_at(at + 2))
     }

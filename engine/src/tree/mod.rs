@@ -17,6 +17,7 @@
 
 mod cursor;
 mod rebalance;
+mod relocate;
 mod search;
 mod split;
 mod write;
@@ -27,6 +28,7 @@ mod tests;
 use std::ops::Bound;
 
 pub use cursor::{Cursor, LeafRun};
+pub use relocate::{Visit, relocate};
 pub use write::{Changes, insert, pages_needed, remove, supersede, take};
 
 use crate::page::node::{Node, StoredBody};

@@ -123,6 +123,15 @@ impl Case<'_> {
         if self.random.one_in(8) {
             self.driver.sweep();
         }
+        if self.random.one_in(15) {
+            self.driver.engine.begin_defrag();
+        }
+        for _ in 0..self.random.below(4) {
+            let budget = 1 + self.random.below(10);
+            if self.driver.defrag_step(budget) {
+                self.behind_checkpoint.clear();
+            }
+        }
         if self.random.one_in(25) {
             self.driver.checkpoint();
             self.behind_checkpoint.clear();

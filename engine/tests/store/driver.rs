@@ -1,7 +1,7 @@
 //! Drives an engine as the log core does, with a disk that is a few byte vectors.
 
 use engine::command::{
-    BATCH_HEADER_SIZE_BYTES, CompactRef, DeleteRangeRef, LeaseGrantRef, LeaseRemaining,
+    AlarmRef, BATCH_HEADER_SIZE_BYTES, CompactRef, DeleteRangeRef, LeaseGrantRef, LeaseRemaining,
     LeaseRevokeRef, MemberPublishRef, PutRef, TxnRef,
 };
 use engine::page::disk::{Completion, DiskOpKind, FileId};
@@ -69,6 +69,18 @@ impl Frames {
 
     pub fn member(mut self, member: &MemberPublishRef<'_>) -> Self {
         self.writer.push_member_publish(&mut self.bytes, member);
+        self.count += 1;
+        self
+    }
+
+    pub fn alarm(mut self, alarm: AlarmRef) -> Self {
+        self.writer.push_alarm(&mut self.bytes, alarm);
+        self.count += 1;
+        self
+    }
+
+    pub fn downgrade(mut self, target: Option<&str>) -> Self {
+        self.writer.push_downgrade(&mut self.bytes, target);
         self.count += 1;
         self
     }
@@ -144,6 +156,36 @@ impl Driver {
     pub fn checkpoint(&mut self) {
         self.engine.drop_copies(u32::MAX, u32::MAX).unwrap();
         assert!(self.engine.begin_checkpoint());
+        self.pump();
+        assert!(!self.engine.is_checkpointing());
+    }
+
+    /// Takes a step of the defragmentation under way; whether it took a checkpoint.
+    pub fn defrag_step(&mut self, budget: usize) -> bool {
+        self.engine.drop_copies(u32::MAX, u32::MAX).unwrap();
+        let wants_checkpoint = self.engine.defrag_wants_checkpoint();
+        if wants_checkpoint {
+            self.checkpoint();
+        }
+        self.engine.defrag_step(budget).unwrap();
+        self.pump();
+        wants_checkpoint
+    }
+
+    /// Defragments until that is done.
+    pub fn defrag(&mut self) {
+        self.engine.begin_defrag();
+        for _ in 0..1_000_000 {
+            if !self.engine.is_defragmenting() {
+                return;
+            }
+            self.defrag_step(50);
+        }
+        panic!("a defragmentation without an end");
+    }
+
+    /// Performs what the engine has for the disk.
+    fn pump(&mut self) {
         while let Some(op) = self.engine.poll_disk_op() {
             let file = match op.file {
                 FileId::Meta => &mut self.meta,
@@ -160,6 +202,9 @@ impl Driver {
                     buffer = bytes;
                 }
                 DiskOpKind::Sync => {}
+                DiskOpKind::Shorten { size_bytes } => {
+                    file.truncate(usize::try_from(size_bytes).unwrap());
+                }
                 DiskOpKind::Allocate { size_bytes } => {
                     let size = usize::try_from(size_bytes).unwrap();
                     file.resize(file.len().max(size), 0);
@@ -168,7 +213,6 @@ impl Driver {
             let completion = Completion { token: op.token, buffer, result: Ok(()) };
             self.engine.handle_disk_completion(completion).unwrap();
         }
-        assert!(!self.engine.is_checkpointing());
     }
 
     /// Loses the process and opens what is on the disk.

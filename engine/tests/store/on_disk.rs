@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::driver::{Frames, IDENTITY};
-use engine::command::PutRef;
+use engine::command::{CompactRef, DeleteRangeRef, PutRef};
 use engine::page::disk::{Completion, DiskOpKind, FileId};
 use engine::{Engine, EngineConfig, EngineFiles, LogIndex, Progress, RangeQuery, RangeScan, Term};
 
@@ -53,7 +53,9 @@ fn pump(engine: &mut Engine, directory: &Path) {
                 buffer = bytes;
             }
             DiskOpKind::Sync => file.sync_data().unwrap(),
-            DiskOpKind::Allocate { size_bytes } => file.set_len(size_bytes).unwrap(),
+            DiskOpKind::Allocate { size_bytes } | DiskOpKind::Shorten { size_bytes } => {
+                file.set_len(size_bytes).unwrap();
+            }
         }
         let completion = Completion { token: op.token, buffer, result: Ok(()) };
         engine.handle_disk_completion(completion).unwrap();
@@ -146,6 +148,69 @@ fn memory_is_given_back_among_the_changes() {
     assert_eq!(reopened.durable(), engine.durable());
 }
 
+/// A real file becomes shorter, and so does what the process holds of it.
+#[test]
+fn a_defragmented_file_is_shorter() {
+    let directory = Directory::new("engine-defrag");
+    let path = directory.0.as_path();
+    let config = EngineConfig { shards: 2, shard_size_bytes_max: 1 << 30 };
+    let mut engine = Engine::create(files(path), config, IDENTITY).unwrap();
+    pump(&mut engine, path);
+    for round in 0..60 {
+        apply(&mut engine, path, round);
+    }
+    let (applied, _) = engine.applied();
+    let delete = DeleteRangeRef { key: b"key/0010", range_end: b"l", prev_kv: false };
+    let batch = Frames::new().delete(&delete).into_batch();
+    engine.begin_batch(LogIndex(applied.0 + 1), Term(1), &batch);
+    let mut answers = Vec::new();
+    while engine.apply_step(1000, &mut answers).unwrap() == Progress::More {
+        pump(&mut engine, path);
+    }
+    let revision = engine.revision();
+    let batch = Frames::new().compact(CompactRef { revision, physical: false }).into_batch();
+    engine.publish();
+    engine.begin_batch(LogIndex(applied.0 + 2), Term(1), &batch);
+    while engine.apply_step(1000, &mut answers).unwrap() == Progress::More {
+        pump(&mut engine, path);
+    }
+    engine.publish();
+    while engine.background_step(100).unwrap() {
+        pump(&mut engine, path);
+    }
+    let expected = everything(&engine);
+    assert_eq!(expected.len(), 10);
+    let length = || -> u64 {
+        ["0", "1"].iter().map(|name| file(path, name).metadata().unwrap().len()).sum()
+    };
+    let before = length();
+    engine.begin_defrag();
+    for _ in 0..100_000 {
+        if !engine.is_defragmenting() {
+            break;
+        }
+        engine.drop_copies(100, 1000).unwrap();
+        if engine.defrag_wants_checkpoint() {
+            engine.begin_checkpoint();
+        }
+        pump(&mut engine, path);
+        engine.defrag_step(20).unwrap();
+        assert!(everything(&engine) == expected);
+    }
+    assert!(!engine.is_defragmenting());
+    assert!(length() < before / 2, "{before} bytes became {}", length());
+    assert_eq!(length(), engine.file_size_bytes());
+    for round in 100..130 {
+        apply(&mut engine, path, round);
+    }
+    let expected = everything(&engine);
+    engine.drop_copies(u32::MAX, u32::MAX).unwrap();
+    assert!(engine.begin_checkpoint());
+    pump(&mut engine, path);
+    let reopened = Engine::open(files(path), config).unwrap();
+    assert!(everything(&reopened) == expected);
+}
+
 /// Found in review: more was wanted while a growth was under way, and its end was taken for that of
 /// the larger one. Pages behind the end of the file were given out.
 #[test]
@@ -172,13 +237,13 @@ fn a_file_is_as_long_as_the_growth_that_ended() {
         index += 1;
         engine.apply_empty(LogIndex(index), Term(1));
         engine.publish();
-        let told = engine.read_handle().pin().size_bytes;
+        let told = engine.file_size_bytes();
         let there: u64 =
             ["0", "1"].iter().map(|name| file(&directory.0, name).metadata().unwrap().len()).sum();
         assert!(told <= there, "{told} bytes are used, the files have {there}");
         out.extend(std::iter::from_fn(|| grown(&mut engine)));
     }
     assert!(out.is_empty());
-    let size_bytes = engine.read_handle().pin().size_bytes;
+    let size_bytes = engine.file_size_bytes();
     assert!(size_bytes > 32 << 20, "{size_bytes}: what was wanted meanwhile was forgotten");
 }

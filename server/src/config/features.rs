@@ -129,6 +129,12 @@ impl FeatureGates {
         })
     }
 
+    /// All gates with their positions.
+    pub fn all(&self) -> impl Iterator<Item = (&'static Gate, bool)> {
+        let with_gate = GATES.iter().zip(self.set);
+        with_gate.map(|(gate, position)| (gate, position.unwrap_or(gate.default)))
+    }
+
     /// What was set, as etcd shows it.
     pub fn text(&self) -> String {
         let with_gate = GATES.iter().zip(self.set);

@@ -136,8 +136,6 @@ pub struct Config {
     pub warning_unary_request_duration: Duration,
     /// A start defragments when it frees so many MiB; 0 is never.
     pub bootstrap_defrag_threshold_megabytes: u64,
-    /// How often the leader looks whether a downgrade is done; 0 is never.
-    pub downgrade_check_time: Duration,
     /// Single features.
     pub features: FeatureGates,
     /// What is logged, and where.

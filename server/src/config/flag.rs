@@ -251,11 +251,6 @@ impl Flag {
         Self { stand: Stand::Pending(&[]), update, ..self }
     }
 
-    /// More values that a pending flag may have.
-    pub const fn also(self, values: &'static [&'static str]) -> Self {
-        Self { stand: Stand::Pending(values), ..self }
-    }
-
     /// See [`Stand::Moot`].
     pub const fn moot(self, why: &'static str) -> Self {
         Self { stand: Stand::Moot(why), ..self }

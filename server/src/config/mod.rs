@@ -35,7 +35,7 @@ use std::io::{self, Read};
 use std::net::{IpAddr, UdpSocket};
 use std::process::ExitCode;
 
-pub use features::{FeatureGates, Gate, GateStand};
+pub use features::{FeatureGates, Gate, GateStand, Stage};
 pub use fields::{AutoCompaction, ClusterState, Config, FaultConfig, Keepalive, MetricsDetail};
 pub use flag::{FileKey, Flag, Kind, Section, Stand};
 pub use help::ETCD_VERSION;

@@ -13,7 +13,7 @@ use super::Failure;
 use super::member::start_config;
 use crate::bootstrap;
 use crate::node::failure::Failure as MemberFailure;
-use crate::node::start::{Started, start};
+use crate::node::start::{Started, apply_rest, start};
 
 /// Keys between two looks at what was made.
 const STEP_KEYS: usize = 10_000;
@@ -97,7 +97,8 @@ fn with_store<T>(
     look: impl FnOnce(&Started, &HeldView) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let directory = bootstrap::open_existing(data_dir, wal_dir)?;
-    let started = start(&start_config(&directory)?)?;
+    let mut started = start(&start_config(&directory)?)?;
+    apply_rest(&mut started)?;
     let handle = started.stages.engine.read_handle();
     let view = handle.hold().expect("nobody else holds one");
     look(&started, &view)

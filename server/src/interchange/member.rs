@@ -246,6 +246,8 @@ pub(super) fn start_config(directory: &DataDir) -> Result<StartConfig, Failure> 
             extension: Duration::ZERO,
             checkpoint_interval: None,
         },
+        retention: None,
+        defrag_from_bytes: None,
         boot_nonce: random_u64().map_err(Failure::io("draw a random number", Path::new("")))?,
     })
 }

@@ -8,11 +8,12 @@
 use std::fmt::Display;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::failure::Failure;
-use super::frontend_core::{FrontendCore, SocketAction};
+use super::frontend_core::{Entrance, FrontendCore, SocketAction};
 use super::log_role::LogRole;
+use super::scrape::ScrapeDesk;
 use super::switch::Switch;
 use crate::mail::{Ask, Reply};
 use crate::runtime::executor::CoreLoop;
@@ -36,22 +37,26 @@ const FRONTEND_TICK: Duration = Duration::from_millis(100);
 pub struct FrontendRole {
     /// The state machine.
     pub core: FrontendCore,
+    /// Who makes `/metrics`.
+    pub scrapes: ScrapeDesk,
     /// Post with the log core; `None` when it is this one.
     pub line: Option<FrontendLine>,
     /// Listeners, on the front-end that accepts.
     pub listeners: Vec<Listener>,
+    /// What each of them serves, by the same place.
+    pub entrances: Vec<Entrance>,
     /// Peer addresses: bound, so that two members cannot share one; who connects is sent away,
     /// because this version has no peers.
     pub peer_listeners: Vec<Listener>,
     /// The client addresses, for the log.
-    pub announce: Vec<String>,
+    pub announce: Vec<(String, Entrance)>,
     /// Connections this core takes; more are sent away, so that the log and the store never lack a
     /// descriptor.
     pub connections_max: usize,
     /// Where accepted connections go in turn; an accepting front-end counts itself as `None`.
-    pub hand_off: Vec<Option<Outbox<OwnedFd>>>,
+    pub hand_off: Vec<Option<Outbox<(OwnedFd, Entrance)>>>,
     /// Connections that the accepting front-end hands over.
-    pub handed: Option<Inbox<OwnedFd>>,
+    pub handed: Option<Inbox<(OwnedFd, Entrance)>>,
 }
 
 /// Post between a front-end and the log core.
@@ -107,11 +112,15 @@ impl Core {
 
     fn run_turn(&mut self) -> Result<bool, Failure> {
         self.sleep()?;
+        if let Some(frontend) = &mut self.frontend {
+            frontend.core.set_now(self.now);
+        }
         while let Some(event) = self.reactor.poll_event() {
             self.handle(event)?;
         }
         self.begin_serving();
         self.frontend_before_log();
+        self.measure_frontend();
         if let Some(log) = &mut self.log {
             log.receive(self.now)?;
             if let Some(frontend) =
@@ -127,7 +136,7 @@ impl Core {
                     ask.leases.clear();
                 }
             }
-            log.settle(self.now, &mut self.reactor)?;
+            log.settle(self.now, self.origin, &mut self.reactor)?;
         }
         self.frontend_after_log();
         Ok(!self.is_finished())
@@ -168,7 +177,7 @@ impl Core {
     fn handle(&mut self, event: Event) -> Result<(), Failure> {
         match event {
             Event::Accepted { listener, descriptor } if listener < self.client_listeners => {
-                self.place(descriptor);
+                self.place(descriptor, listener);
             }
             Event::Accepted { .. } => {}
             Event::Received { socket, received } => {
@@ -181,6 +190,11 @@ impl Core {
             Event::Sent { socket, buffer } => {
                 if let Some(frontend) = &mut self.frontend {
                     frontend.core.handle_sent(socket, buffer);
+                }
+            }
+            Event::HalfClosed { socket } => {
+                if let Some(frontend) = &mut self.frontend {
+                    frontend.core.handle_half_closed(socket);
                 }
             }
             Event::Closed { socket } => {
@@ -209,8 +223,13 @@ impl Core {
                 self.reactor.listen(listener);
             }
             log_lines::ready_to_serve();
-            for address in &frontend.announce {
-                log_lines::serving_client_traffic_insecurely(address);
+            for (address, entrance) in &frontend.announce {
+                match entrance.traffic() {
+                    Some(traffic) => {
+                        log_lines::serving_client_traffic_insecurely(address, traffic);
+                    }
+                    None => log_lines::serving_metrics(address),
+                }
             }
             log_lines::grpc_service_status_changed(true);
             log_lines::notifying_init_daemon(notify::tell(notify::News::Ready).as_ref().err());
@@ -220,16 +239,18 @@ impl Core {
                 if self.reactor.socket_count() >= frontend.connections_max {
                     continue;
                 }
-                let socket = self.reactor.adopt(*descriptor);
-                frontend.core.handle_accepted(socket);
+                let (descriptor, entrance) = *descriptor;
+                let socket = self.reactor.adopt(descriptor);
+                frontend.core.handle_accepted_at(socket, entrance);
             }
         }
     }
 
     /// Connections go round: the first to the accepting front-end, which on a small machine is
     /// also the log core, so that a lone client meets no hop.
-    fn place(&mut self, descriptor: OwnedFd) {
+    fn place(&mut self, descriptor: OwnedFd, listener: usize) {
         let Some(frontend) = &mut self.frontend else { return };
+        let entrance = frontend.entrances[listener];
         if self.reactor.socket_count() >= frontend.connections_max {
             return;
         }
@@ -239,14 +260,14 @@ impl Core {
         if let Some(Some(outbox)) = frontend.hand_off.get_mut(place)
             && outbox.has_room()
         {
-            outbox.push(Box::new(descriptor));
+            outbox.push(Box::new((descriptor, entrance)));
             if let Some(ring) = outbox.wants_wake() {
                 self.reactor.wake(ring);
             }
             return;
         }
         let socket = self.reactor.adopt(descriptor);
-        frontend.core.handle_accepted(socket);
+        frontend.core.handle_accepted_at(socket, entrance);
     }
 
     fn frontend_before_log(&mut self) {
@@ -256,8 +277,12 @@ impl Core {
                 frontend.core.handle_reply(&mut reply);
             }
         }
+        while let Some(page) = frontend.scrapes.poll_page() {
+            frontend.core.handle_scraped(page.socket, Some(page));
+        }
         if self.now >= self.frontend_tick + FRONTEND_TICK {
             self.frontend_tick = self.now;
+            frontend.core.handle_wall_clock(wall_clock());
             frontend.core.handle_tick(self.now);
         }
         if self.switch.is_stopping() && !self.draining {
@@ -266,6 +291,11 @@ impl Core {
             frontend.core.shut_down(self.now);
         }
         frontend.core.settle(self.now);
+        while let Some(scrape) = frontend.core.poll_scrape() {
+            if let Err(refused) = frontend.scrapes.submit(scrape) {
+                frontend.core.handle_scraped(refused.socket, None);
+            }
+        }
         perform(&mut frontend.core, &mut self.reactor);
         if let Some(line) = &mut frontend.line {
             let ask = frontend.core.ask();
@@ -278,6 +308,14 @@ impl Core {
         }
     }
 
+    /// One reading of the clock for all requests of a turn, and none for a turn without any.
+    fn measure_frontend(&mut self) {
+        let Some(frontend) = self.frontend.as_mut().filter(|each| each.core.has_requests()) else {
+            return;
+        };
+        frontend.core.handle_turn_ended(self.origin.elapsed().saturating_sub(self.now));
+    }
+
     fn frontend_after_log(&mut self) {
         let (Some(frontend), Some(log)) = (&mut self.frontend, &mut self.log) else { return };
         if frontend.line.is_some() {
@@ -285,6 +323,8 @@ impl Core {
         }
         let reply = log.core().reply(frontend.core.id());
         if !reply.is_empty() {
+            // The log's part of the turn may have been the longer one.
+            frontend.core.set_now(self.origin.elapsed());
             frontend.core.handle_reply(reply);
             frontend.core.settle(self.now);
             perform(&mut frontend.core, &mut self.reactor);
@@ -342,6 +382,11 @@ impl CoreLoop for Core {
             }
         }
     }
+}
+
+/// The time of day, as far as this machine knows it.
+fn wall_clock() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 fn perform(core: &mut FrontendCore, reactor: &mut Reactor) {

@@ -14,10 +14,12 @@
 //!   socket is read from all the same, unless the socket itself takes nothing.
 //! - All bytes that one turn has for a client leave in one send; one send a client is under way.
 
+mod http;
 mod leases;
 mod procedures;
 mod stepping;
 mod streaming;
+mod vars;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -28,16 +30,20 @@ use std::time::Duration;
 
 use engine::{Progress, ReadHandle};
 
+pub use self::http::Entrance;
+use self::http::HttpSide;
 use self::procedures::Procedures;
 use super::calls::{Call, Calls, Timeouts, Waiting};
 use super::reads::{Gate, ReadQueue};
 use super::shared::{Status, WatchInterest};
 use super::streams::Streams;
 use super::watches::{Place, Watches};
+use crate::frontend::gateway::Gateway;
 use crate::frontend::grpc::{self, Event, Input, MethodTable};
 use crate::frontend::http2::{Protocol, StreamKey, sniff};
 use crate::log_event;
-use crate::mail::{Ask, FrontendId, Reply, Slot, Unavailable, Verdict};
+use crate::mail::{Ask, FrontendId, Reply, Slot, Verdict};
+use crate::metrics::{FrontendMetrics, StageLatency};
 use crate::runtime::reactor::SocketId;
 use crate::service::concurrency::Procedure;
 use crate::service::dispatch::{Action, CallMetadata, Service};
@@ -68,11 +74,6 @@ const READ_TURN_KEYS: usize = 2000;
 const SPARE_SIZE_BYTES_MAX: usize = 64 << 10;
 /// Bytes that may arrive before the protocol is known.
 const SNIFF_BYTES_MAX: usize = 64;
-
-/// What a client that speaks HTTP/1.x is told until the gateway is there.
-const HTTP1_ANSWER: &[u8] = b"HTTP/1.1 501 Not Implemented\r\nContent-Type: text/plain; \
-charset=utf-8\r\nContent-Length: 60\r\nConnection: close\r\n\r\n\
-ringd speaks gRPC on this port; HTTP/1.x is not served yet.\n";
 
 /// What is to be done to a socket.
 #[derive(Debug)]
@@ -114,17 +115,21 @@ pub struct FrontendParts {
     pub interest: Arc<WatchInterest>,
     /// What the services tell of this member.
     pub node: NodeState,
+    /// What this front-end counts.
+    pub metrics: Arc<FrontendMetrics>,
 }
 
 enum Speech {
     Unknown(Vec<u8>),
     Grpc(Box<grpc::Connection>),
+    Http1(Box<Gateway>),
     /// Refused; closed as soon as the answer has left.
     Ended,
 }
 
 struct Client {
     socket: SocketId,
+    entrance: Entrance,
     speech: Speech,
     output: Vec<u8>,
     spare: Vec<u8>,
@@ -146,6 +151,7 @@ pub struct FrontendCore {
     actions: VecDeque<SocketAction>,
     desk: Desk,
     draining: bool,
+    http: HttpSide,
 }
 
 /// What a call needs besides its client.
@@ -175,13 +181,17 @@ struct Desk {
     turn_keys: usize,
     buffers: Vec<Vec<u8>>,
     answer: Vec<u8>,
+    /// Requests that came in this turn.
+    turn_requests: u64,
+    stage: StageLatency,
+    metrics: Arc<FrontendMetrics>,
 }
 
 impl FrontendCore {
     /// A front-end without clients.
     #[must_use]
     pub fn new(config: FrontendConfig, parts: FrontendParts) -> Self {
-        let FrontendParts { id, service, mut views, status, interest, node } = parts;
+        let FrontendParts { id, service, mut views, status, interest, node, metrics } = parts;
         let watches = Watches::new(config.watch, &node, &mut views, interest, id);
         let calls = Calls::new(config.slow_after);
         let desk = Desk {
@@ -196,7 +206,7 @@ impl FrontendCore {
             procedures: Procedures::default(),
             now: Duration::ZERO,
             node,
-            methods: Rc::new(method_table()),
+            methods: Rc::new(method_table().counted(Arc::clone(&metrics.calls))),
             ask: Ask::default(),
             calls,
             reading: ReadQueue::default(),
@@ -205,19 +215,45 @@ impl FrontendCore {
             turn_keys: READ_TURN_KEYS,
             buffers: Vec::new(),
             answer: Vec::new(),
+            turn_requests: 0,
+            stage: StageLatency::new(metrics.stage()),
+            metrics,
         };
         Self {
             config,
             clients: Vec::new(),
             touched: Vec::new(),
             actions: VecDeque::new(),
+            http: HttpSide::new(&config, &desk.methods),
             desk,
             draining: false,
         }
     }
 
-    /// A client connected.
+    /// It is now so late: calls that come or end from here on do so now.
+    pub fn set_now(&mut self, now: Duration) {
+        self.desk.metrics.calls.set_now(now);
+    }
+
+    /// Whether [`Self::handle_turn_ended`] has something to measure.
+    #[must_use]
+    pub fn has_requests(&self) -> bool {
+        self.desk.turn_requests > 0
+    }
+
+    /// The requests of a turn that began so long ago are decoded, and answered or in the letter.
+    pub fn handle_turn_ended(&mut self, duration: Duration) {
+        let requests = std::mem::take(&mut self.desk.turn_requests);
+        self.desk.stage.record(duration, requests);
+    }
+
+    /// A client connected at an address that serves everything.
     pub fn handle_accepted(&mut self, socket: SocketId) {
+        self.handle_accepted_at(socket, Entrance::Any);
+    }
+
+    /// A client connected.
+    pub fn handle_accepted_at(&mut self, socket: SocketId, entrance: Entrance) {
         // The first call may come before the first letter and the first tick: without this its
         // header has no term, and who requires a leader is told that there is none.
         self.desk.refresh_node();
@@ -228,6 +264,7 @@ impl FrontendCore {
         assert!(self.clients[place].is_none(), "a socket's place is taken");
         self.clients[place] = Some(Client {
             socket,
+            entrance,
             speech: Speech::Unknown(Vec::new()),
             output: Vec::new(),
             spare: Vec::new(),
@@ -245,6 +282,10 @@ impl FrontendCore {
         let Some(client) = client_at(&mut self.clients, socket) else { return };
         match &mut client.speech {
             Speech::Grpc(connection) => self.desk.read(socket, connection, bytes, now),
+            Speech::Http1(gateway) => {
+                gateway.handle_received(bytes, now);
+                self.http.waiting.push(socket);
+            }
             Speech::Unknown(seen) => {
                 seen.extend_from_slice(bytes);
                 let seen = std::mem::take(seen);
@@ -314,7 +355,7 @@ impl FrontendCore {
         }
         for (slot, reason) in reply.reads_failed.drain(..) {
             if let Some(call) = self.desk.calls.take(slot) {
-                self.refuse(&call, refusal_of(reason));
+                self.refuse(&call, Refusal::from(reason));
             }
         }
         for (slot, answer) in reply.leases.drain(..) {
@@ -331,12 +372,17 @@ impl FrontendCore {
     pub fn handle_tick(&mut self, now: Duration) {
         self.desk.refresh_node();
         self.desk.hash_waits = false;
+        self.desk.stage.handle_tick(now);
+        self.note_gauges();
         self.desk.watches.handle_tick(now, &self.desk.node);
         self.give_up_streams(now);
         self.desk.now = now;
         self.give_up_late_procedures(now);
         while let Some((call, deadline)) = self.desk.calls.poll_late(now) {
             self.desk.close_serving((call.socket, call.stream));
+            if matches!(call.waiting, Waiting::Write) {
+                self.desk.metrics.writes_late.add(1);
+            }
             // The client's own deadline is the client's to notice; ours has etcd's answer.
             if deadline.is_ours {
                 self.refuse(&call, Refusal::TimedOut);
@@ -354,8 +400,16 @@ impl FrontendCore {
         }
         for place in 0..self.clients.len() {
             let Some(client) = &mut self.clients[place] else { continue };
-            let Speech::Grpc(connection) = &mut client.speech else { continue };
             let socket = client.socket;
+            let connection = match &mut client.speech {
+                Speech::Grpc(connection) => connection,
+                Speech::Http1(gateway) => {
+                    gateway.handle_tick(now);
+                    self.touch(socket);
+                    continue;
+                }
+                Speech::Unknown(_) | Speech::Ended => continue,
+            };
             if connection.http2().poll_deadline().is_some_and(|deadline| deadline <= now) {
                 connection.http2().handle_tick(now);
                 self.desk.read(socket, connection, &[], now);
@@ -370,8 +424,10 @@ impl FrontendCore {
         for place in 0..self.clients.len() {
             let Some(client) = &mut self.clients[place] else { continue };
             let socket = client.socket;
-            if let Speech::Grpc(connection) = &mut client.speech {
-                connection.http2().shut_down(now);
+            match &mut client.speech {
+                Speech::Grpc(connection) => connection.http2().shut_down(now),
+                Speech::Http1(gateway) => gateway.shut_down(),
+                Speech::Unknown(_) | Speech::Ended => {}
             }
             self.touch(socket);
         }
@@ -379,11 +435,12 @@ impl FrontendCore {
 
     /// Steps long reads and turns what connections have to say into sends.
     pub fn settle(&mut self, now: Duration) {
+        self.pump_waiting(now);
         self.step_reads();
         self.step_streams(now);
         self.step_watches();
         while let Some(socket) = self.touched.pop() {
-            self.flush(socket);
+            self.flush(socket, now);
         }
     }
 
@@ -409,13 +466,27 @@ impl FrontendCore {
         let desk = &self.desk;
         let hashes = !desk.hashing.is_empty() && !desk.hash_waits;
         let streams = desk.streams.has_work();
-        !desk.reading.is_idle() || hashes || streams || desk.watches.has_work()
+        let http = !self.http.waiting.is_empty();
+        let reads = !desk.reading.is_idle();
+        reads || hashes || streams || desk.watches.has_work() || http
+    }
+
+    /// What is a state and not an event is looked at a few times a second.
+    fn note_gauges(&mut self) {
+        let Desk { metrics, watches, .. } = &self.desk;
+        let counts = watches.counts();
+        metrics.watch_streams.set(counts.streams as u64);
+        metrics.watchers.set(counts.watchers as u64);
+        metrics.watchers_behind.set(counts.watchers_behind as u64);
+        metrics.events_pending.set(counts.events_pending as u64);
+        metrics.events_sent.set(counts.events_sent);
+        metrics.connections.set(self.clients.iter().flatten().count() as u64);
     }
 
     fn greet(&mut self, socket: SocketId, seen: Vec<u8>, now: Duration) {
         let client = client_at(&mut self.clients, socket).expect("it has just sent something");
         match sniff(&seen) {
-            Protocol::Http2 => {
+            Protocol::Http2 if client.entrance.takes_grpc() => {
                 let methods = Rc::clone(&self.desk.methods);
                 let connection = grpc::Connection::new(&self.config.grpc, methods, now);
                 let mut connection = Box::new(connection);
@@ -428,11 +499,13 @@ impl FrontendCore {
             Protocol::NeedMore if seen.len() < SNIFF_BYTES_MAX => {
                 client.speech = Speech::Unknown(seen);
             }
-            Protocol::Http1 => {
-                client.output.extend_from_slice(HTTP1_ANSWER);
-                client.speech = Speech::Ended;
+            Protocol::Http1 if client.entrance.takes_http() => {
+                let mut gateway = self.http.gateway(client.entrance);
+                gateway.handle_received(&seen, now);
+                client.speech = Speech::Http1(gateway);
+                self.http.waiting.push(socket);
             }
-            Protocol::NeedMore | Protocol::Unknown => client.speech = Speech::Ended,
+            _ => client.speech = Speech::Ended,
         }
     }
 
@@ -441,7 +514,15 @@ impl FrontendCore {
         let Some(call) = self.desk.calls.take(slot) else { return };
         let answer = match verdict {
             Verdict::Applied(answer) => answer,
-            Verdict::Unavailable(reason) => return self.refuse(&call, refusal_of(*reason)),
+            Verdict::Unavailable(reason) => return self.refuse(&call, Refusal::from(*reason)),
+            Verdict::Defragmented => {
+                log_event!(Info, "finished defragment");
+                if let Some(connection) = connection_at(&mut self.clients, call.socket) {
+                    connection.answer(call.stream, &[]);
+                    self.touch(call.socket);
+                }
+                return;
+            }
         };
         let Some(connection) = connection_at(&mut self.clients, call.socket) else { return };
         let desk = &mut self.desk;
@@ -586,10 +667,14 @@ impl FrontendCore {
         }
     }
 
-    fn flush(&mut self, socket: SocketId) {
+    fn flush(&mut self, socket: SocketId, now: Duration) {
         let Some(client) = client_at(&mut self.clients, socket) else { return };
         client.touched = false;
         let mut drained = matches!(client.speech, Speech::Ended);
+        if matches!(client.speech, Speech::Http1(_)) {
+            drained = self.flush_http(socket, now);
+        }
+        let Some(client) = client_at(&mut self.clients, socket) else { return };
         if let Speech::Grpc(connection) = &mut client.speech {
             let http2 = connection.http2();
             drained = http2.is_drained();
@@ -688,6 +773,7 @@ impl Desk {
         now: Duration,
     ) {
         let Request { socket, stream, method, timeout } = request;
+        self.turn_requests += 1;
         if let Err(refusal) = self.service.check_call(method, metadata, &self.node) {
             return connection.finish(stream, &status(refusal));
         }
@@ -730,6 +816,11 @@ impl Desk {
                 self.ask.slots.push(slot);
             }
             Action::Read(read) => self.begin_read(connection, request, read, now),
+            Action::Defragment => {
+                log_event!(Info, "starting defragment");
+                let call = Call { socket, stream, waiting: Waiting::Write };
+                self.ask.defrags.push(self.calls.insert(call, 0, now, timeouts));
+            }
             Action::Stream => connection.send(stream, &self.answer),
             Action::Serve(stream) => self.begin_stream(request, stream, now),
             Action::AskLease(question) => {
@@ -816,6 +907,7 @@ fn connection_at(
 ) -> Option<&mut grpc::Connection> {
     match &mut client_at(clients, socket)?.speech {
         Speech::Grpc(connection) => Some(connection),
+        Speech::Http1(gateway) => gateway.grpc(),
         Speech::Unknown(_) | Speech::Ended => None,
     }
 }
@@ -823,17 +915,6 @@ fn connection_at(
 fn status(refusal: Refusal) -> grpc::Status {
     let (code, text) = status_of(refusal);
     grpc::Status::new(code, text)
-}
-
-fn refusal_of(reason: Unavailable) -> Refusal {
-    match reason {
-        Unavailable::NoLeader => Refusal::NoLeader,
-        Unavailable::LeaderChanged => Refusal::LeaderChanged,
-        Unavailable::TimedOut => Refusal::TimedOut,
-        Unavailable::Stopped => Refusal::Stopped,
-        Unavailable::TooManyRequests => Refusal::TooManyRequests,
-        Unavailable::NoSpace => Refusal::Rejected(engine::Rejection::NoSpace),
-    }
 }
 
 fn method_table() -> MethodTable {

@@ -14,8 +14,10 @@
 
 mod admission;
 mod leases;
+mod meter;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,12 +30,17 @@ use raft::eraftpb::{Entry, EntryType};
 use wal::{Lsn, RecordKind, Writer};
 
 use self::leases::Leases;
+use self::meter::Meter;
+pub use self::meter::SlowApply;
+use self::upkeep::{BACKGROUND_KEYS_MAX, Upkeep, own_outcome};
 use super::checkpoint::{CheckpointPolicy, Cost, Tail};
 use super::failure::Failure;
 use super::shared::{Status, StatusCopy, WatchInterest};
 use crate::mail::{Ask, FrontendId, LeaseAsk, Reply, Slot, Unavailable, Verdict};
+use crate::metrics::LogMetrics;
 use crate::raft::record::{KIND_ENTRY, encode_entry_head, encode_state};
 use crate::raft::{Consensus, Work};
+use crate::sequencer::auto_compaction::Retention;
 use crate::sequencer::batch::{Batcher, Ticket};
 use crate::sequencer::lessor::LessorConfig;
 use crate::sequencer::read_index::ReadIndex;
@@ -41,9 +48,6 @@ use crate::sequencer::read_index::ReadIndex;
 /// Keys that one call of [`LogCore::apply`] may touch before it returns to the loop: a few
 /// milliseconds, well below a heartbeat.
 pub const APPLY_KEYS_MAX: usize = 1024;
-/// Keys that a step of a background sweep may touch: a fraction of a millisecond, so that a batch
-/// that arrives meanwhile hardly waits.
-pub const BACKGROUND_KEYS_MAX: usize = 256;
 /// Runs of pages whose private copies a turn gives back after a checkpoint: each is a system call
 /// of one to two microseconds. The next checkpoint waits for the last of them, of which there may
 /// be fifty thousand.
@@ -72,6 +76,10 @@ pub struct Stages {
     pub snapshot_count: u64,
     /// The rules of leases.
     pub lessor: LessorConfig,
+    /// What is compacted without being asked for.
+    pub retention: Option<Retention>,
+    /// A start defragments when it gives so much back.
+    pub defrag_from_bytes: Option<u64>,
     /// The leases that the engine holds.
     pub leases: Vec<Lease>,
     /// What this start replayed, and the next one would replay again.
@@ -126,6 +134,10 @@ pub struct LogCore {
     store_wants_room: bool,
     /// Physical compactions, which are answered when their sweep is done, with its revision.
     sweeping: VecDeque<(Revision, Ticket, Answer)>,
+    upkeep: Upkeep,
+    /// The latest tick's time.
+    ticked: Duration,
+    meter: Meter,
 }
 
 struct Unsynced {
@@ -137,7 +149,8 @@ struct Unsynced {
 struct Applying {
     index: LogIndex,
     term: Term,
-    commands: usize,
+    /// `None` for an entry of raft's own.
+    batch: Option<Batch>,
 }
 
 impl LogCore {
@@ -151,7 +164,22 @@ impl LogCore {
         interest: Arc<WatchInterest>,
     ) -> Self {
         let Stages { consensus, wal, mut engine, member, boot_nonce, request_timeout, .. } = stages;
-        let Stages { snapshot_count, retained, tail, lessor, leases, .. } = stages;
+        let Stages {
+            snapshot_count,
+            retained,
+            tail,
+            lessor,
+            leases,
+            retention,
+            defrag_from_bytes,
+            ..
+        } = stages;
+        let upkeep = Upkeep::new(retention);
+        let view = engine.newest_view();
+        let given_back_bytes = view.size_bytes.saturating_sub(view.in_use_bytes);
+        if defrag_from_bytes.is_some_and(|from| given_back_bytes >= from) {
+            engine.begin_defrag();
+        }
         // The leases that stand there were read after the replay.
         engine.take_lease_changes();
         let checkpoint = CheckpointPolicy::new(snapshot_count, wal.durable().0, tail);
@@ -179,7 +207,32 @@ impl LogCore {
             introduced: Introduced::NotYet,
             store_wants_room: false,
             sweeping: VecDeque::new(),
+            upkeep,
+            ticked: Duration::ZERO,
+            meter: Meter::new(),
         }
+    }
+
+    /// What this core counts, for whoever watches it.
+    #[must_use]
+    pub fn metrics(&self) -> Arc<LogMetrics> {
+        Arc::clone(self.meter.metrics())
+    }
+
+    /// A batch whose apply took too long, since the last call.
+    pub fn poll_slow_apply(&mut self) -> Option<SlowApply> {
+        self.meter.poll_slow()
+    }
+
+    /// `--warning-apply-duration`: batches that take longer are counted as slow.
+    pub fn set_slow_apply(&mut self, limit: Duration) {
+        self.meter.set_slow_apply(limit);
+    }
+
+    /// Commands that went into the log so far.
+    #[must_use]
+    pub fn commands_proposed(&self) -> u64 {
+        self.meter.commands_proposed()
     }
 
     /// Stands for election at once if nobody else can.
@@ -195,13 +248,15 @@ impl LogCore {
             let reply = &mut self.replies[frontend.place()];
             let refusal = Unavailable::Stopped;
             let verdict = |&slot: &Slot| (slot, Verdict::Unavailable(refusal));
-            reply.answers.extend(ask.slots.iter().map(verdict));
+            reply.answers.extend(ask.slots.iter().chain(&ask.defrags).map(verdict));
             reply.reads_failed.extend(ask.reads.iter().map(|&slot| (slot, refusal)));
             let refused = |&(slot, ask): &(Slot, LeaseAsk)| (slot, ask.refused(refusal));
             reply.leases.extend(ask.leases.iter().map(refused));
             return;
         }
         self.batcher.handle_commands(frontend, &ask.frames, &ask.slots);
+        self.handle_defrags(frontend, &ask.defrags);
+        self.meter.handle_taken(ask.slots.len(), now);
         for &slot in &ask.reads {
             self.reads.handle_read(Ticket { frontend, slot }, now);
         }
@@ -234,6 +289,7 @@ impl LogCore {
         self.engine.handle_disk_completion(completion)?;
         if self.engine.durable() != durable_before {
             self.release_log();
+            self.meter.handle_checkpoint_ended();
         }
         Ok(())
     }
@@ -245,12 +301,18 @@ impl LogCore {
         while let Some(ticket) = self.reads.poll_failed() {
             let reply = &mut self.replies[ticket.frontend.place()];
             reply.reads_failed.push((ticket.slot, Unavailable::TimedOut));
+            self.meter.handle_read_failed();
         }
+        self.ticked = now;
+        self.handle_upkeep_tick(now);
+        self.meter.handle_rounds_retried(self.reads.rounds_retried());
+        self.meter.handle_tick(now);
         self.wal.retry_spare();
         self.engine.retry_growth();
         let is_due = self.checkpoint.is_due(now, self.engine.dirty_bytes());
         if (is_due || self.checkpoint_makes_room()) && self.engine.begin_checkpoint() {
             self.checkpoint.handle_begun(now);
+            self.meter.handle_checkpoint_begun(now);
             self.store_wants_room = false;
         }
     }
@@ -272,6 +334,7 @@ impl LogCore {
         for (_, ticket, _) in std::mem::take(&mut self.sweeping) {
             self.refuse(ticket, Unavailable::Stopped);
         }
+        self.stop_upkeep();
         for ticket in self.reads.fail_all() {
             let reply = &mut self.replies[ticket.frontend.place()];
             reply.reads_failed.push((ticket.slot, Unavailable::Stopped));
@@ -319,6 +382,7 @@ impl LogCore {
     /// # Errors
     /// The log refuses: the member cannot go on.
     pub fn order(&mut self, now: Duration) -> Result<(), Failure> {
+        self.meter.handle_turn(now);
         self.note_durable();
         self.introduce();
         self.revoke_expired(now);
@@ -333,39 +397,60 @@ impl LogCore {
     }
 
     /// Applies committed entries, at most [`APPLY_KEYS_MAX`] keys of them, publishes, and leaves
-    /// answers and events with [`Self::reply`].
+    /// answers and events with [`Self::reply`]. `clock` tells the time for what is measured, and
+    /// decides nothing.
     ///
     /// # Errors
     /// The engine met a corrupt page, or an entry it does not understand.
-    pub fn apply(&mut self, now: Duration) -> Result<(), Failure> {
+    pub fn apply(&mut self, now: Duration, clock: impl Fn() -> Duration) -> Result<(), Failure> {
         let mut budget = APPLY_KEYS_MAX;
         let (mut commands, mut entries) = (0, 0);
-        while budget > 0 {
+        let mut last = None;
+        while budget > 0 && (self.applying.is_some() || !self.committed.is_empty()) {
+            let begun = last.unwrap_or_else(&clock);
             if self.applying.is_none() && !self.begin_next()? {
                 break;
             }
-            let applying = self.applying.as_ref().expect("one is under way");
-            let (index, term, count) = (applying.index, applying.term, applying.commands);
             let progress = self.engine.apply_step(budget, &mut self.answers)?;
+            let applied = clock();
             if progress == Progress::More {
+                self.meter.handle_step(applied - begun);
                 break;
+            }
+            let Applying { index, term, batch } = self.applying.take().expect("one is under way");
+            let count = batch.as_ref().map_or(0, Batch::len);
+            if let Some(batch) = &batch {
+                self.meter.handle_applied(applied - begun, batch, &self.answers);
             }
             budget = budget.saturating_sub(count.max(1));
             commands += count;
             entries += 1;
-            self.applying = None;
             self.finish(index, term, now);
+            let published = clock();
+            self.meter.handle_published(published - applied, count);
+            last = Some(published);
         }
         self.engine.drop_copies(COPY_RUNS_MAX, COPY_PAGES_MAX)?;
         let log_end = self.wal.durable().0;
         self.checkpoint.handle_applied(now, Cost { commands, entries, log_end });
         if self.applying.is_none() && self.committed.is_empty() {
-            self.engine.background_step(BACKGROUND_KEYS_MAX)?;
+            self.sweep(clock)?;
             self.answer_swept();
+            self.work_in_background(now)?;
         }
         self.release_reads();
         self.answer_leases(now);
         self.publish_status();
+        Ok(())
+    }
+
+    fn sweep(&mut self, clock: impl Fn() -> Duration) -> Result<(), Failure> {
+        if self.engine.compaction_is_finished() {
+            return Ok(());
+        }
+        let begun = clock();
+        let has_more = self.engine.background_step(BACKGROUND_KEYS_MAX)?;
+        self.meter.handle_swept(begun, clock(), !has_more);
         Ok(())
     }
 
@@ -400,7 +485,8 @@ impl LogCore {
     pub fn has_background_work(&self) -> bool {
         let has_room = self.applying.is_none() && !self.engine.is_sweep_starved();
         let can_sweep = has_room && !self.engine.compaction_is_finished();
-        can_sweep || self.engine.has_copies_to_drop()
+        let can_defrag = self.applying.is_none() && self.engine.can_defrag();
+        can_sweep || can_defrag || self.engine.has_copies_to_drop()
     }
 
     /// When there is something to do that nobody asks for.
@@ -453,7 +539,10 @@ impl LogCore {
     }
 
     fn refuse(&mut self, ticket: Ticket, reason: Unavailable) {
-        if ticket.frontend != FrontendId::NOBODY {
+        if ticket.frontend == FrontendId::NOBODY {
+            self.refuse_own(ticket.slot, reason);
+        } else {
+            self.meter.handle_refused(reason);
             let reply = &mut self.replies[ticket.frontend.place()];
             reply.answers.push((ticket.slot, Verdict::Unavailable(reason)));
         }
@@ -500,7 +589,7 @@ impl LogCore {
         if entry.get_entry_type() != EntryType::EntryNormal {
             return Err(Failure::UnknownEntry { index });
         }
-        let mut commands = 0;
+        let mut applying = Applying { index, term, batch: None };
         if entry.data.is_empty() {
             self.engine.apply_empty(index, term);
         } else {
@@ -508,10 +597,10 @@ impl LogCore {
             self.engine.set_events_wanted(events, previous);
             let batch = Batch::validate(entry.data)
                 .map_err(|cause| Failure::InvalidEntry { index, cause })?;
-            commands = batch.len();
             self.engine.begin_batch(index, term, &batch);
+            applying.batch = Some(batch);
         }
-        self.applying = Some(Applying { index, term, commands });
+        self.applying = Some(applying);
         Ok(true)
     }
 
@@ -533,12 +622,15 @@ impl LogCore {
             return;
         }
         assert_eq!(tickets.len(), self.answers.len(), "an answer for every command");
+        let mut answered = 0;
         for (ticket, answer) in tickets.into_iter().zip(self.answers.drain(..)) {
             if ticket.frontend == FrontendId::NOBODY {
                 // Nothing else is proposed for the member itself before it has introduced itself.
                 self.introduced = Introduced::Done;
+                self.upkeep.handle_own(ticket.slot, own_outcome(&answer.outcome), now, revision);
                 continue;
             }
+            answered += 1;
             if let Outcome::Compacted { sweep: Some(revision) } = answer.outcome {
                 self.replies[ticket.frontend.place()].patient.push(ticket.slot);
                 self.sweeping.push_back((revision, ticket, answer));
@@ -547,6 +639,7 @@ impl LogCore {
             let reply = &mut self.replies[ticket.frontend.place()];
             reply.answers.push((ticket.slot, Verdict::Applied(answer)));
         }
+        self.meter.handle_answered(answered);
     }
 
     /// Compactions are accepted in the order of their revisions, and swept in it.
@@ -608,7 +701,9 @@ impl LogCore {
         self.checkpoint.handle_finished();
     }
 
-    fn publish_status(&self) {
+    fn publish_status(&mut self) {
+        self.meter.handle_leader(self.consensus.leader().map_or(0, |leader| leader.0));
+        self.meter.handle_activity(self.engine.activity());
         self.status.set(StatusCopy {
             term: self.consensus.term().0,
             leader: self.consensus.leader().map_or(0, |leader| leader.0),

@@ -7,20 +7,23 @@
 use std::collections::VecDeque;
 use std::fmt::Display;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use engine::Identity;
 
 use super::failure::Failure;
-use super::log_core::LogCore;
+use super::log_core::{LogCore, SlowApply};
 use super::switch::Switch;
 use crate::config::Config;
+use crate::log::{self, Level, Value};
 use crate::mail::{Ask, FrontendId, Reply};
+use crate::metrics::{LogMetrics, Stage, StageLatency};
 use crate::runtime::disk_helper::{DiskHelper, Done};
 use crate::runtime::log_disk::{LogDisk, disk_error};
 use crate::runtime::post::{Inbox, Outbox};
 use crate::runtime::reactor::{Durability, Reactor};
 use crate::runtime::sync_method::SyncMethod;
+use crate::sequencer::auto_compaction::{self, Notice, Retention};
 use crate::{log_event, log_lines};
 
 /// How long a clean stop may take for its last checkpoint. The log has everything anyway; a
@@ -76,6 +79,12 @@ pub struct LogRole {
     slept: bool,
     /// Writes through that are under way, and since when.
     through: Vec<(u64, Duration)>,
+    /// All synced writes under way, for what is measured.
+    measured: VecDeque<MeasuredWrite>,
+    /// Commands in the writes that were begun.
+    commands_written: u64,
+    wal_latency: StageLatency,
+    metrics: Arc<LogMetrics>,
     stop: Stop,
     /// Letters that found a full ring.
     has_unposted: bool,
@@ -94,6 +103,7 @@ impl LogRole {
         lines: Vec<Option<Line>>,
         settings: LogSettings,
     ) -> Self {
+        let metrics = core.metrics();
         Self {
             core,
             disk,
@@ -109,6 +119,10 @@ impl LogRole {
             looked_before: Duration::ZERO,
             slept: false,
             through: Vec::new(),
+            measured: VecDeque::new(),
+            commands_written: 0,
+            wal_latency: metrics.stage(Stage::Wal),
+            metrics,
             stop: Stop::No,
             has_unposted: false,
             shortages: Shortages::default(),
@@ -151,6 +165,7 @@ impl LogRole {
             let known_until = if self.slept { now } else { self.looked_before };
             self.method.handle_write_through(known_until.saturating_sub(since), now);
         }
+        self.measure_written(token, now);
         let result = result
             .map(|size_bytes| wal::Completion::Written { buffer, size_bytes })
             .map_err(|error| disk_error(&error));
@@ -177,6 +192,7 @@ impl LogRole {
         }
         if now >= self.tick_next {
             self.core.handle_tick(now);
+            self.wal_latency.handle_tick(now);
             // Ticks that were missed are not made up for: a member that was stopped for a minute
             // must not campaign the moment it wakes.
             self.tick_next = now + self.settings.tick;
@@ -189,22 +205,31 @@ impl LogRole {
     ///
     /// # Errors
     /// The log or the engine cannot go on.
-    pub fn settle(&mut self, now: Duration, reactor: &mut Reactor) -> Result<(), Failure> {
+    pub fn settle(
+        &mut self,
+        now: Duration,
+        origin: Instant,
+        reactor: &mut Reactor,
+    ) -> Result<(), Failure> {
         self.core.order(now)?;
-        let begun = self.begin_log_ops(now, reactor)?;
+        let begun = self.begin_log_ops((now, origin), reactor)?;
         if begun && self.core.has_work() {
             // The disk works while this core applies: one more system call buys the overlap.
             reactor.submit()?;
         }
-        self.core.apply(now)?;
+        self.core.apply(now, || origin.elapsed())?;
         // Applying may have let raft go on: a commit index to note, a read round to confirm.
         self.core.order(now)?;
-        self.begin_log_ops(now, reactor)?;
+        self.begin_log_ops((now, origin), reactor)?;
         while let Some(op) = self.core.poll_engine_op() {
             self.helper.submit_engine(op);
         }
         self.post_replies(reactor);
         self.report_shortages();
+        while let Some(notice) = self.core.poll_compaction_notice() {
+            tell_compaction(&notice);
+        }
+        self.report_slow_apply();
         self.announce();
         Ok(())
     }
@@ -227,20 +252,24 @@ impl LogRole {
         self.stop == Stop::Done && !self.has_unposted
     }
 
-    fn begin_log_ops(&mut self, now: Duration, reactor: &mut Reactor) -> Result<bool, Failure> {
+    fn begin_log_ops(
+        &mut self,
+        (now, origin): (Duration, Instant),
+        reactor: &mut Reactor,
+    ) -> Result<bool, Failure> {
         let mut begun = false;
         while let Some((id, op)) = self.core.poll_log_op() {
             if !matches!(op, wal::DiskOp::Write { .. }) {
                 self.helper.submit_log(id, op);
             } else if self.settings.sync.delay.is_zero() {
-                self.begin_write(id, op, now, reactor)?;
+                self.begin_write(id, op, (now, origin), reactor)?;
                 begun = true;
             } else {
                 self.delayed.push_back((now + self.settings.sync.delay, id, op));
             }
         }
         while let Some((_, id, op)) = self.delayed.pop_front_if(|first| first.0 <= now) {
-            self.begin_write(id, op, now, reactor)?;
+            self.begin_write(id, op, (now, origin), reactor)?;
             begun = true;
         }
         Ok(begun)
@@ -250,7 +279,7 @@ impl LogRole {
         &mut self,
         id: wal::OpId,
         op: wal::DiskOp,
-        now: Duration,
+        (now, origin): (Duration, Instant),
         reactor: &mut Reactor,
     ) -> Result<(), Failure> {
         let wal::DiskOp::Write { segment, offset, buffer } = op else {
@@ -268,11 +297,31 @@ impl LogRole {
         self.disk.forget_long_before(segment);
         let durability =
             if self.settings.sync.never { Durability::None } else { self.method.choose(now) };
+        self.metrics.wal_written_bytes.add(buffer.as_slice().len() as u64);
+        let proposed = self.core.commands_proposed();
+        let commands = proposed - std::mem::replace(&mut self.commands_written, proposed);
+        if durability != Durability::None {
+            let begun = origin.elapsed();
+            self.measured.push_back(MeasuredWrite { token: id.0, begun, commands });
+        }
         if durability == Durability::WriteThrough {
             self.through.push((id.0, now));
         }
         reactor.write(descriptor, offset, buffer, durability, id.0);
         Ok(())
+    }
+
+    /// Writes end in about the order in which they were begun.
+    fn measure_written(&mut self, token: u64, now: Duration) {
+        let Some(place) = self.measured.iter().position(|write| write.token == token) else {
+            return;
+        };
+        let write = self.measured.remove(place).expect("it was found just now");
+        let duration = now.saturating_sub(write.begun);
+        self.metrics.wal_syncs.observe_duration(duration, 1);
+        if write.commands > 0 {
+            self.wal_latency.record(duration, write.commands);
+        }
     }
 
     fn post_replies(&mut self, reactor: &mut Reactor) {
@@ -306,6 +355,18 @@ impl LogRole {
             log_lines::published_local_member(*identity, config);
             self.settings.switch.announce_serving();
         }
+    }
+
+    fn report_slow_apply(&mut self) {
+        let Some(SlowApply { took, commands }) = self.core.poll_slow_apply() else { return };
+        let expected = self.settings.config.warning_apply_duration;
+        log_event!(
+            Warn,
+            "apply request took too long",
+            "took" => took,
+            "expected-duration" => expected,
+            "commands" => commands as u64,
+        );
     }
 
     /// Says once when a full disk begins to refuse writes, and once when it is over.
@@ -360,6 +421,41 @@ impl LogRole {
             Stop::No | Stop::Draining { .. } | Stop::Done => {}
         }
     }
+}
+
+/// What etcd tells of an automatic compaction.
+fn tell_compaction(notice: &Notice) {
+    let revision = ("revision", Value::from(notice.revision.0));
+    let (kind, retention) = match notice.retention {
+        Retention::Period(period) => ("periodic", ("compact-period", Value::from(period))),
+        Retention::Revisions(count) => {
+            ("revision", ("revision-compaction-retention", Value::from(count)))
+        }
+    };
+    let tell = |level, stage: &str, pairs: &[(&'static str, Value<'_>)]| {
+        if log::enabled(level) {
+            log::write(level, &format!("{stage} auto {kind} compaction"), pairs);
+        }
+    };
+    use auto_compaction::Stage as S;
+    match notice.stage {
+        S::Started => tell(Level::Info, "starting", &[revision, retention]),
+        S::Completed { took } => {
+            tell(Level::Info, "completed", &[revision, retention, ("took", took.into())]);
+        }
+        S::Failed { retry_interval, reason } => {
+            let retry = ("retry-interval", retry_interval.into());
+            tell(Level::Warn, "failed", &[revision, retention, retry, ("error", reason.into())]);
+        }
+    }
+}
+
+/// A write of the log under way.
+#[derive(Debug, Clone, Copy)]
+struct MeasuredWrite {
+    token: u64,
+    begun: Duration,
+    commands: u64,
 }
 
 /// The shortages that were told.

@@ -9,6 +9,7 @@ pub mod log_core;
 pub mod log_role;
 pub mod reads;
 pub mod run;
+pub mod scrape;
 pub mod shared;
 pub mod start;
 pub mod streams;

@@ -7,26 +7,31 @@
 
 use std::fmt::Display;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use engine::command::{FrameWriter, MemberPublishRef};
+use engine::quota::{QUOTA_SIZE_BYTES_DEFAULT, Quota};
 use engine::{Identity, ReadHandle};
 
 use super::core::{Core, FrontendLine, FrontendRole};
 use super::failure::Failure;
-use super::frontend_core::{FrontendConfig, FrontendCore, FrontendParts};
+use super::frontend_core::{Entrance, FrontendConfig, FrontendCore, FrontendParts};
 use super::log_core::{Introduction, LogCore};
 use super::log_role::{Line, LogRole, LogSettings, SyncPolicy};
+use super::scrape::{self, Scraper, Sources};
 use super::shared::{Status, WatchInterest};
 use super::start::{StartConfig, Started, start};
 use super::switch::Switch;
 use crate::bootstrap::{self, DataDir};
-use crate::config::{Config, ETCD_VERSION, Notice, Place, Url};
+use crate::config::{AutoCompaction, Config, ETCD_VERSION, Notice, Place, Url};
+use crate::frontend::gateway::Access;
 use crate::frontend::grpc;
 use crate::frontend::http2::keepalive::{KeepaliveConfig, PingPolicy};
 use crate::mail::{Ask, FrontendId, Reply};
+use crate::metrics::{FrontendMetrics, Metrics};
 use crate::runtime::disk_helper::DiskHelper;
 use crate::runtime::files::{self, EngineDisk, random_u64};
 use crate::runtime::log_disk::LogDisk;
@@ -36,6 +41,7 @@ use crate::runtime::reactor::Reactor;
 use crate::runtime::sockets::{self, Listener};
 use crate::runtime::wake::Waker;
 use crate::runtime::{executor, notify, signals};
+use crate::sequencer::auto_compaction::Retention;
 use crate::sequencer::lessor::LessorConfig;
 use crate::service::dispatch::{Service, ServiceLimits};
 use crate::service::lease::LeaseIds;
@@ -51,8 +57,6 @@ const MESSAGE_OVERHEAD_BYTES: usize = 512 * 1024;
 const REQUEST_TIMEOUT_BASE: Duration = Duration::from_secs(5);
 /// How often etcd notes the time that is left of its leases.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
-/// etcd's quota when none is given; it is told in `Status` and enforced with the quota's change.
-const QUOTA_BYTES_DEFAULT: i64 = 2 << 30;
 /// Descriptors that connections leave to the rest of the process.
 const DESCRIPTORS_RESERVED: u64 = 150;
 
@@ -92,7 +96,7 @@ fn run_checked(config: &Arc<Config>, connections_max: usize) -> Result<libc::c_i
     log_lines::configuring_peer_listeners(config);
     let peer_listeners = bind_all(&config.listen_peer_urls, config.socket_reuse_port)?;
     log_lines::configuring_client_listeners(config);
-    let client_listeners = bind_all(&config.listen_client_urls, config.socket_reuse_port)?;
+    let client_listeners = bind_clients(config)?;
     let wal_path = data_dir.wal_path().to_owned();
     log_lines::starting_an_etcd_server(config, data_dir.path(), &wal_path, data_dir.is_new());
 
@@ -162,6 +166,22 @@ fn bind(url: &Url, reuse_port: bool) -> Result<Listener, Error> {
     }
 }
 
+/// The listeners of clients, with what each serves.
+fn bind_clients(config: &Config) -> Result<Vec<(Listener, Entrance)>, Error> {
+    let is_split = !config.listen_client_http_urls.is_empty();
+    let addresses = [
+        (&config.listen_client_urls, if is_split { Entrance::Grpc } else { Entrance::Any }),
+        (&config.listen_client_http_urls, Entrance::Http),
+        (&config.listen_metrics_urls, Entrance::Metrics),
+    ];
+    let mut listeners = Vec::new();
+    for (urls, entrance) in addresses {
+        let bound = bind_all(urls, config.socket_reuse_port)?;
+        listeners.extend(bound.into_iter().map(|listener| (listener, entrance)));
+    }
+    Ok(listeners)
+}
+
 /// A system error as Go words it.
 struct Os<'a>(&'a io::Error);
 
@@ -218,6 +238,8 @@ fn open_stages(config: &Config, data_dir: &mut DataDir, boot_nonce: u64) -> Resu
         request_timeout: request_timeout(config),
         snapshot_count: config.snapshot_count,
         lessor: lessor_config(config),
+        retention: retention(config),
+        defrag_from_bytes: defrag_from_bytes(config),
         boot_nonce,
     })?;
     if data_dir.is_new() {
@@ -246,7 +268,7 @@ struct Assembly<'a> {
     config: &'a Arc<Config>,
     identity: Identity,
     started: Started,
-    client_listeners: Vec<Listener>,
+    client_listeners: Vec<(Listener, Entrance)>,
     peer_listeners: Vec<Listener>,
     connections_max: usize,
     switch: Arc<Switch>,
@@ -271,13 +293,17 @@ struct FrontendSeed {
     status: Arc<Status>,
     interest: Arc<WatchInterest>,
     node: NodeState,
+    metrics: Arc<FrontendMetrics>,
+    scraper: Scraper,
     line: Option<FrontendLine>,
-    listeners: Vec<Listener>,
+    listeners: Vec<(Listener, Entrance)>,
     peer_listeners: Vec<Listener>,
-    announce: Vec<String>,
+    announce: Vec<(String, Entrance)>,
+    access: Access,
+    serves_json: bool,
     connections_max: usize,
-    hand_off: Vec<Option<Outbox<std::os::fd::OwnedFd>>>,
-    handed: Option<Inbox<std::os::fd::OwnedFd>>,
+    hand_off: Vec<Option<Outbox<(OwnedFd, Entrance)>>>,
+    handed: Option<Inbox<(OwnedFd, Entrance)>>,
 }
 
 struct LogSeed {
@@ -294,7 +320,7 @@ fn start_cores(assembly: Assembly<'_>) -> Result<Handles, Error> {
     let config = assembly.config;
     let allowed = placement::allowed_processors()?;
     let plans = placement::plan(&config.placement, &allowed, placement::quota_processors())?;
-    let cores = seed_cores(assembly, &plans);
+    let cores = seed_cores(assembly, &plans)?;
     let mut handles = Vec::new();
     for parts in cores {
         let name = if parts.log.is_some() { "log" } else { "front-end" };
@@ -306,7 +332,7 @@ fn start_cores(assembly: Assembly<'_>) -> Result<Handles, Error> {
     Ok(handles)
 }
 
-fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Vec<CoreParts> {
+fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Result<Vec<CoreParts>, Error> {
     let Assembly { config, identity, started, client_listeners, peer_listeners, .. } = assembly;
     let (connections_max, switch) = (assembly.connections_max, assembly.switch);
     let origin = Instant::now();
@@ -316,24 +342,17 @@ fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Vec<CoreParts> {
     let Started { stages, log_disk, engine_disk, .. } = started;
     let views = stages.engine.read_handle();
     let introduction = introduction(config, identity, &views);
-    let core = LogCore::new(
+    let mut core = LogCore::new(
         stages,
         introduction,
         frontend_count,
         Arc::clone(&status),
         Arc::clone(&interest),
     );
-    let settings = LogSettings {
-        sync: SyncPolicy {
-            never: config.unsafe_no_fsync,
-            delay: config.fault.sync_delay,
-            fail_after: config.fault.sync_fail_after,
-        },
-        switch: Arc::clone(&switch),
-        tick: Duration::from_millis(config.heartbeat_interval_ms),
-        identity,
-        config: Arc::clone(config),
-    };
+    core.set_slow_apply(config.warning_apply_duration);
+    let sources = (views.clone(), Arc::clone(&status), origin);
+    let (scraper, counts) = start_scraper(config, identity, frontend_count, &core, sources)?;
+    let settings = log_settings(config, identity, &switch);
     let bells: Vec<Arc<Bell>> = plans.iter().map(|_| Bell::new()).collect();
     let log_bell = Arc::clone(&bells[plans.iter().position(|plan| plan.log).unwrap_or(0)]);
     let mut mesh = Mesh::new(plans, &bells, &log_bell);
@@ -353,8 +372,18 @@ fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Vec<CoreParts> {
                 status: Arc::clone(&status),
                 interest: Arc::clone(&interest),
                 node: node_state(config, identity),
+                metrics: Arc::clone(&counts[wiring.id.place()]),
+                scraper: scraper.clone(),
                 line: wiring.line,
-                announce: clients.iter().map(|client| client.address().to_owned()).collect(),
+                announce: clients
+                    .iter()
+                    .map(|(client, entrance)| (client.address().to_owned(), *entrance))
+                    .collect(),
+                access: Access {
+                    hosts: config.host_whitelist.iter().cloned().collect(),
+                    origins: config.cors.iter().cloned().collect(),
+                },
+                serves_json: config.enable_grpc_gateway,
                 connections_max: connections_max / frontend_count,
                 listeners: clients,
                 peer_listeners: peers,
@@ -373,7 +402,39 @@ fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Vec<CoreParts> {
         let switch = Arc::clone(&switch);
         cores.push(CoreParts { plan: *plan, bell, switch, origin, frontend, log });
     }
-    cores
+    Ok(cores)
+}
+
+fn log_settings(config: &Arc<Config>, identity: Identity, switch: &Arc<Switch>) -> LogSettings {
+    LogSettings {
+        sync: SyncPolicy {
+            never: config.unsafe_no_fsync,
+            delay: config.fault.sync_delay,
+            fail_after: config.fault.sync_fail_after,
+        },
+        switch: Arc::clone(switch),
+        tick: Duration::from_millis(config.heartbeat_interval_ms),
+        identity,
+        config: Arc::clone(config),
+    }
+}
+
+/// Where front-ends count, and who tells what they and the log core have counted.
+fn start_scraper(
+    config: &Config,
+    identity: Identity,
+    frontend_count: usize,
+    core: &LogCore,
+    (views, status, origin): (ReadHandle, Arc<Status>, Instant),
+) -> Result<(Scraper, Vec<Arc<FrontendMetrics>>), Error> {
+    let fixed =
+        scrape::fixed(config, identity, node_state(config, identity).quota_bytes.unsigned_abs());
+    let metrics = Metrics::new(fixed, frontend_count, core.metrics());
+    let counts = (0..frontend_count).map(|place| metrics.frontend(place)).collect();
+    let members = vec![identity.member.0];
+    let scraper = Scraper::start(Sources { metrics, views, status, members, origin })
+        .map_err(|error| format!("cannot start a thread: {error}"))?;
+    Ok((scraper, counts))
 }
 
 /// Who posts to whom.
@@ -385,8 +446,8 @@ struct Mesh {
 struct Wiring {
     id: FrontendId,
     line: Option<FrontendLine>,
-    hand_off: Vec<Option<Outbox<std::os::fd::OwnedFd>>>,
-    handed: Option<Inbox<std::os::fd::OwnedFd>>,
+    hand_off: Vec<Option<Outbox<(OwnedFd, Entrance)>>>,
+    handed: Option<Inbox<(OwnedFd, Entrance)>>,
 }
 
 impl Mesh {
@@ -435,8 +496,8 @@ fn build_core(parts: CoreParts) -> Core {
         Err(error) => give_up(&error),
     };
     switch.register(waker.clone());
+    let frontend = frontend.map(|seed| build_frontend(seed, waker.clone()));
     let log = log.map(|seed| build_log(seed, waker));
-    let frontend = frontend.map(build_frontend);
     Core::new(reactor, bell, switch, origin, (frontend, log))
 }
 
@@ -450,7 +511,7 @@ fn build_log(seed: LogSeed, waker: Waker) -> LogRole {
     LogRole::new(core, disk, helper, lines, settings)
 }
 
-fn build_frontend(seed: FrontendSeed) -> FrontendRole {
+fn build_frontend(seed: FrontendSeed, waker: Waker) -> FrontendRole {
     let service = Service::new(seed.limits, &seed.node, seed.lease_ids);
     let parts = FrontendParts {
         id: seed.id,
@@ -459,11 +520,17 @@ fn build_frontend(seed: FrontendSeed) -> FrontendRole {
         status: seed.status,
         interest: seed.interest,
         node: seed.node,
+        metrics: seed.metrics,
     };
+    let (listeners, entrances) = seed.listeners.into_iter().unzip();
+    let mut core = FrontendCore::new(seed.config, parts);
+    core.set_http(seed.access, seed.serves_json);
     FrontendRole {
-        core: FrontendCore::new(seed.config, parts),
+        core,
+        scrapes: seed.scraper.desk(waker),
         line: seed.line,
-        listeners: seed.listeners,
+        listeners,
+        entrances,
         peer_listeners: seed.peer_listeners,
         announce: seed.announce,
         connections_max: seed.connections_max,
@@ -515,15 +582,33 @@ fn node_state(config: &Config, identity: Identity) -> NodeState {
         cluster_id: identity.cluster,
         member_id: identity.member,
         members: vec![member],
-        quota_bytes: QUOTA_BYTES_DEFAULT,
+        quota_bytes: match config.quota_backend_bytes {
+            0 => QUOTA_SIZE_BYTES_DEFAULT.cast_signed(),
+            // None is told as it was given.
+            given => given,
+        },
         ..NodeState::default()
     }
+}
+
+fn retention(config: &Config) -> Option<Retention> {
+    match config.auto_compaction {
+        AutoCompaction::Off => None,
+        AutoCompaction::Periodic(period) => Some(Retention::Period(period)),
+        AutoCompaction::Revision(count) => Some(Retention::Revisions(count)),
+    }
+}
+
+fn defrag_from_bytes(config: &Config) -> Option<u64> {
+    let threshold = config.bootstrap_defrag_threshold_megabytes;
+    (threshold > 0).then(|| threshold.saturating_mul(1 << 20))
 }
 
 fn service_limits(config: &Config) -> ServiceLimits {
     ServiceLimits {
         txn_ops_max: usize::try_from(config.max_txn_ops).unwrap_or(usize::MAX),
         request_size_bytes_max: usize::try_from(config.max_request_bytes).unwrap_or(usize::MAX),
+        quota: Quota::from_flag(config.quota_backend_bytes),
         lease_ttl_min_seconds: lessor_config(config).ttl_min_seconds,
         ..ServiceLimits::default()
     }

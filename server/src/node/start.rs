@@ -32,9 +32,10 @@ use crate::raft::{Consensus, ConsensusConfig};
 use crate::runtime::bus_error::{self, MappedFile};
 use crate::runtime::files::EngineDisk;
 use crate::runtime::log_disk::LogDisk;
+use crate::sequencer::auto_compaction::Retention;
 use crate::sequencer::lessor::LessorConfig;
 
-pub use create::{apply_batch, create, make_room};
+pub use create::{apply_batch, apply_rest, create, make_room};
 
 /// The store's checkpoints in its directory.
 const META_FILE: &str = "meta";
@@ -66,6 +67,10 @@ pub struct StartConfig {
     pub snapshot_count: u64,
     /// The rules of leases.
     pub lessor: LessorConfig,
+    /// What is compacted without being asked for.
+    pub retention: Option<Retention>,
+    /// A start defragments when it gives so much back.
+    pub defrag_from_bytes: Option<u64>,
     /// Different at each start.
     pub boot_nonce: u64,
 }
@@ -80,6 +85,8 @@ pub struct Started {
     pub engine_disk: EngineDisk,
     /// Entries that were replayed.
     pub replayed: u64,
+    /// Entries behind them, which raft commits when this member leads.
+    pub unapplied: VecDeque<Entry>,
     /// Set when the store's only checkpoint did not count and the store was made anew: why not.
     pub store_remade: Option<String>,
 }
@@ -125,6 +132,7 @@ pub fn start(config: &StartConfig) -> Result<Started, Failure> {
     let base = engine.applied();
     let mut store = LogStore::resume(hard_state, &[identity.member], base);
     store.append(&pending);
+    let unapplied = pending;
     store.restart(base.0);
     let raft_config = ConsensusConfig {
         member_id: identity.member,
@@ -143,11 +151,13 @@ pub fn start(config: &StartConfig) -> Result<Started, Failure> {
         request_timeout: config.request_timeout,
         snapshot_count: config.snapshot_count,
         lessor: config.lessor,
+        retention: config.retention,
+        defrag_from_bytes: config.defrag_from_bytes,
         leases,
         tail,
         retained,
     };
-    Ok(Started { stages, log_disk, engine_disk, replayed, store_remade })
+    Ok(Started { stages, log_disk, engine_disk, replayed, unapplied, store_remade })
 }
 
 fn leases_of(engine: &Engine) -> Result<Vec<Lease>, ReadError> {

@@ -12,7 +12,9 @@ use crate::mail::FrontendId;
 use crate::runtime::reactor::SocketId;
 use crate::service::node_state::NodeState;
 use crate::service::status::Refusal;
-use crate::service::watch::{EventsWanted, StreamId, WatchConfig, WatchHub, WatchOutput};
+use crate::service::watch::{
+    EventsWanted, StreamId, WatchConfig, WatchCounts, WatchHub, WatchOutput,
+};
 
 /// Changes that a turn's catch-up may look at.
 const CATCH_UP_CHANGES_MAX: usize = 1000;
@@ -133,6 +135,12 @@ impl Watches {
             self.hub.step(&view, CATCH_UP_CHANGES_MAX)?;
         }
         Ok(())
+    }
+
+    /// What there is to count.
+    #[must_use]
+    pub fn counts(&self) -> WatchCounts {
+        self.hub.counts()
     }
 
     /// Whether watchers are behind.

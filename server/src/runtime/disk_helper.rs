@@ -61,7 +61,7 @@ impl DiskHelper {
     /// Queues an operation of the engine.
     pub fn submit_engine(&self, op: engine::page::disk::DiskOp) {
         match op.kind {
-            DiskOpKind::Allocate { .. } => self.growth.submit(op),
+            DiskOpKind::Allocate { .. } | DiskOpKind::Shorten { .. } => self.growth.submit(op),
             DiskOpKind::Write { .. } | DiskOpKind::Sync => self.engine.submit(op),
         }
     }

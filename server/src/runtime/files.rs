@@ -31,6 +31,10 @@ pub fn allocate(file: &File, size_bytes: u64) -> io::Result<()> {
     }
 }
 
+fn shorten(file: &File, size_bytes: u64) -> io::Result<()> {
+    if file.metadata()?.len() > size_bytes { file.set_len(size_bytes) } else { Ok(()) }
+}
+
 /// Random bytes from the system, for what must differ between two starts.
 ///
 /// # Errors
@@ -103,6 +107,9 @@ impl EngineDisk {
             DiskOpKind::Sync => ("sync", Vec::new(), file.sync_data()),
             DiskOpKind::Allocate { size_bytes } => {
                 ("allocate", Vec::new(), allocate(file, size_bytes))
+            }
+            DiskOpKind::Shorten { size_bytes } => {
+                ("shorten", Vec::new(), shorten(file, size_bytes))
             }
         };
         let result = result.map_err(|cause| DiskError { file: op.file, operation, cause });

@@ -12,6 +12,7 @@ pub mod log_disk;
 pub mod notify;
 pub mod placement;
 pub mod post;
+pub mod process_stats;
 pub mod reactor;
 pub mod signals;
 pub mod slab;

@@ -73,6 +73,12 @@ pub enum Event {
         /// The buffer that was sent.
         buffer: Vec<u8>,
     },
+    /// The client sends nothing more; it may still read. Whether that is the end is for the owner
+    /// to say.
+    HalfClosed {
+        /// Which.
+        socket: SocketId,
+    },
     /// The socket is gone, whoever ended it.
     Closed {
         /// Which.
@@ -509,6 +515,9 @@ impl Reactor {
             } else if !state.paused {
                 self.arm_receive(index);
             }
+        } else if result == 0 && !state.closing {
+            let socket = SocketId { index, generation: state.generation };
+            self.events.push_back(Event::HalfClosed { socket });
         } else if !state.closing {
             self.begin_close(index);
         }
@@ -790,6 +799,12 @@ mod tests {
     fn a_client_that_leaves_is_closed_once() {
         let Pair { mut reactor, client, socket } = pair();
         client.shutdown(Shutdown::Both).unwrap();
+        let half_closed = until(&mut reactor, |event| match event {
+            Event::HalfClosed { socket } => Some(socket),
+            _ => None,
+        });
+        assert_eq!(half_closed, socket);
+        reactor.close(socket);
         let closed = until(&mut reactor, |event| match event {
             Event::Closed { socket } => Some(socket),
             _ => None,
@@ -801,6 +816,22 @@ mod tests {
         reactor.send(socket, b"late".to_vec());
         reactor.wait(Duration::ZERO).unwrap();
         assert!(reactor.poll_event().is_none());
+    }
+
+    #[test]
+    fn a_client_that_has_said_all_can_still_be_answered() {
+        let Pair { mut reactor, mut client, socket } = pair();
+        client.write_all(b"ask").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(receive(&mut reactor), b"ask");
+        until(&mut reactor, |event| matches!(event, Event::HalfClosed { .. }).then_some(()));
+        reactor.send(socket, b"answer".to_vec());
+        until(&mut reactor, |event| matches!(event, Event::Sent { .. }).then_some(()));
+        reactor.close(socket);
+        until(&mut reactor, |event| matches!(event, Event::Closed { .. }).then_some(()));
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).unwrap();
+        assert_eq!(answer, b"answer");
     }
 
     #[test]

@@ -138,6 +138,12 @@ impl Batcher {
         bytes
     }
 
+    /// How many commands are in the batch just taken.
+    #[must_use]
+    pub fn taken_count(&self) -> usize {
+        self.taken.as_ref().map_or(0, Vec::len)
+    }
+
     /// The batch just taken stands at this place of the log.
     pub fn handle_proposed(&mut self, index: LogIndex, term: Term) {
         let tickets = self.taken.take().expect("a batch was taken");

@@ -49,6 +49,7 @@ pub struct ReadIndex {
     confirmed: VecDeque<Confirmed>,
     published: LogIndex,
     failed: Vec<Ticket>,
+    rounds_retried: u64,
 }
 
 impl ReadIndex {
@@ -65,6 +66,7 @@ impl ReadIndex {
             confirmed: VecDeque::new(),
             published: LogIndex(0),
             failed: Vec::new(),
+            rounds_retried: 0,
         }
     }
 
@@ -109,6 +111,7 @@ impl ReadIndex {
         {
             // Its reads go before those that came later: they have waited longest.
             self.joining.splice(0..0, round.reads);
+            self.rounds_retried += 1;
         }
         let timeout = self.timeout;
         let late = |(_, since): &(Ticket, Duration)| now.saturating_sub(*since) >= timeout;
@@ -135,6 +138,12 @@ impl ReadIndex {
         let unconfirmed = round.chain(self.joining.drain(..)).map(|(ticket, _)| ticket);
         let confirmed = self.confirmed.drain(..).flat_map(|round| round.tickets);
         confirmed.chain(unconfirmed).chain(self.failed.drain(..)).collect()
+    }
+
+    /// How often a round was asked for again.
+    #[must_use]
+    pub fn rounds_retried(&self) -> u64 {
+        self.rounds_retried
     }
 
     /// Whether any read waits.

@@ -35,6 +35,7 @@ use engine::command::FrameWriter;
 use engine::hash::{KeyValueHashScan, StoreHashScan};
 use engine::ids::{LeaseId, Revision};
 use engine::page::PageFault;
+use engine::quota::Quota;
 use engine::range::Progress;
 use engine::txn::TxnScan;
 use engine::view::View;
@@ -45,10 +46,11 @@ use super::decode;
 use super::health;
 use super::kv::{self, RangeRead, TxnAction};
 use super::lease::{self, LeaseIds, TimeToLive, TimeToLiveRead};
-use super::maintenance::{self, AlarmAction};
+use super::maintenance::{self, MaintenanceAction, MaintenanceRead};
 use super::method::Method;
 use super::node_state::NodeState;
 use super::proto::etcdserverpb as pb;
+use super::quota;
 use super::range_stream::RangeStream;
 use super::sink::AnswerSink;
 use super::status::Refusal;
@@ -64,6 +66,8 @@ pub struct ServiceLimits {
     pub txn_ops_max: usize,
     /// `--max-request-bytes`.
     pub request_size_bytes_max: usize,
+    /// `--quota-backend-bytes`.
+    pub quota: Quota,
     /// No lease is granted for less.
     pub lease_ttl_min_seconds: i64,
     /// The largest answer that may be sent; what a range would answer beyond it is measured and
@@ -76,6 +80,7 @@ impl Default for ServiceLimits {
         Self {
             txn_ops_max: 128,
             request_size_bytes_max: 3 << 19,
+            quota: Quota::from_flag(0),
             lease_ttl_min_seconds: 2,
             answer_size_bytes_max: SEND_BYTES_MAX as u64,
         }
@@ -93,6 +98,8 @@ pub enum Action {
     Write,
     /// A read that could not be finished at once.
     Read(Box<Read>),
+    /// The store is to be defragmented; the answer is empty, and comes when that is done.
+    Defragment,
     /// The first message of a stream was appended to `out`; no other follows for now.
     Stream,
     /// An answer of many messages, which are made step by step.
@@ -139,6 +146,7 @@ enum Job {
     Range(RangeRead),
     Txn(TxnRead),
     Members,
+    Maintenance(MaintenanceRead),
     TimeToLive(TimeToLiveRead),
     HashKv(KeyValueHashScan),
     Hash(StoreHashScan),
@@ -150,6 +158,8 @@ struct TxnRead {
     scan: Option<TxnScan>,
     /// The answer's size; before it is finished, that of what was gathered.
     size_bytes: u64,
+    /// How many ranges there were, once it is finished.
+    ranges: u64,
 }
 
 impl std::fmt::Debug for Read {
@@ -158,6 +168,7 @@ impl std::fmt::Debug for Read {
             Job::Range(_) => "range",
             Job::Txn(_) => "txn",
             Job::Members => "members",
+            Job::Maintenance(_) => "maintenance",
             Job::TimeToLive(_) => "time to live",
             Job::HashKv(_) => "hash of the keys",
             Job::Hash(_) => "hash of the store",
@@ -195,7 +206,11 @@ impl Read {
         let size_bytes = match &self.job {
             Job::Range(range) => range.size_bytes(),
             Job::Txn(txn) => txn.size_bytes,
-            Job::Members | Job::TimeToLive(_) | Job::HashKv(_) | Job::Hash(_) => return None,
+            Job::Members
+            | Job::TimeToLive(_)
+            | Job::Maintenance(_)
+            | Job::HashKv(_)
+            | Job::Hash(_) => return None,
         };
         Some(size_bytes).filter(|size| *size > self.answer_size_bytes_max)
     }
@@ -206,8 +221,13 @@ impl Read {
             Job::Range(range) => range.is_wide(),
             Job::Txn(_) | Job::HashKv(_) | Job::Hash(_) => true,
             Job::TimeToLive(read) => read.is_wide(),
-            Job::Members => false,
+            Job::Members | Job::Maintenance(_) => false,
         }
+    }
+
+    /// How many ranges a transaction was of, once it is done; 0 for every other read.
+    pub fn txn_ranges(&self) -> u64 {
+        if let Job::Txn(txn) = &self.job { txn.ranges } else { 0 }
     }
 
     /// Bytes that it holds besides what was written of the answer.
@@ -215,7 +235,11 @@ impl Read {
         match &self.job {
             Job::Range(range) => range.held_bytes(),
             Job::Txn(txn) => txn.scan.as_ref().map_or(0, TxnScan::held_bytes),
-            Job::Members | Job::TimeToLive(_) | Job::HashKv(_) | Job::Hash(_) => 0,
+            Job::Members
+            | Job::TimeToLive(_)
+            | Job::Maintenance(_)
+            | Job::HashKv(_)
+            | Job::Hash(_) => 0,
         }
     }
 
@@ -267,6 +291,9 @@ impl Service {
         out: &mut Vec<u8>,
     ) -> Action {
         let out_len = out.len();
+        if !quota::admits(self.limits.quota, view.size_bytes, method, message) {
+            return self.refuse_for_quota(node, view, frames);
+        }
         let result = match method {
             Method::Put => {
                 kv::push_put(message, &self.sizer, &mut self.writer, frames).map(|()| Action::Write)
@@ -283,7 +310,7 @@ impl Service {
             Method::LeaseGrant | Method::LeaseRevoke => {
                 self.push_lease_change(method, message, frames).map(|()| Action::Write)
             }
-            _ => self.handle_seldom(method, message, node, view, out),
+            _ => self.handle_seldom(method, message, node, view, frames, out),
         };
         result.unwrap_or_else(|refusal| {
             out.truncate(out_len);
@@ -319,6 +346,10 @@ impl Service {
                 *budget -= 1;
                 let members = cluster::put_member_list(out.bytes(), header, node, view);
                 members.map(|()| Progress::Done)
+            }
+            Job::Maintenance(read) => {
+                *budget -= 1;
+                read.answer(out.bytes(), header, view).map(|()| Progress::Done)
             }
             Job::TimeToLive(read) => read.step(view, header, budget, out.bytes()),
             Job::HashKv(scan) => scan.step(view, std::mem::take(budget)).inspect(|_| {
@@ -435,7 +466,7 @@ impl Service {
             return Ok(Action::Write);
         };
         let read_index_needed = !(serializable || view.local_reads);
-        let txn = TxnRead { scan: Some(scan), size_bytes: 0 };
+        let txn = TxnRead { scan: Some(scan), size_bytes: 0, ranges: 0 };
         Ok(self.read(Job::Txn(txn), read_index_needed))
     }
 
@@ -450,6 +481,7 @@ impl Service {
         message: &[u8],
         node: &NodeState,
         view: &View,
+        frames: &mut Vec<u8>,
         out: &mut Vec<u8>,
     ) -> Result<Action, Refusal> {
         let header = node.header();
@@ -475,10 +507,19 @@ impl Service {
             }
             Method::Status => maintenance::put_status(out, header, node, view)
                 .map_err(|error| self.refuse(&error))?,
-            Method::Alarm => match maintenance::put_alarm(out, header, view, message)? {
-                AlarmAction::Answered => {}
-                AlarmAction::Unserved => return Err(Refusal::Unimplemented(method)),
-            },
+            Method::Alarm => {
+                let action = maintenance::handle_alarm(message, &mut self.writer, frames)?;
+                return Ok(self.maintain(action, view));
+            }
+            Method::Downgrade => {
+                let action = maintenance::handle_downgrade(message, &mut self.writer, frames)?;
+                return Ok(self.maintain(action, view));
+            }
+            Method::Defragment => {
+                pb::DefragmentRequest::decode(message)?;
+                return Ok(Action::Defragment);
+            }
+            Method::MoveLeader => maintenance::handle_move_leader(message, node)?,
             Method::Snapshot => {
                 pb::SnapshotRequest::decode(message)
                     .map_err(|error| Refusal::from(error).in_stream())?;
@@ -502,6 +543,21 @@ impl Service {
         let range = RangeStream::new(&request, self.limits.request_size_bytes_max)?;
         let read_index_needed = !(request.serializable || view.local_reads);
         Ok(Action::Serve(Box::new(ServerStream::range(range, read_index_needed))))
+    }
+
+    fn maintain(&self, action: MaintenanceAction, view: &View) -> Action {
+        match action {
+            MaintenanceAction::Pushed => Action::Write,
+            MaintenanceAction::Read(read) => self.read(Job::Maintenance(read), !view.local_reads),
+        }
+    }
+
+    /// The request is not even looked at; what raises the alarm takes its place.
+    fn refuse_for_quota(&mut self, node: &NodeState, view: &View, frames: &mut Vec<u8>) -> Action {
+        match maintenance::refuse_for_quota(node, view, &mut self.writer, frames) {
+            Ok(()) => Action::Write,
+            Err(error) => Action::Refuse(self.refuse(&error)),
+        }
     }
 
     fn refuse(&mut self, error: &ReadError) -> Refusal {
@@ -533,6 +589,7 @@ impl TxnRead {
         match progress {
             Progress::Done => {
                 let before = out.len();
+                self.ranges = scan.range_count();
                 kv::put_txn_read(out, header, scan);
                 self.size_bytes = (out.len() - before) as u64;
             }
@@ -561,6 +618,9 @@ const fn is_served(method: Method) -> bool {
             | Method::MemberList
             | Method::Alarm
             | Method::Status
+            | Method::Defragment
+            | Method::MoveLeader
+            | Method::Downgrade
             | Method::Hash
             | Method::HashKv
             | Method::Snapshot

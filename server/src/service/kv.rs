@@ -15,6 +15,7 @@ use engine::view::View;
 use prost::Message;
 
 use super::decode::{self, RangeRequest, RequestOp, TxnRequest};
+use super::maintenance;
 use super::proto::etcdserverpb as pb;
 use super::sink::AnswerSink;
 use super::status::Refusal;
@@ -260,6 +261,8 @@ pub(super) fn put_answer(
             wire::put_int64(out, 2, grant.id.0);
             wire::put_int64(out, 3, grant.ttl_seconds);
         }
+        Outcome::Alarm(alarm) => maintenance::put_alarms(out, &header, alarm.as_slice()),
+        Outcome::Downgrade { version } => maintenance::put_downgrade(out, &header, *version),
         Outcome::Compacted { .. } | Outcome::LeaseRevoked | Outcome::System => {
             wire::put_header(out, &header);
         }

@@ -1,10 +1,16 @@
-//! The Maintenance service: what the member says about itself.
+//! The Maintenance service: what the member says about itself, and what an operator tells it.
 
-use engine::answer::ReadError;
+use engine::alarm::{Alarm, AlarmKind};
+use engine::answer::{ReadError, Rejection};
+use engine::command::{AlarmAction, AlarmRef, FrameWriter};
+use engine::downgrade::ClusterVersion;
 use engine::hash::KeyValueHash;
+use engine::ids::MemberId;
 use engine::view::View;
 use prost::Message;
 
+use super::downgrade::parse_target;
+use super::method::Method;
 use super::node_state::NodeState;
 use super::proto::etcdserverpb as pb;
 use super::status::{self, Refusal};
@@ -12,6 +18,47 @@ use super::wire::{self, Header, Malformed};
 
 /// The version of etcd whose API this is. Clients choose by it what they dare to ask.
 pub const API_VERSION: &str = "3.7.1";
+
+/// What a maintenance request has to read before it can be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MaintenanceRead {
+    /// The alarms that stand, of one kind or of all.
+    Alarms(AlarmKind),
+    /// Whether a downgrade may begin.
+    Downgrade(ClusterVersion),
+}
+
+impl MaintenanceRead {
+    /// Appends the answer.
+    pub(super) fn answer(
+        self,
+        out: &mut Vec<u8>,
+        header: Header,
+        view: &View,
+    ) -> Result<(), ReadError> {
+        let header = Header { revision: view.revision.0, ..header };
+        match self {
+            Self::Alarms(kind) => {
+                let mut alarms = view.alarms()?;
+                alarms.retain(|alarm| kind == AlarmKind::NONE || alarm.kind == kind);
+                put_alarms(out, &header, &alarms);
+            }
+            Self::Downgrade(target) => {
+                let version = view.check_downgrade(&target.to_string())?;
+                put_downgrade(out, &header, version);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is to be done about a request.
+pub(super) enum MaintenanceAction {
+    /// Its frame was appended.
+    Pushed,
+    /// It reads, linearizably.
+    Read(MaintenanceRead),
+}
 
 /// Appends the answer to `Status`. It is given without a leader and by learners too.
 pub(super) fn put_status(
@@ -25,6 +72,8 @@ pub(super) fn put_status(
         let (_, text) = status::status_of(Refusal::NoLeader);
         errors.push(text.to_owned());
     }
+    errors.extend(view.alarms()?.into_iter().map(alarm_text));
+    let downgrade = view.downgrade_target()?;
     let response = pb::StatusResponse {
         header: Some(header.to_proto(view.revision.0)),
         version: API_VERSION.to_owned(),
@@ -39,39 +88,124 @@ pub(super) fn put_status(
         is_learner: node.learner,
         storage_version: view.cluster_version()?.unwrap_or_default(),
         db_size_quota: node.quota_bytes,
-        downgrade_info: Some(pb::DowngradeInfo { enabled: false, target_version: String::new() }),
+        downgrade_info: Some(pb::DowngradeInfo {
+            enabled: downgrade.is_some(),
+            target_version: downgrade.unwrap_or_default(),
+        }),
     };
     response.encode_raw(out);
     Ok(())
+}
+
+/// An alarm as Go's protobuf prints it. Between the fields it prints one space or two, by the
+/// build, so that nobody relies on it; etcd's release has two.
+fn alarm_text(alarm: Alarm) -> String {
+    let kind = match alarm.kind {
+        AlarmKind::NO_SPACE => "NOSPACE".to_owned(),
+        AlarmKind::CORRUPT => "CORRUPT".to_owned(),
+        AlarmKind(other) => other.to_string(),
+    };
+    match alarm.member {
+        MemberId(0) => format!("alarm:{kind}"),
+        member => format!("memberID:{}  alarm:{kind}", member.0),
+    }
 }
 
 fn saturating_i64(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Appends the answer to `Alarm`: there is nothing yet that raises one, so the list is empty.
-/// Raising and lowering by hand comes with the alarms themselves.
-pub(super) fn put_alarm(
-    out: &mut Vec<u8>,
-    header: Header,
-    view: &View,
+/// Decides about an `AlarmRequest`.
+pub(super) fn handle_alarm(
     message: &[u8],
-) -> Result<AlarmAction, Malformed> {
-    let request = pb::AlarmRequest::decode(message).map_err(|_| Malformed)?;
-    if request.action != pb::alarm_request::AlarmAction::Get as i32 {
-        return Ok(AlarmAction::Unserved);
-    }
-    wire::put_header(out, &Header { revision: view.revision.0, ..header });
-    Ok(AlarmAction::Answered)
+    writer: &mut FrameWriter,
+    frames: &mut Vec<u8>,
+) -> Result<MaintenanceAction, Refusal> {
+    let request = pb::AlarmRequest::decode(message)?;
+    let kind = AlarmKind(request.alarm);
+    let action = match pb::alarm_request::AlarmAction::try_from(request.action) {
+        Ok(pb::alarm_request::AlarmAction::Get) => {
+            return Ok(MaintenanceAction::Read(MaintenanceRead::Alarms(kind)));
+        }
+        Ok(pb::alarm_request::AlarmAction::Activate) => AlarmAction::Raise,
+        Ok(pb::alarm_request::AlarmAction::Deactivate) => AlarmAction::Lower,
+        // etcd has no answer to this one: it ends.
+        Err(_) => return Err(Refusal::UnknownAction),
+    };
+    let alarm = Alarm { kind, member: MemberId(request.member_id) };
+    writer.push_alarm(frames, AlarmRef { action, alarm });
+    Ok(MaintenanceAction::Pushed)
 }
 
-/// What became of an alarm request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AlarmAction {
-    /// The list was appended.
-    Answered,
-    /// Alarms cannot be set yet.
-    Unserved,
+/// Appends the command that raises the quota's alarm in place of a request, unless it stands.
+pub(super) fn refuse_for_quota(
+    node: &NodeState,
+    view: &View,
+    writer: &mut FrameWriter,
+    frames: &mut Vec<u8>,
+) -> Result<(), ReadError> {
+    let alarm = Alarm { kind: AlarmKind::NO_SPACE, member: node.member_id };
+    if view.alarms()?.contains(&alarm) {
+        return Err(Rejection::NoSpace.into());
+    }
+    writer.push_alarm(frames, AlarmRef { action: AlarmAction::RaiseForQuota, alarm });
+    Ok(())
+}
+
+/// Appends the answer to a change or a list of alarms.
+pub(super) fn put_alarms(out: &mut Vec<u8>, header: &Header, alarms: &[Alarm]) {
+    wire::put_header(out, header);
+    for alarm in alarms {
+        wire::put_nested(out, 2, |out| {
+            wire::put_uint64(out, 1, alarm.member.0);
+            wire::put_int64(out, 2, i64::from(alarm.kind.0));
+        });
+    }
+}
+
+/// Decides about a `DowngradeRequest`.
+pub(super) fn handle_downgrade(
+    message: &[u8],
+    writer: &mut FrameWriter,
+    frames: &mut Vec<u8>,
+) -> Result<MaintenanceAction, Refusal> {
+    use pb::downgrade_request::DowngradeAction;
+
+    let request = pb::DowngradeRequest::decode(message)?;
+    let target = || parse_target(&request.version).ok_or(Refusal::WrongDowngradeVersion);
+    match DowngradeAction::try_from(request.action) {
+        Ok(DowngradeAction::Validate) => {
+            return Ok(MaintenanceAction::Read(MaintenanceRead::Downgrade(target()?)));
+        }
+        Ok(DowngradeAction::Enable) => {
+            writer.push_downgrade(frames, Some(&target()?.to_string()));
+        }
+        Ok(DowngradeAction::Cancel) => writer.push_downgrade(frames, None),
+        Err(_) => return Err(Refusal::UnknownAction),
+    }
+    Ok(MaintenanceAction::Pushed)
+}
+
+/// Appends the answer to a downgrade: the cluster's version, in two parts.
+pub(super) fn put_downgrade(out: &mut Vec<u8>, header: &Header, version: ClusterVersion) {
+    wire::put_header(out, header);
+    let text = format!("{}.{}", version.major, version.minor);
+    wire::put_len(out, 2, text.len());
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// Decides about a `MoveLeaderRequest`; the answer has no fields.
+pub(super) fn handle_move_leader(message: &[u8], node: &NodeState) -> Result<(), Refusal> {
+    let request = pb::MoveLeaderRequest::decode(message)?;
+    if node.leader != Some(node.member_id) {
+        return Err(Refusal::NotLeader);
+    }
+    let target = node.members.iter().find(|member| member.id.0 == request.target_id);
+    match target {
+        Some(member) if member.id == node.member_id => Ok(()),
+        Some(member) if !member.learner => Err(Refusal::Unimplemented(Method::MoveLeader)),
+        Some(_) | None => Err(Refusal::BadLeaderTransferee),
+    }
 }
 
 /// The revision that `HashKV` asks for.

@@ -20,9 +20,11 @@ pub mod watch;
 pub mod wire;
 
 mod cluster;
+mod downgrade;
 mod health;
 mod kv;
 mod maintenance;
+mod quota;
 mod range_stream;
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use prost::DecodeError;
 use super::method::Method;
 use super::wire::Malformed;
 use crate::frontend::grpc::status::Code;
+use crate::mail::Unavailable;
 
 /// Why a request gets a status instead of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,10 +66,31 @@ pub enum Refusal {
     LeaderChanged,
     /// This member is going down.
     Stopped,
+    /// The member that was asked does not lead.
+    NotLeader,
+    /// Leadership cannot move to that member.
+    BadLeaderTransferee,
+    /// The version a downgrade asks for is none.
+    WrongDowngradeVersion,
+    /// The request's action has no meaning.
+    UnknownAction,
     /// Too much was committed and not yet applied, or too much is waiting to be admitted.
     TooManyRequests,
     /// A backup's client takes so little that the store is not held still for it any longer.
     BackupStalled,
+}
+
+impl From<Unavailable> for Refusal {
+    fn from(reason: Unavailable) -> Self {
+        match reason {
+            Unavailable::NoLeader => Self::NoLeader,
+            Unavailable::LeaderChanged => Self::LeaderChanged,
+            Unavailable::TimedOut => Self::TimedOut,
+            Unavailable::Stopped => Self::Stopped,
+            Unavailable::TooManyRequests => Self::TooManyRequests,
+            Unavailable::NoSpace => Self::Rejected(Rejection::NoSpace),
+        }
+    }
 }
 
 impl From<Malformed> for Refusal {
@@ -140,7 +162,13 @@ pub const fn status_of(refusal: Refusal) -> (Code, &'static str) {
         // Missing in etcd's table, too.
         R::NotPrimary => (Code::Unknown, "not a primary lessor"),
         R::Rejected(rejection) => status_of_rejection(rejection),
-        R::Corrupt => (Code::DataLoss, "etcdserver: corrupt cluster"),
+        R::Corrupt => status_of_rejection(Rejection::Corrupt),
+        R::NotLeader => (Code::FailedPrecondition, "etcdserver: not leader"),
+        R::BadLeaderTransferee => (Code::FailedPrecondition, "etcdserver: bad leader transferee"),
+        R::WrongDowngradeVersion => {
+            (Code::InvalidArgument, "etcdserver: wrong downgrade target version format")
+        }
+        R::UnknownAction => (Code::Unknown, "etcdserver: unknown method"),
         R::Unimplemented(method) => (Code::Unimplemented, method.unimplemented_text()),
         R::UnknownHealthService => (Code::NotFound, "unknown service"),
         R::TimedOut => (Code::Unavailable, "etcdserver: request timed out"),
@@ -173,6 +201,16 @@ const fn status_of_rejection(rejection: Rejection) -> (Code, &'static str) {
         Rejection::LeaseExists => (Code::FailedPrecondition, "etcdserver: lease already exists"),
         Rejection::NoSpace => {
             (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded")
+        }
+        Rejection::Corrupt => (Code::DataLoss, "etcdserver: corrupt cluster"),
+        Rejection::InvalidDowngradeTarget => {
+            (Code::InvalidArgument, "etcdserver: invalid downgrade target version")
+        }
+        Rejection::DowngradeInProcess => {
+            (Code::FailedPrecondition, "etcdserver: cluster has a downgrade job in progress")
+        }
+        Rejection::ClusterVersionUnknown => {
+            (Code::FailedPrecondition, "etcdserver: cluster version not found during downgrade")
         }
     }
 }
@@ -245,6 +283,30 @@ mod tests {
                 "etcdserver: request timed out, possibly due to previous leader failure",
             ),
             (status_of(Refusal::Corrupt), 15, "etcdserver: corrupt cluster"),
+            (rejected(Rejection::Corrupt), 15, "etcdserver: corrupt cluster"),
+            (
+                rejected(Rejection::InvalidDowngradeTarget),
+                3,
+                "etcdserver: invalid downgrade target version",
+            ),
+            (
+                rejected(Rejection::DowngradeInProcess),
+                9,
+                "etcdserver: cluster has a downgrade job in progress",
+            ),
+            (
+                rejected(Rejection::ClusterVersionUnknown),
+                9,
+                "etcdserver: cluster version not found during downgrade",
+            ),
+            (
+                status_of(Refusal::WrongDowngradeVersion),
+                3,
+                "etcdserver: wrong downgrade target version format",
+            ),
+            (status_of(Refusal::BadLeaderTransferee), 9, "etcdserver: bad leader transferee"),
+            (status_of(Refusal::NotLeader), 9, "etcdserver: not leader"),
+            (status_of(Refusal::UnknownAction), 2, "etcdserver: unknown method"),
             (status_of(Refusal::UnknownHealthService), 5, "unknown service"),
             (
                 status_of(Refusal::Unimplemented(Method::AuthEnable)),

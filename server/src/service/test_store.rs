@@ -81,7 +81,9 @@ impl TestStore {
         while let Some(op) = self.engine.poll_disk_op() {
             let buffer = match op.kind {
                 DiskOpKind::Write { bytes, .. } => bytes,
-                DiskOpKind::Sync | DiskOpKind::Allocate { .. } => Vec::new(),
+                DiskOpKind::Sync | DiskOpKind::Allocate { .. } | DiskOpKind::Shorten { .. } => {
+                    Vec::new()
+                }
             };
             let completion = Completion { token: op.token, buffer, result: Ok(()) };
             self.engine.handle_disk_completion(completion).unwrap();

@@ -28,7 +28,13 @@ const RULES: &[Rule] = &[
     Rule { place: "engine/src/page/", may_use: None, crates: &[], is_pure: false },
     pure("engine/src/", None, &[]),
     pure("server/src/frontend/http2", Some(&[]), &[]),
-    pure("server/src/frontend/grpc", Some(&["frontend::http2"]), &[]),
+    pure("server/src/frontend/grpc", Some(&["frontend::http2", "metrics"]), &[]),
+    pure("server/src/frontend/http1", Some(&[]), &[]),
+    pure(
+        "server/src/frontend/gateway",
+        Some(&["frontend::http1", "frontend::http2", "frontend::grpc"]),
+        &[],
+    ),
     // `frontend::grpc` for the codes and texts of an answer only.
     pure("server/src/service", Some(&["mail", "limits", "frontend::grpc"]), &["engine"]),
     pure("server/src/sequencer", Some(&["mail", "limits"]), &["engine"]),
@@ -41,7 +47,7 @@ const RULES: &[Rule] = &[
     drives("server/src/metrics", &["limits"]),
     drives("server/src/config", &[]),
     drives("server/src/bootstrap", &["config"]),
-    drives("server/src/log_lines", &["config"]),
+    drives("server/src/log_lines", &["config", "frontend::gateway"]),
     // The log below everything knows nobody.
     Rule { place: "server/src/log", may_use: Some(&[]), crates: &[], is_pure: false },
     Rule { place: "server/src/node", may_use: None, crates: &["engine", "wal"], is_pure: false },

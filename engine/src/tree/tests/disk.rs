@@ -6,9 +6,10 @@ use super::{Model, Random, config, contents, publish};
 use crate::page::disk::{Completion, DiskOp, DiskOpKind, FileId};
 use crate::page::meta::{self, Chosen, META_BLOCK_SIZE_BYTES, Meta};
 use crate::page::{
-    Checkpoint, Epoch, MapSource, PageConfig, PageFile, PagePtr, Pages, PagesNeeded, Root, TreeTag,
+    Checkpoint, Epoch, MapSource, PageConfig, PageFile, PageId, PagePtr, Pages, PagesNeeded, Root,
+    TreeTag,
 };
-use crate::tree::{Body, insert, remove};
+use crate::tree::{Body, insert, relocate, remove};
 
 const SECTOR_SIZE: usize = 512;
 
@@ -44,6 +45,15 @@ impl Disk {
                 for (file, offset, bytes) in &synced {
                     self.store(*file, *offset, bytes);
                 }
+            }
+            // With the rest of the file's end it may also be lost: as before the operation.
+            DiskOpKind::Shorten { size_bytes } => {
+                let size = usize::try_from(size_bytes).unwrap();
+                let cut = |(file, offset, bytes): &(FileId, usize, Vec<u8>)| {
+                    *file == op.file && offset + bytes.len() > size
+                };
+                assert!(!self.cached.iter().any(cut), "written and then cut off");
+                self.files.entry(op.file).or_default().truncate(size);
             }
             DiskOpKind::Allocate { .. } => panic!("a simulated file needs no space of its own"),
         }
@@ -190,6 +200,37 @@ impl Store {
         }
     }
 
+    /// Moves what stands at the end of a shard's file, as a batch of its own.
+    fn relocate(&mut self, random: &mut Random) {
+        let shard = random.below(self.shards.len());
+        let shard = &mut self.shards[shard];
+        let limit = PageId(shard.pages.used_pages() + 10);
+        shard.pages.set_ceiling(limit);
+        for root in &mut shard.roots {
+            let mut next = Some(Vec::new());
+            while let Some(from) = next.filter(|_| random.below(20) > 0) {
+                shard.pages.reserve(PagesNeeded { pages: 100, extent_pages: 20 }).unwrap();
+                next = relocate(&mut shard.pages, root, &from, limit).unwrap().next;
+            }
+        }
+        shard.pages.lift_ceiling();
+        for shard in &mut self.shards {
+            publish(&mut shard.pages, &[]);
+        }
+    }
+
+    /// Cuts the files off behind what is in use.
+    fn shorten(&mut self, disk: &mut Disk) -> Result<(), PowerLoss> {
+        for shard in &mut self.shards {
+            shard.pages.shorten(0);
+            while let Some(op) = shard.pages.poll_disk_op() {
+                let completion = disk.perform(op)?;
+                shard.pages.handle_disk_completion(completion).unwrap();
+            }
+        }
+        Ok(())
+    }
+
     /// Fixes a checkpoint of the latest batch.
     pub(super) fn begin(&mut self) {
         assert!(self.running.is_none());
@@ -260,12 +301,21 @@ impl Store {
         for _ in 0..checkpoints {
             for _ in 0..1 + random.below(4) {
                 self.batch(random);
+                if random.below(2) == 0 {
+                    self.relocate(random);
+                }
             }
             self.begin();
             while !self.step(disk, random)? {
                 if random.below(2) == 0 {
                     self.batch(random);
                 }
+                if random.below(4) == 0 {
+                    self.relocate(random);
+                }
+            }
+            if random.below(2) == 0 {
+                self.shorten(disk)?;
             }
         }
         Ok(())

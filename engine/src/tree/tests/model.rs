@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use super::super::{
-    Body, Changes, Cursor, Inserted, Root, count, get, insert, pages_needed, remove, supersede,
-    take,
+    Body, Changes, Cursor, Inserted, Root, count, get, insert, pages_needed, relocate, remove,
+    supersede, take,
 };
 use super::{Model, Random, TREE, TreeTag, contents, memory_file, publish};
 use crate::page::node::{KEY_INLINE_SIZE_BYTES_MAX, Node};
-use crate::page::{Epoch, PageFile, PagePtr, Pages, PagesNeeded};
+use crate::page::{Epoch, PageFile, PageId, PagePtr, Pages, PagesNeeded};
 
 /// What the keys of a run look like.
 #[derive(Clone, Copy, Debug)]
@@ -175,6 +175,26 @@ impl Run {
         }
     }
 
+    /// Visits some leaves, from anywhere, and moves what stands behind the limit.
+    fn relocate(&mut self, step: u64) {
+        let limit = PageId(1 + self.random.number() as u32 % (self.pages.end().0 + 1));
+        let mut from = match self.random.below(3) {
+            0 => Vec::new(),
+            _ => random_key(&mut self.random, self.keys, step),
+        };
+        for _ in 0..1 + self.random.below(30) {
+            self.pages.reserve(PagesNeeded { pages: 40, extent_pages: 0 }).unwrap();
+            let visit = relocate(&mut self.pages, &mut self.root, &from, limit).unwrap();
+            match visit.next {
+                Some(next) => {
+                    assert!(next > from, "seed {} step {step}: no progress", self.seed);
+                    from = next;
+                }
+                None => break,
+            }
+        }
+    }
+
     fn publish(&mut self) {
         if self.held.len() > 3 {
             let gone = self.random.below(self.held.len());
@@ -235,6 +255,9 @@ fn run(seed: u64, keys: Keys, steps: u64) {
         if run.random.below(40) == 0 {
             run.publish();
         }
+        if run.random.below(60) == 0 {
+            run.relocate(step);
+        }
         if step % 1000 == 999 {
             run.check_all();
         }
@@ -283,6 +306,53 @@ fn tree_equals_map_with_long_keys() {
 #[test]
 fn tree_equals_map_with_growing_keys() {
     (0..SEEDS).for_each(|seed| run(seed + 300, Keys::Sequence, STEPS));
+}
+
+/// With room before the limit, a walk over the whole tree leaves nothing behind it.
+#[test]
+fn a_walk_empties_the_end_of_a_file() {
+    for keys in [Keys::Paths, Keys::Long] {
+        let mut run = Run::new(77, keys);
+        for step in 0..if cfg!(miri) { 300 } else { 3_000 } {
+            run.step(step);
+            if step % 50 == 0 {
+                publish(&mut run.pages, &[]);
+            }
+        }
+        publish(&mut run.pages, &[]);
+        // Twice as long as needed: the pages are given out from the front.
+        let used = run.pages.used_pages();
+        let limit = PageId(used + used / 2);
+        let shift = run.pages.end().0 + used;
+        run.pages.reserve(PagesNeeded { pages: 4 * shift, extent_pages: 0 }).unwrap();
+        let mut filler = Vec::new();
+        while run.pages.end().0 < shift {
+            filler.push(run.pages.allocate(crate::page::PageKind::Leaf, TREE).unwrap());
+        }
+        walk(&mut run, PageId(1));
+        for page in filler {
+            run.pages.free(page);
+        }
+        publish(&mut run.pages, &[]);
+        assert!(run.pages.end() > limit, "{keys:?}: nothing stands at the end");
+        walk(&mut run, limit);
+        publish(&mut run.pages, &[]);
+        publish(&mut run.pages, &[]);
+        assert!(run.pages.end() <= limit, "{keys:?}: {:?} of {limit:?}", run.pages.end());
+        run.check_all();
+        run.pages.shorten(0);
+        assert_eq!(run.pages.size_bytes(), run.pages.end().offset_bytes(), "{keys:?}");
+        run.check_all();
+    }
+}
+
+/// Visits every leaf.
+fn walk(run: &mut Run, limit: PageId) {
+    let mut next = Some(Vec::new());
+    while let Some(from) = next {
+        run.pages.reserve(PagesNeeded { pages: 40, extent_pages: 0 }).unwrap();
+        next = relocate(&mut run.pages, &mut run.root, &from, limit).unwrap().next;
+    }
 }
 
 #[test]

@@ -196,7 +196,9 @@ impl Scratch {
                 buffer = bytes;
             }
             DiskOpKind::Sync => self.file.sync_data().unwrap(),
-            DiskOpKind::Allocate { size_bytes } => self.file.set_len(size_bytes).unwrap(),
+            DiskOpKind::Allocate { size_bytes } | DiskOpKind::Shorten { size_bytes } => {
+                self.file.set_len(size_bytes).unwrap()
+            }
         }
         Completion { token: op.token, buffer, result: Ok(()) }
     }

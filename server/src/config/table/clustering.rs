@@ -178,7 +178,7 @@ pub const CLUSTERING: &[Flag] = &[
         "0",
         "How much history is kept, as a time or a number of revisions; 0 keeps all.",
     )
-    .pending(store!(raw.compaction_retention: into_text)),
+    .served(store!(raw.compaction_retention: into_text)),
     Flag::new(
         Clustering,
         "auto-compaction-mode",
@@ -187,7 +187,7 @@ pub const CLUSTERING: &[Flag] = &[
         "Whether the retention is a time (periodic; hours without a unit) or a number of revisions \
          (revision).",
     )
-    .pending(store!(raw.compaction_mode: into_text)),
+    .served(store!(raw.compaction_mode: into_text)),
     Flag::new(
         Clustering,
         "v2-deprecation",

@@ -114,7 +114,7 @@ pub const MEMBER: &[Flag] = &[
         "",
         "Addresses for HTTP only; --listen-client-urls then speak gRPC only.",
     )
-    .pending(store_urls!(listen_client_http_urls)),
+    .served(store_urls!(listen_client_http_urls)),
     Flag::new(Member, "max-snapshots", Unsigned, "5", "How many old snapshot files etcd keeps.")
         .moot("the store keeps two checkpoints in one file")
         .deprecated("--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8."),
@@ -132,7 +132,7 @@ pub const MEMBER: &[Flag] = &[
         "0",
         "Size of the store at which the NOSPACE alarm is raised; 0 is 2 GiB, less is no quota.",
     )
-    .pending(store!(quota_backend_bytes: into_signed)),
+    .served(store!(quota_backend_bytes: into_signed)),
     Flag::new(
         Member,
         "backend-bbolt-freelist-type",
@@ -233,9 +233,7 @@ pub const MEMBER: &[Flag] = &[
         "true",
         "Serve the API as JSON over HTTP, too.",
     )
-    // There is no gateway yet, so switching it off is what everybody gets.
-    .pending(store!(enable_grpc_gateway: into_switch))
-    .also(&["false"]),
+    .served(store!(enable_grpc_gateway: into_switch)),
     Flag::new(
         Member,
         "raft-read-timeout",

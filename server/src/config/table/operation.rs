@@ -27,7 +27,7 @@ pub const OPERATION: &[Flag] = &[
         }),
     Flag::new(Monitoring, "listen-metrics-urls", Urls, "",
         "Extra addresses for /metrics and /health.")
-        .pending(store_urls!(listen_metrics_urls)),
+        .served(store_urls!(listen_metrics_urls)),
 
     Flag::new(Logging, "logger", Text, "zap",
         "The shape of the log. There is only etcd's, which is zap's.")
@@ -84,11 +84,11 @@ pub const OPERATION: &[Flag] = &[
         "How often a quiet watch that asked for it is told the current revision. At least 100ms.")
         .served(store!(watch_progress_notify_interval: into_duration)),
     Flag::new(Features, "warning-apply-duration", Duration, "100ms",
-        "Log commands that take longer to apply.")
-        .pending(store!(warning_apply_duration: into_duration)),
+        "Log batches of commands that take longer to apply.")
+        .served(store!(warning_apply_duration: into_duration)),
     Flag::new(Features, "bootstrap-defrag-threshold-megabytes", Unsigned, "0",
         "Defragment at start when it frees so much.")
-        .pending(store!(bootstrap_defrag_threshold_megabytes: into_unsigned)),
+        .served(store!(bootstrap_defrag_threshold_megabytes: into_unsigned)),
     Flag::new(Features, "max-learners", Signed, "1", "The most learners a cluster may have.")
         .moot("members cannot be added yet"),
     Flag::new(Features, "compaction-sleep-interval", Duration, "0s",
@@ -96,7 +96,7 @@ pub const OPERATION: &[Flag] = &[
         .moot(OWN_SWEEP),
     Flag::new(Features, "downgrade-check-time", Duration, "5s",
         "How often a downgrade looks whether it is done.")
-        .pending(store!(downgrade_check_time: into_duration)),
+        .moot("no member of an earlier version can be in the cluster"),
     Flag::new(Features, "snapshot-catchup-entries", Unsigned, "5000",
         "Entries kept for a member that lags.")
         .moot("a member alone has nobody who lags"),

@@ -68,10 +68,10 @@ pub const SECURITY: &[Flag] = &[
         .checked(store!(raw.tls_cipher_suites: into_texts)),
     Flag::new(Security, "cors", Origins, "*",
         "Web sites whose scripts may call the API; * is all.")
-        .pending(store!(cors: into_texts)),
+        .served(store!(cors: into_texts)),
     Flag::new(Security, "host-whitelist", SetInline, "*",
         "Host names under which plain HTTP may be asked; * is all.")
-        .pending(store!(host_whitelist: into_texts)),
+        .served(store!(host_whitelist: into_texts)),
     Flag::new(Security, "tls-min-version", Text, "TLS1.2", "The oldest TLS spoken.")
         .refused(NO_TLS)
         .checked(store!(raw.tls_version_min: into_text)),

@@ -29,6 +29,7 @@ use super::message::{Assembler, MessageRules, PREFIX_BYTES};
 use super::method::{MethodId, MethodKind, MethodTable};
 use super::request::{Encoding, Metadata, Refusal, RequestHead, Subtype, parse};
 use super::status::{Code, Status, encode_message};
+use crate::metrics::CountedCall;
 
 /// Bytes of incomplete requests that one connection may have us hold. HTTP/2 windows do not bound
 /// them (see `http2::input`), since a message may be larger than a window.
@@ -208,6 +209,8 @@ struct Call {
     progress: Progress,
     subtype: Subtype,
     headers_sent: bool,
+    /// Counted as begun, and not yet as ended.
+    counted: Option<CountedCall>,
     assembler: Assembler,
 }
 
@@ -218,6 +221,7 @@ impl Default for Call {
             progress: Progress::Over,
             subtype: Subtype::None,
             headers_sent: false,
+            counted: None,
             assembler: Assembler::default(),
         }
     }
@@ -294,12 +298,14 @@ impl Connection {
                 }
                 StreamEvent::Reset { stream, .. } => {
                     let was_out = self.call(stream).is_some_and(|call| call.is_out());
+                    self.count_end(stream, Code::Canceled);
                     self.forget(stream);
                     if was_out {
                         return Some(Event::Cancelled { stream });
                     }
                 }
                 StreamEvent::Closed(reason) => {
+                    self.count_ends();
                     self.calls.clear();
                     self.assembly_bytes = 0;
                     return Some(Event::Closed(reason));
@@ -330,12 +336,20 @@ impl Connection {
             self.calls.resize_with(stream.slot() + 1, Call::default);
         }
         let call = &mut self.calls[stream.slot()];
+        assert!(
+            call.counted.is_none(),
+            "a slot is used again before its call was counted as ended"
+        );
         call.id = stream.id;
         call.headers_sent = false;
         call.subtype = head.subtype.clone();
         if head.kind == MethodKind::ClientStreaming {
             call.progress = Progress::Streaming(head.encoding);
             let RequestHead { method, timeout, metadata, .. } = head;
+            if let Some(counts) = self.methods.counts() {
+                let version = metadata.client_api_version.as_deref();
+                call.counted = Some(counts.note_started(method.0, version));
+            }
             return Some(Event::Call { stream, method, timeout, metadata });
         }
         call.progress = Progress::Awaiting(head);
@@ -413,6 +427,7 @@ impl Connection {
         match std::mem::take(&mut call.progress) {
             Progress::Awaiting(head) if head.kind == MethodKind::Unary || is_last => {
                 call.progress = Progress::Working;
+                call.counted = begin_count(&self.methods, &head, &message);
                 Some(request(stream, head, message))
             }
             Progress::Awaiting(head) => {
@@ -429,6 +444,9 @@ impl Connection {
             }
             Progress::Streaming(encoding) => {
                 call.progress = Progress::Streaming(encoding);
+                if let (Some(counts), Some(counted)) = (self.methods.counts(), call.counted) {
+                    counts.note_received(counted, message.len());
+                }
                 Some(Event::Message { stream, message })
             }
             Progress::Over | Progress::Working => unreachable!("the caller looked at it"),
@@ -455,6 +473,7 @@ impl Connection {
             Progress::Confirming(..) if cut => (Code::Internal, "unexpected EOF"),
             Progress::Confirming(head, message) => {
                 call.progress = Progress::Working;
+                call.counted = begin_count(&self.methods, &head, &message);
                 return Some(request(stream, head, Cow::Owned(message)));
             }
             // The first two are what grpc-go lets slip out of its unary path.
@@ -490,12 +509,41 @@ impl Connection {
             return;
         };
         call.id = 0;
+        assert!(call.counted.is_none(), "a call is forgotten before it was counted as ended");
         if let Progress::Confirming(_, message) = std::mem::take(&mut call.progress) {
             self.assembly_bytes -= message.len();
         }
         self.assembly_bytes -= call.assembler.gathered_bytes();
         let buffer = call.assembler.reset();
         self.keep_spare(buffer);
+    }
+
+    /// A call is over.
+    #[inline]
+    fn count_end(&mut self, stream: StreamKey, code: Code) {
+        let call = self.calls.get_mut(stream.slot()).filter(|call| call.id == stream.id);
+        if let Some(counted) = call.and_then(|call| call.counted.take())
+            && let Some(counts) = self.methods.counts()
+        {
+            counts.note_handled(counted, code.number());
+        }
+    }
+
+    /// All calls are over, because their client is gone.
+    fn count_ends(&mut self) {
+        let Some(counts) = self.methods.counts() else { return };
+        for counted in self.calls.iter_mut().filter_map(|call| call.counted.take()) {
+            counts.note_handled(counted, Code::Canceled.number());
+        }
+    }
+
+    #[inline]
+    fn count_sent(&self, stream: StreamKey, size_bytes: u64) {
+        if let Some(counts) = self.methods.counts()
+            && let Some(counted) = self.call(stream).and_then(|call| call.counted)
+        {
+            counts.note_sent(counted, size_bytes);
+        }
     }
 
     fn keep_spare(&mut self, buffer: Vec<u8>) {
@@ -548,6 +596,7 @@ impl Connection {
         let OwnedMessage { mut bytes } = message;
         bytes[..PREFIX_BYTES].copy_from_slice(&prefix(size_bytes));
         self.http2.send_owned(stream, bytes);
+        self.count_sent(stream, size_bytes as u64);
         self.finish(stream, &Status::OK);
     }
 
@@ -573,7 +622,8 @@ impl Connection {
     ) -> Option<(Sent, T)> {
         self.begin(stream);
         self.call(stream)?;
-        self.http2.send_body(stream, |body| {
+        let mut sent_bytes = None;
+        let written = self.http2.send_body(stream, |body| {
             body.bytes().extend_from_slice(&[0; PREFIX_BYTES]);
             let (written, result) = write(body);
             let size_bytes = body.size_bytes() - PREFIX_BYTES;
@@ -584,10 +634,15 @@ impl Connection {
                 Sent::TooLarge(size_bytes as u64)
             } else {
                 body.put_start(&prefix(size_bytes));
+                sent_bytes = Some(size_bytes as u64);
                 Sent::Message
             };
             (sent, result)
-        })
+        });
+        if let Some(size_bytes) = sent_bytes {
+            self.count_sent(stream, size_bytes);
+        }
+        written
     }
 
     /// Sends the response headers of a streaming answer, if they have not been sent: a watcher
@@ -635,6 +690,7 @@ impl Connection {
             let fields = [STATUS_200, content_type, code, message];
             self.http2.respond_headers_only(stream, &fields[..2 + count]);
         }
+        self.count_end(stream, status.code);
         self.forget(stream);
     }
 
@@ -642,6 +698,7 @@ impl Connection {
     pub fn reset(&mut self, stream: StreamKey, code: ErrorCode) {
         if self.call(stream).is_some() {
             self.http2.reset(stream, code);
+            self.count_end(stream, Code::DeadlineExceeded);
             self.forget(stream);
         }
     }
@@ -657,6 +714,22 @@ impl Connection {
             self.keep_spare(buffer);
         }
     }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.count_ends();
+    }
+}
+
+/// The message of a call is there, with which grpc-go's interceptors see the call.
+#[inline]
+fn begin_count(methods: &MethodTable, head: &RequestHead, message: &[u8]) -> Option<CountedCall> {
+    let counts = methods.counts()?;
+    let version = head.metadata.client_api_version.as_deref();
+    let counted = counts.note_started(head.method.0, version);
+    counts.note_received(counted, message.len());
+    Some(counted)
 }
 
 /// What stands before a message on the wire; none of ours is compressed.

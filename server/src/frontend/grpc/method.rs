@@ -4,9 +4,11 @@
 //! - Paths are unique and of the form `/service/method`.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::quote::{lossy, quoted};
 use super::status::{Code, Status};
+use crate::metrics::CallCounts;
 
 /// The owner's number for a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,12 +36,13 @@ pub struct Method {
     pub kind: MethodKind,
 }
 
-/// All methods of a server.
+/// All methods of a server, and where their calls are counted.
 #[derive(Debug)]
 pub struct MethodTable {
     /// Ordered by path.
     methods: Vec<Method>,
     services: BTreeSet<&'static str>,
+    counts: Option<Arc<CallCounts>>,
 }
 
 impl MethodTable {
@@ -53,7 +56,19 @@ impl MethodTable {
             &method.path[1..=service.len()]
         });
         let services = services.collect();
-        Self { methods, services }
+        Self { methods, services, counts: None }
+    }
+
+    /// The same table, with calls counted by the methods' numbers.
+    #[must_use]
+    pub fn counted(mut self, counts: Arc<CallCounts>) -> Self {
+        self.counts = Some(counts);
+        self
+    }
+
+    /// Where calls are counted.
+    pub fn counts(&self) -> Option<&CallCounts> {
+        self.counts.as_deref()
     }
 
     /// Finds a method, or the status that says why there is none.

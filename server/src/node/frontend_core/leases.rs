@@ -3,7 +3,7 @@
 use super::super::calls::Waiting;
 use super::super::reads::Reading;
 use super::super::watches::Place;
-use super::{Desk, FrontendCore, READ_STEP_KEYS, connection_at, refusal_of, status};
+use super::{Desk, FrontendCore, READ_STEP_KEYS, connection_at, status};
 use crate::frontend::grpc;
 use crate::mail::{LeaseAsk, LeaseReply, Renewed, Slot};
 use crate::service::dispatch::LeaseQuestion;
@@ -32,7 +32,7 @@ impl FrontendCore {
             }
             LeaseReply::Unavailable(reason) => {
                 if let Some(call) = self.desk.calls.take(slot) {
-                    self.refuse(&call, refusal_of(reason));
+                    self.refuse(&call, Refusal::from(reason));
                 }
             }
         }

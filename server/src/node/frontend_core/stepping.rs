@@ -88,7 +88,7 @@ impl Desk {
         reading: &mut Reading,
         keys: &mut usize,
     ) -> Progress {
-        let Self { service, node, views, buffers, .. } = self;
+        let Self { service, node, views, buffers, metrics, .. } = self;
         let Reading { read, answer, view, .. } = reading;
         let pinned;
         let view: &View = if let Some(held) = view {
@@ -119,6 +119,10 @@ impl Desk {
             let answer = answer.get_or_insert_default();
             service.step_read(read, node, view, keys, answer.bytes())
         };
+        if matches!(result, Ok(Progress::Done)) {
+            metrics.read_txn_ranges.add(read.txn_ranges());
+            metrics.read_txns.add(u64::from(read.txn_ranges() > 1));
+        }
         let too_large = read.is_too_large();
         if too_large.is_some() {
             // From here on it is only measured, for the status that says how large it would be.

@@ -1,5 +1,6 @@
 //! Clients that ask for much, and others beside them, without a socket.
 
+mod http;
 mod streams;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -102,6 +103,7 @@ impl Bench {
             status: Arc::default(),
             interest: Arc::new(WatchInterest::new(1)),
             node: node(),
+            metrics: Arc::new(FrontendMetrics::new(&crate::node::scrape::method_names(), true)),
         };
         let mut bench = Self { store, core: FrontendCore::new(config, parts), clients: Vec::new() };
         let numbers: Vec<usize> = (0..keys).collect();

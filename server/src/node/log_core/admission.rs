@@ -48,6 +48,7 @@ impl LogCore {
             for ticket in self.batcher.fail_waiting() {
                 self.refuse(ticket, Unavailable::NoLeader);
             }
+            self.meter.handle_none_waiting();
             return Ok(());
         }
         while let Some(size_bytes) = self.batcher.peek_batch(self.writes_unsynced) {
@@ -69,7 +70,10 @@ impl LogCore {
                 }
             }
             match self.consensus.propose(self.batcher.take_batch()) {
-                Ok((index, term)) => self.batcher.handle_proposed(index, term),
+                Ok((index, term)) => {
+                    self.meter.handle_proposed(self.batcher.taken_count());
+                    self.batcher.handle_proposed(index, term);
+                }
                 Err(_) => {
                     // Too much is uncommitted, or leadership moves: nothing was appended.
                     self.engine.cancel_reservation(size_bytes);
@@ -80,6 +84,9 @@ impl LogCore {
             while let Some(work) = self.consensus.poll_work() {
                 self.write(work)?;
             }
+        }
+        if !self.batcher.has_waiting() {
+            self.meter.handle_none_waiting();
         }
         Ok(())
     }

@@ -143,6 +143,7 @@ impl LogCore {
             self.leases.writer.push_lease_revoke(&mut frames, revoke);
             count += 1;
         }
+        self.meter.handle_leases_expired(count.into());
         let noted = self.leases.lessor.poll_checkpoints(now);
         if !noted.is_empty() {
             let remaining = |&(id, remaining_seconds): &_| LeaseRemaining { id, remaining_seconds };
@@ -159,6 +160,7 @@ impl LogCore {
         let is_applied = self.applying.is_none() && self.committed.is_empty();
         let leases = &mut self.leases;
         leases.is_behind = false;
+        let mut renewed = 0;
         for _ in 0..ASKS_PER_TURN_MAX {
             let Some(&(ticket, ask)) = leases.asks.front() else { break };
             if !is_applied && leases.needs_applied(ask) {
@@ -166,9 +168,11 @@ impl LogCore {
             }
             leases.asks.pop_front();
             if let Some(answer) = leases.answer(ticket, ask, now) {
+                renewed += u64::from(answer.is_renewal());
                 self.replies[ticket.frontend.place()].leases.push((ticket.slot, answer));
             }
         }
+        self.meter.handle_leases_renewed(renewed);
         // What waits for an apply is looked at again by the turn that ends it.
         leases.is_behind = is_applied && !leases.asks.is_empty();
         if let Some((ticket, answer)) = leases.step_list() {

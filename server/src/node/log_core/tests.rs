@@ -25,12 +25,15 @@ use crate::mail::{LeaseAsk, LeaseReply, Renewed, Unavailable};
 use crate::raft::ConsensusConfig;
 use crate::raft::storage::{BOOTSTRAP, LogStore};
 use crate::runtime::files::EngineDisk;
+use crate::sequencer::auto_compaction::{Retention, Stage};
 use crate::sequencer::lessor::LessorConfig;
 
 const SEGMENT_SIZE_BYTES: u64 = 1 << 20;
 const TICK: Duration = Duration::from_millis(100);
 const FRONTEND: FrontendId = FrontendId(0);
 const MEMBER: MemberId = MemberId(9);
+/// What automatic compaction leaves.
+const RETAINED: i64 = 50;
 /// What is still busy after so many turns will be for ever.
 const TURNS_MAX: usize = 20_000;
 
@@ -77,6 +80,8 @@ impl World {
             request_timeout: Duration::from_secs(7),
             snapshot_count: u64::MAX,
             lessor: LESSOR,
+            retention: Some(Retention::Revisions(RETAINED)),
+            defrag_from_bytes: None,
             leases: Vec::new(),
             tail: Tail::default(),
             retained: VecDeque::new(),
@@ -165,7 +170,8 @@ impl World {
     fn turn(&mut self) -> bool {
         self.core.order(self.now).unwrap();
         let mut moved = self.perform_log();
-        self.core.apply(self.now).unwrap();
+        let now = self.now;
+        self.core.apply(now, || now).unwrap();
         self.core.order(self.now).unwrap();
         moved |= self.perform_log();
         while let Some(op) = self.core.poll_engine_op() {
@@ -228,6 +234,7 @@ impl World {
     fn take_outcome(&mut self, slot: Slot) -> Result<Outcome, Unavailable> {
         match self.answers.remove(&slot).expect("an answer has come") {
             Verdict::Applied(answer) => Ok(answer.outcome),
+            Verdict::Defragmented => panic!("nobody asked for that"),
             Verdict::Unavailable(reason) => Err(reason),
         }
     }
@@ -585,4 +592,100 @@ fn leases_are_listed_by_their_ends_and_a_stop_answers_who_waits() {
     world.core.stop();
     let stopped = LeaseReply::Unavailable(Unavailable::Stopped);
     assert_eq!(world.ask_lease(LeaseAsk::List), Some(stopped));
+}
+
+/// Puts are answered between the steps of a defragmentation, and all who asked for one meanwhile
+/// are answered with it.
+#[test]
+fn a_defragmentation_stops_nobody_and_is_answered_when_it_is_done() {
+    let mut world = World::new("defrag");
+    for part in 0..40 {
+        world.fill(part * 1000..(part + 1) * 1000, &[7; 700]);
+    }
+    let delete = world.delete_all();
+    world.run();
+    assert!(world.take_outcome(delete).is_ok());
+    let compaction = world.compact(world.core.engine.revision(), true);
+    world.run();
+    assert!(world.take_outcome(compaction).is_ok());
+    let last = world.put("last", b"value");
+    world.run();
+    assert!(world.take_outcome(last).is_ok());
+    let before = fs::metadata(world.directory.join("shard")).unwrap().len();
+    let slots = [Slot(900_000), Slot(900_001)];
+    for slot in slots {
+        let ask = Ask { defrags: vec![slot], ..Ask::default() };
+        world.core.handle_ask(FRONTEND, &ask, world.now);
+        world.turn();
+        assert!(world.core.reply(FRONTEND).patient.contains(&slot), "it may take its time");
+    }
+    let mut puts = 0;
+    for _ in 0..TURNS_MAX {
+        if world.is_answered(slots[0]) {
+            break;
+        }
+        if puts < 100 {
+            let put = world.put(&format!("put {puts}"), b"value");
+            // Ordered, written, applied, whatever the background has to do; once a file grows.
+            for _ in 0..4 {
+                world.turn();
+            }
+            assert!(world.is_answered(put), "put {puts} waits for the defragmentation");
+            puts += 1;
+        }
+        world.turn();
+    }
+    for slot in slots {
+        let verdict = world.answers.remove(&slot);
+        assert!(matches!(verdict, Some(Verdict::Defragmented)), "{verdict:?}");
+    }
+    let after = fs::metadata(world.directory.join("shard")).unwrap().len();
+    assert!(after < before / 2, "{before} bytes became {after}");
+    assert!(puts > 0);
+    world.run();
+    let view = world.core.engine.read_handle();
+    assert_eq!(view.clone().pin().key_count(), 1 + puts);
+    // A member that stops gives up who waits.
+    let ask = Ask { defrags: vec![Slot(900_002)], ..Ask::default() };
+    world.core.handle_ask(FRONTEND, &ask, world.now);
+    world.core.stop();
+    world.run();
+    let verdict = world.answers.remove(&Slot(900_002));
+    assert!(matches!(verdict, Some(Verdict::Unavailable(Unavailable::Stopped))), "{verdict:?}");
+}
+
+/// The member compacts by itself, and tells so.
+#[test]
+fn history_beyond_the_retention_is_compacted() {
+    let mut world = World::new("retention");
+    world.fill(0..200, b"value");
+    let newest = world.core.engine.revision();
+    let told: Vec<_> = std::iter::from_fn(|| world.core.poll_compaction_notice()).collect();
+    assert_eq!(told, []);
+    world.tick();
+    for _ in 0..6 {
+        world.now += Duration::from_secs(60);
+        world.tick();
+    }
+    assert_eq!(world.core.engine.compacted(), Revision(newest.0 - RETAINED));
+    let told: Vec<_> =
+        std::iter::from_fn(|| world.core.poll_compaction_notice()).map(|told| told.stage).collect();
+    assert!(matches!(told[..], [Stage::Started, Stage::Completed { .. }]), "{told:?}");
+}
+
+/// A cluster follows a downgrade and comes back, as etcd's leader has it.
+#[test]
+fn the_clusters_version_follows_a_downgrade() {
+    let mut world = World::new("version");
+    let version = |world: &World| world.core.engine.newest_view().cluster_version().unwrap();
+    assert_eq!(version(&world).as_deref(), Some("3.7.0"));
+    for (target, expected) in [(Some("3.6.0"), "3.6.0"), (None, "3.7.0")] {
+        let asked = world.ask(|writer, frames| writer.push_downgrade(frames, target));
+        world.run();
+        assert!(matches!(world.take_outcome(asked), Ok(Outcome::Downgrade { .. })));
+        for _ in 0..50 {
+            world.tick();
+        }
+        assert_eq!(version(&world).as_deref(), Some(expected));
+    }
 }

@@ -5,10 +5,12 @@
 
 use engine::ids::{LogIndex, Term};
 use engine::{Batch, Engine, EngineConfig, Progress};
+use raft::eraftpb::EntryType;
 
 use super::{
     APPLY_KEYS_MAX, BOOTSTRAP, EngineDisk, Failure, LogDisk, SHARD_SIZE_BYTES_MAX, StartConfig,
-    checkpoint, give_pages_back, open_files, perform_all, recover_log, reserve, sync_directory,
+    Started, apply, checkpoint, give_pages_back, open_files, perform_all, recover_log, reserve,
+    sync_directory,
 };
 
 /// Makes the store and the log of a new member. `fill` gives the store its content, as that of a
@@ -39,6 +41,25 @@ pub fn create<E: From<Failure>>(
         let directory = config.log_dir.display();
         Err(Failure::Mismatch(format!("the new log in {directory} is not empty")))
     })?;
+    Ok(())
+}
+
+/// Applies what the log of a member that votes alone holds behind its last commit: it acknowledges
+/// before it writes down that it committed, so that all of it counts. For who looks at a store and
+/// serves nobody; a member that serves leaves this to raft.
+///
+/// # Errors
+/// There is no room, or the disk fails.
+pub fn apply_rest(started: &mut Started) -> Result<(), Failure> {
+    let Started { stages, engine_disk, unapplied, .. } = started;
+    while let Some(entry) = unapplied.pop_front() {
+        let at = (LogIndex(entry.index), Term(entry.term));
+        if entry.get_entry_type() != EntryType::EntryNormal {
+            return Err(Failure::UnknownEntry { index: at.0 });
+        }
+        apply(&mut stages.engine, engine_disk, at, entry)?;
+    }
+    stages.engine.publish();
     Ok(())
 }
 

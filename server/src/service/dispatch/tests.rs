@@ -1,6 +1,9 @@
 //! Messages in, answers out, on a store in memory.
 
+use engine::alarm::{Alarm, AlarmKind};
 use engine::answer::Rejection;
+use engine::command::{AlarmAction, AlarmRef};
+use engine::ids::MemberId;
 use prost::bytes::Bytes;
 
 use super::*;
@@ -65,7 +68,10 @@ impl Desk {
             service.handle_message(method, message, node, &view, &mut keys, frames_to, out_to);
         let (frames, out) = (frames.split_off(6), out.split_off(3));
         assert_eq!(matches!(action, Action::Write), !frames.is_empty());
-        assert_eq!(matches!(action, Action::Answer | Action::Stream), !out.is_empty());
+        // The answer of this one has no fields.
+        let has_bytes = method != Method::MoveLeader;
+        let is_answered = matches!(action, Action::Answer | Action::Stream);
+        assert_eq!(is_answered && has_bytes, !out.is_empty());
         (action, frames, out)
     }
 
@@ -77,7 +83,7 @@ impl Desk {
     ) -> Result<A, Refusal> {
         let (action, frames, mut out) = self.act(method, &request.encode_to_vec());
         match action {
-            Action::Answer | Action::Stream => {}
+            Action::Answer | Action::Stream | Action::Defragment => {}
             Action::Refuse(refusal) => return Err(refusal),
             Action::Serve(_) => panic!("a stream has more than one answer"),
             Action::Write => {
@@ -372,6 +378,25 @@ fn the_member_tells_its_state() {
     assert!(status.db_size >= status.db_size_in_use && status.db_size_in_use > 0);
     assert_eq!(status.downgrade_info, Some(pb::DowngradeInfo::default()));
     assert!(status.errors.is_empty());
+    let (mut frames, mut writer) = (Vec::new(), FrameWriter::new());
+    for (kind, member) in [(1, 4711), (2, 0), (9, 7)] {
+        let alarm = Alarm { kind: AlarmKind(kind), member: MemberId(member) };
+        writer.push_alarm(&mut frames, AlarmRef { action: AlarmAction::Raise, alarm });
+    }
+    writer.push_cluster_version_set(&mut frames, "3.7.0");
+    writer.push_downgrade(&mut frames, Some("3.6.0"));
+    desk.store.commit(&frames);
+    let status: pb::StatusResponse = desk.call(Method::Status, &pb::StatusRequest {}).unwrap();
+    // Printed by etcd 3.7.1.
+    let errors = ["memberID:4711  alarm:NOSPACE", "alarm:CORRUPT", "memberID:7  alarm:9"];
+    assert_eq!(status.errors, errors);
+    let downgrade = pb::DowngradeInfo { enabled: true, target_version: "3.6.0".to_owned() };
+    assert_eq!(status.downgrade_info, Some(downgrade));
+    for (alarm, member_id) in [(1, 4711), (2, 0), (9, 7)] {
+        let lower = pb::AlarmRequest { action: 2, member_id, alarm };
+        let lowered: pb::AlarmResponse = desk.call(Method::Alarm, &lower).unwrap();
+        assert_eq!(lowered.alarms, [pb::AlarmMember { member_id, alarm }]);
+    }
     desk.node.leader = None;
     let status: pb::StatusResponse = desk.call(Method::Status, &pb::StatusRequest {}).unwrap();
     assert_eq!((status.leader, &status.errors[..]), (0, &["etcdserver: no leader".to_owned()][..]));
@@ -404,16 +429,99 @@ fn members_are_listed_with_what_they_published() {
 }
 
 #[test]
-fn alarms_can_be_asked_for_and_not_yet_set() {
+fn alarms_are_raised_told_and_lowered() {
     let mut desk = Desk::new(true);
-    let get = pb::AlarmRequest::default();
-    let expected = pb::AlarmResponse { header: desk.header(1), alarms: Vec::new() };
-    assert_eq!(desk.call(Method::Alarm, &get), Ok(expected));
-    for action in [1, 2, 3, -1] {
-        let set = pb::AlarmRequest { action, ..get };
-        let refused = desk.call::<pb::AlarmResponse>(Method::Alarm, &set);
-        assert_eq!(refused, Err(Refusal::Unimplemented(Method::Alarm)));
+    let ask = |desk: &mut Desk, action, member_id, alarm| {
+        let request = pb::AlarmRequest { action, member_id, alarm };
+        let response = desk.call::<pb::AlarmResponse>(Method::Alarm, &request)?;
+        assert_eq!(response.header, desk.header(1));
+        let alarms = response.alarms.into_iter();
+        Ok(alarms.map(|alarm| (alarm.member_id, alarm.alarm)).collect::<Vec<_>>())
+    };
+    assert_eq!(ask(&mut desk, 0, 0, 0), Ok(vec![]));
+    assert_eq!(ask(&mut desk, 1, 5, 1), Ok(vec![(5, 1)]));
+    assert_eq!(ask(&mut desk, 1, 0, 2), Ok(vec![(0, 2)]));
+    assert_eq!(ask(&mut desk, 1, 0, 0), Ok(vec![]));
+    assert_eq!(ask(&mut desk, 0, 99, 0), Ok(vec![(5, 1), (0, 2)]));
+    assert_eq!(ask(&mut desk, 0, 0, 2), Ok(vec![(0, 2)]));
+    assert_eq!(ask(&mut desk, 2, 6, 1), Ok(vec![]));
+    assert_eq!(ask(&mut desk, 2, 5, 1), Ok(vec![(5, 1)]));
+    for action in [3, -1] {
+        assert_eq!(ask(&mut desk, action, 0, 1), Err(Refusal::UnknownAction));
     }
+    let put = desk.call::<pb::PutResponse>(Method::Put, &put("k", "v"));
+    assert_eq!(put, Err(Refusal::Rejected(Rejection::Corrupt)));
+}
+
+/// etcd asks for the quota before it looks at the request, and raises the alarm in its place.
+#[test]
+fn what_the_quota_has_no_room_for_raises_the_alarm() {
+    let mut desk = Desk::new(true);
+    desk.put("k", "v");
+    let size_bytes = desk.store.reader.pin().size_bytes;
+    let quota = i64::try_from(size_bytes).unwrap() + 1000;
+    let limits = ServiceLimits { quota: Quota::from_flag(quota), ..ServiceLimits::default() };
+    desk.service = Service::new(limits, &desk.node, LeaseIds::new(1, 1, 0, 1));
+    let no_space = Refusal::Rejected(Rejection::NoSpace);
+    let small = desk.call::<pb::PutResponse>(Method::Put, &put("", "v"));
+    assert_eq!(small, Err(Refusal::EmptyKey), "there is room for it");
+    for _ in 0..2 {
+        let refused = desk.call::<pb::PutResponse>(Method::Put, &put("", &"v".repeat(744)));
+        assert_eq!(refused, Err(no_space));
+        let alarms: pb::AlarmResponse =
+            desk.call(Method::Alarm, &pb::AlarmRequest::default()).unwrap();
+        assert_eq!(alarms.alarms, [pb::AlarmMember { member_id: 0xae, alarm: 1 }]);
+    }
+    // The alarm stands, so that what there would be room for is refused as well.
+    let refused = desk.call::<pb::PutResponse>(Method::Put, &put("x", "v"));
+    assert_eq!(refused, Err(no_space));
+    let delete = pb::DeleteRangeRequest { key: b"k"[..].into(), ..Default::default() };
+    let deleted: pb::DeleteRangeResponse = desk.call(Method::DeleteRange, &delete).unwrap();
+    assert_eq!(deleted.deleted, 1);
+}
+
+#[test]
+fn leadership_moves_to_voters_only() {
+    let mut desk = Desk::new(true);
+    let target = |target_id| pb::MoveLeaderRequest { target_id };
+    let move_to =
+        |desk: &mut Desk, id| desk.call::<pb::MoveLeaderResponse>(Method::MoveLeader, &target(id));
+    assert_eq!(move_to(&mut desk, 0xae), Ok(pb::MoveLeaderResponse::default()));
+    for id in [0, 4711] {
+        assert_eq!(move_to(&mut desk, id), Err(Refusal::BadLeaderTransferee));
+    }
+    desk.node.leader = None;
+    assert_eq!(move_to(&mut desk, 0xae), Err(Refusal::NotLeader));
+}
+
+#[test]
+fn a_downgrade_is_checked_begun_and_ended() {
+    let mut desk = Desk::new(true);
+    let ask = |desk: &mut Desk, action, version: &str| {
+        let request = pb::DowngradeRequest { action, version: version.to_owned() };
+        let response = desk.call::<pb::DowngradeResponse>(Method::Downgrade, &request)?;
+        assert_eq!(response.header, desk.header(1));
+        Ok(response.version)
+    };
+    let unknown = Refusal::Rejected(Rejection::ClusterVersionUnknown);
+    assert_eq!(ask(&mut desk, 0, "3.6"), Err(unknown));
+    let mut frames = Vec::new();
+    FrameWriter::new().push_cluster_version_set(&mut frames, "3.7.0");
+    desk.store.commit(&frames);
+    for action in [0, 1] {
+        assert_eq!(ask(&mut desk, action, "3"), Err(Refusal::WrongDowngradeVersion));
+        let invalid = Refusal::Rejected(Rejection::InvalidDowngradeTarget);
+        assert_eq!(ask(&mut desk, action, "3.5.0"), Err(invalid));
+        assert_eq!(ask(&mut desk, action, "3.6.1"), Ok("3.7".to_owned()));
+    }
+    for action in [0, 1] {
+        let twice = Refusal::Rejected(Rejection::DowngradeInProcess);
+        assert_eq!(ask(&mut desk, action, "3.6"), Err(twice));
+    }
+    for _ in 0..2 {
+        assert_eq!(ask(&mut desk, 2, "nonsense"), Ok("3.7".to_owned()));
+    }
+    assert_eq!(ask(&mut desk, 3, "3.6"), Err(Refusal::UnknownAction));
 }
 
 #[test]
@@ -474,7 +582,7 @@ fn any_bytes_are_answered() {
             let served = is_served(*method);
             let unserved = matches!(action, Action::Refuse(Refusal::Unimplemented(_)));
             // Streams and procedures have doors of their own.
-            let exempt = [Method::Watch, Method::LeaseKeepAlive, Method::Alarm].contains(method)
+            let exempt = [Method::Watch, Method::LeaseKeepAlive].contains(method)
                 || Procedure::serves(*method);
             assert!(served != unserved || exempt, "{method:?}: {action:?}");
         }

@@ -102,6 +102,21 @@ pub struct EventsWanted {
     pub prevs: bool,
 }
 
+/// How much a hub has to do, for whoever watches it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WatchCounts {
+    /// Streams that are open.
+    pub streams: usize,
+    /// Watchers on them.
+    pub watchers: usize,
+    /// Watchers that are not live.
+    pub watchers_behind: usize,
+    /// Events that were not offered yet.
+    pub events_pending: usize,
+    /// Events put into responses so far.
+    pub events_sent: u64,
+}
+
 /// How a watcher gets its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lane {
@@ -185,6 +200,7 @@ pub struct WatchHub {
     outbox: Outbox,
     /// Watchers with a chain or a cut in this pass.
     touched: Vec<Key>,
+    events_sent: u64,
     matched: Vec<Key>,
     progress_asked: Vec<Key>,
     progress_due: BinaryHeap<Reverse<(Duration, Key)>>,
@@ -210,6 +226,7 @@ impl WatchHub {
             cohorts: Cohorts::new(),
             outbox: Outbox::new(),
             touched: Vec::new(),
+            events_sent: 0,
             matched: Vec::new(),
             progress_asked: Vec::new(),
             progress_due: BinaryHeap::new(),
@@ -305,6 +322,7 @@ impl WatchHub {
             let watcher = self.watchers.get_mut(events.watcher);
             let watcher = watcher.expect("an admitted output has a watcher");
             watcher.quiet = false;
+            self.events_sent += u64::from(events.count);
             let watch_id = watcher.watch_id;
             return Some(self.outbox.events_response(events, stream, watch_id, self.header));
         }
@@ -322,6 +340,20 @@ impl WatchHub {
     #[must_use]
     pub fn watcher_count(&self) -> usize {
         self.watchers.len()
+    }
+
+    /// What there is to count; looks at every stream.
+    #[must_use]
+    pub fn counts(&self) -> WatchCounts {
+        let streams = self.streams_by_id.values().filter_map(|key| self.streams.get(*key));
+        let events: usize = self.batches.iter().map(|batch| batch.len()).sum();
+        WatchCounts {
+            streams: self.streams_by_id.len(),
+            watchers: self.watchers.len(),
+            watchers_behind: streams.map(|stream| stream.behind).sum(),
+            events_pending: events.saturating_sub(self.batch_next),
+            events_sent: self.events_sent,
+        }
     }
 
     fn stream(&mut self, key: Key) -> &mut Stream {

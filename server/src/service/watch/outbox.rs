@@ -75,7 +75,7 @@ pub(super) struct EventsOutput {
     fragment: bool,
     variant: Variant,
     first: u32,
-    count: u32,
+    pub(super) count: u32,
     size_bytes: usize,
 }
 

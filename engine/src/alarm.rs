@@ -1,0 +1,147 @@
+//! Alarms: what a cluster says about itself, and what it refuses while it does.
+//!
+//! An alarm names a kind and a member, is raised and lowered through the log, and stands in the
+//! `system` tree of shard 0. Nobody lowers one but whoever is told to.
+//!
+//! Invariants:
+//! - An alarm stands once: raising it again changes nothing and is answered alike.
+//! - The [`AlarmGate`] is what the tree says; it changes with it, in log order, so that every
+//!   member refuses the same commands.
+
+use crate::answer::{Outcome, ReadError, Rejection};
+use crate::command::{AlarmAction, AlarmRef, Command};
+use crate::ids::MemberId;
+use crate::page::{PageFault, Pages};
+use crate::store::{self, ShardRoots};
+use crate::system;
+use crate::tree::Cursor;
+use crate::working::Working;
+
+/// The wire's number of an alarm's kind; one that nobody knows is kept as it came, as in etcd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AlarmKind(pub i32);
+
+impl AlarmKind {
+    /// None of them: it cannot be raised.
+    pub const NONE: Self = Self(0);
+    /// A member's store is over its quota.
+    pub const NO_SPACE: Self = Self(1);
+    /// A member's store does not hold what the others hold.
+    pub const CORRUPT: Self = Self(2);
+}
+
+/// An alarm that stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Alarm {
+    /// What it says.
+    pub kind: AlarmKind,
+    /// Of which member.
+    pub member: MemberId,
+}
+
+/// What the alarms that stand refuse.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AlarmGate {
+    no_space: bool,
+    corrupt: bool,
+}
+
+impl AlarmGate {
+    pub(crate) fn load<P: Pages>(pages: &P, roots: &ShardRoots) -> Result<Self, ReadError> {
+        let (mut gate, mut alarms) = (Self::default(), Vec::new());
+        list(pages, roots, &mut alarms)?;
+        for alarm in alarms {
+            gate.no_space |= alarm.kind == AlarmKind::NO_SPACE;
+            gate.corrupt |= alarm.kind == AlarmKind::CORRUPT;
+        }
+        Ok(gate)
+    }
+
+    /// Why a command is refused, if it is. What only serves the cluster itself never is.
+    pub(crate) fn refusal_of(self, command: &Command<'_>) -> Option<Rejection> {
+        if self == Self::default() {
+            return None;
+        }
+        let stores = match command {
+            Command::Put(_) | Command::LeaseGrant(_) => true,
+            Command::Txn(table) => table.has_put(),
+            Command::DeleteRange(_) | Command::Compact(_) | Command::LeaseRevoke(_) => false,
+            Command::MemberPublish(_)
+            | Command::ClusterVersionSet(_)
+            | Command::LeaseCheckpoint(_)
+            | Command::Alarm(_)
+            | Command::Downgrade(_) => return None,
+        };
+        if self.corrupt {
+            Some(Rejection::Corrupt)
+        } else {
+            (self.no_space && stores).then_some(Rejection::NoSpace)
+        }
+    }
+}
+
+/// The key of an alarm in the `system` tree; kind and member follow, big endian.
+const ALARM: &[u8] = b"alarm/";
+const SUFFIX_SIZE_BYTES: usize = 12;
+
+fn alarm_key(alarm: Alarm) -> Vec<u8> {
+    [ALARM, &alarm.kind.0.to_be_bytes(), &alarm.member.0.to_be_bytes()].concat()
+}
+
+fn alarm_of(suffix: &[u8]) -> Option<Alarm> {
+    let suffix: &[u8; SUFFIX_SIZE_BYTES] = suffix.try_into().ok()?;
+    let (kind, member) = suffix.split_first_chunk::<4>()?;
+    let kind = AlarmKind(i32::from_be_bytes(*kind));
+    Some(Alarm { kind, member: MemberId(u64::from_be_bytes(member.try_into().ok()?)) })
+}
+
+/// The alarms that stand, by kind, then by member; the roots are those of shard 0.
+pub(crate) fn list<P: Pages>(
+    pages: &P,
+    roots: &ShardRoots,
+    out: &mut Vec<Alarm>,
+) -> Result<(), ReadError> {
+    let mut cursor = Cursor::new(pages, roots.system);
+    cursor.seek(ALARM)?;
+    while let Some((key, _)) = cursor.next()? {
+        let Some(suffix) = key.strip_prefix(ALARM) else { break };
+        let Some(alarm) = alarm_of(suffix) else {
+            return Err(store::damaged(pages, roots.system, "alarm").into());
+        };
+        out.push(alarm);
+    }
+    Ok(())
+}
+
+fn stands(working: &Working, key: &[u8]) -> Result<bool, PageFault> {
+    let shard = &working.shards[0];
+    Ok(system::get(&shard.file, &shard.roots, key)?.is_some())
+}
+
+/// Raises or lowers an alarm.
+pub(crate) fn apply(change: AlarmRef, working: &mut Working) -> Result<Outcome, ReadError> {
+    let AlarmRef { action, alarm } = change;
+    let key = alarm_key(alarm);
+    let stood = stands(working, &key)?;
+    let told = match action {
+        AlarmAction::Raise | AlarmAction::RaiseForQuota if alarm.kind == AlarmKind::NONE => false,
+        AlarmAction::Raise | AlarmAction::RaiseForQuota => {
+            if !stood {
+                system::put(&mut working.shards[0], &key, &[])?;
+            }
+            true
+        }
+        AlarmAction::Lower => {
+            if stood {
+                system::remove(&mut working.shards[0], &key)?;
+            }
+            stood
+        }
+    };
+    let shard = &working.shards[0];
+    working.alarms = AlarmGate::load(&shard.file, &shard.roots)?;
+    Ok(match action {
+        AlarmAction::RaiseForQuota => Outcome::Rejected(Rejection::NoSpace),
+        AlarmAction::Raise | AlarmAction::Lower => Outcome::Alarm(told.then_some(alarm)),
+    })
+}

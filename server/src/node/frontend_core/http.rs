@@ -1,0 +1,284 @@
+//! HTTP/1 clients: the gateway's two ends joined, and what it asks for.
+//!
+//! Invariants:
+//! - Calls reach the services only in [`FrontendCore::pump_waiting`], at the beginning of a turn's
+//!   settling: what they bring about leaves in the same turn, or the core does not sleep before the
+//!   next.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use prost::Message;
+
+use super::super::scrape::{Page, Scrape};
+use super::{
+    Client, Desk, FrontendConfig, FrontendCore, Gate, READ_TURN_KEYS, SocketAction, SocketId,
+    Speech, client_at, vars,
+};
+use crate::config::ETCD_VERSION;
+use crate::frontend::gateway::{Access, AlarmKind, Door, Facts, Gateway, PageText, Setup, Wish};
+use crate::frontend::grpc::{self, MethodTable};
+use crate::log_lines;
+use crate::service::dispatch::Action;
+use crate::service::method::Method;
+use crate::service::proto::etcdserverpb as pb;
+
+/// What an address serves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Entrance {
+    /// gRPC and HTTP/1.
+    #[default]
+    Any,
+    /// gRPC, because HTTP/1 has addresses of its own.
+    Grpc,
+    /// HTTP/1.
+    Http,
+    /// Metrics and health.
+    Metrics,
+}
+
+impl Entrance {
+    /// What the log calls it; metrics have a line of their own.
+    #[must_use]
+    pub const fn traffic(self) -> Option<&'static str> {
+        match self {
+            Self::Any => Some("grpc+http"),
+            Self::Grpc => Some("grpc"),
+            Self::Http => Some("http"),
+            Self::Metrics => None,
+        }
+    }
+
+    /// Whether gRPC is spoken there.
+    #[must_use]
+    pub const fn takes_grpc(self) -> bool {
+        matches!(self, Self::Any | Self::Grpc)
+    }
+
+    /// Whether HTTP/1 is.
+    #[must_use]
+    pub const fn takes_http(self) -> bool {
+        !matches!(self, Self::Grpc)
+    }
+}
+
+/// What all HTTP/1 clients of a core share.
+pub(super) struct HttpSide {
+    setup: Rc<Setup>,
+    wall_clock: Duration,
+    /// Clients with something to do for the services.
+    pub(super) waiting: Vec<SocketId>,
+    /// Pages of metrics that clients want.
+    scrapes: Vec<Scrape>,
+}
+
+impl HttpSide {
+    pub(super) fn new(config: &FrontendConfig, methods: &Rc<MethodTable>) -> Self {
+        let setup = Setup {
+            access: Access::default(),
+            serves_json: true,
+            // The inner connection carries one call at a time, whatever clients may do.
+            grpc: grpc::Config { max_concurrent_streams: 1, ..config.grpc },
+            methods: Rc::clone(methods),
+        };
+        let (waiting, scrapes) = (Vec::new(), Vec::new());
+        Self { setup: Rc::new(setup), wall_clock: Duration::ZERO, waiting, scrapes }
+    }
+
+    pub(super) fn gateway(&self, entrance: Entrance) -> Box<Gateway> {
+        let door = if entrance == Entrance::Metrics { Door::Metrics } else { Door::Client };
+        Box::new(Gateway::new(Rc::clone(&self.setup), door))
+    }
+}
+
+impl FrontendCore {
+    /// Says who may use HTTP/1, and whether it has the JSON gateway. Before the first client.
+    pub fn set_http(&mut self, access: Access, serves_json: bool) {
+        let Setup { grpc, methods, .. } = &*self.http.setup;
+        let methods = Rc::clone(methods);
+        self.http.setup = Rc::new(Setup { access, serves_json, grpc: *grpc, methods });
+    }
+
+    /// Tells the time of day, for the dates of answers.
+    pub fn handle_wall_clock(&mut self, since_epoch: Duration) {
+        self.http.wall_clock = since_epoch;
+    }
+
+    /// The next page of metrics that a client wants; to be answered with
+    /// [`Self::handle_scraped`].
+    pub fn poll_scrape(&mut self) -> Option<Scrape> {
+        self.http.scrapes.pop()
+    }
+
+    /// A page of metrics, or none because too many are wanted at once.
+    pub fn handle_scraped(&mut self, socket: SocketId, page: Option<Page>) {
+        let Some(client) = client_at(&mut self.clients, socket) else { return };
+        if let Speech::Http1(gateway) = &mut client.speech {
+            gateway.handle_page(&metrics_page(page));
+            self.http.waiting.push(socket);
+        }
+    }
+
+    /// A client sends nothing more. One that speaks HTTP/1 gets what it has asked for; for every
+    /// other that is the end.
+    pub fn handle_half_closed(&mut self, socket: SocketId) {
+        let Some(client) = client_at(&mut self.clients, socket) else { return };
+        match &mut client.speech {
+            Speech::Http1(gateway) => {
+                gateway.handle_half_closed();
+                self.touch(socket);
+            }
+            Speech::Grpc(_) | Speech::Unknown(_) | Speech::Ended => {
+                client.closing = true;
+                self.actions.push_back(SocketAction::Close(socket));
+            }
+        }
+    }
+
+    /// Carries calls of HTTP/1 clients to the services.
+    pub(super) fn pump_waiting(&mut self, now: Duration) {
+        for socket in std::mem::take(&mut self.http.waiting) {
+            self.pump(socket, now);
+            self.touch(socket);
+        }
+    }
+
+    fn pump(&mut self, socket: SocketId, now: Duration) {
+        let Some(client) = client_at(&mut self.clients, socket) else { return };
+        let Speech::Http1(gateway) = &mut client.speech else { return };
+        gateway.handle_wall_clock(self.http.wall_clock);
+        loop {
+            gateway.advance(now);
+            while let Some(notice) = gateway.poll_notice() {
+                log_lines::http_notice(&notice);
+            }
+            if let Some(wish) = gateway.poll_wish() {
+                match wish {
+                    Wish::Facts => gateway.handle_facts(&self.desk.facts()),
+                    // One text serves every client, so `accept` is not asked.
+                    Wish::Metrics { accept_encoding, .. } => {
+                        let gzip = accept_encoding.split(',').any(|coding| {
+                            coding.split(';').next().is_some_and(|name| name.trim() == "gzip")
+                        });
+                        self.http.scrapes.push(Scrape { socket, gzip });
+                    }
+                    Wish::Vars => gateway.handle_page(&vars::page(&self.desk)),
+                }
+                continue;
+            }
+            if let Some(bytes) = gateway.poll_request_bytes() {
+                let connection = gateway.grpc().expect("the bytes are for it");
+                self.desk.read(socket, connection, &bytes, now);
+                gateway.recycle(bytes);
+                continue;
+            }
+            if !gateway.carry_answers() {
+                return;
+            }
+        }
+    }
+
+    /// Makes answers out of what the services have to say; whether the connection is over.
+    pub(super) fn flush_http(&mut self, socket: SocketId, now: Duration) -> bool {
+        let Some(client) = client_at(&mut self.clients, socket) else { return false };
+        let Client { speech: Speech::Http1(gateway), output, spare, sending, .. } = client else {
+            return false;
+        };
+        gateway.handle_wall_clock(self.http.wall_clock);
+        loop {
+            gateway.advance(now);
+            if !gateway.carry_answers() {
+                break;
+            }
+        }
+        if gateway.has_business() {
+            self.http.waiting.push(socket);
+        }
+        let held_bytes = gateway.held_bytes();
+        let mut queued_bytes = held_bytes;
+        if let Some(connection) = gateway.grpc() {
+            let http2 = connection.http2();
+            while let Some(stream) = http2.poll_room() {
+                let pending = http2.stream_pending_bytes(stream);
+                self.desk.watches.handle_pending((socket, stream), pending);
+                self.desk.streams.handle_room((socket, stream));
+            }
+            queued_bytes += http2.queued_bytes();
+        }
+        if !*sending && !gateway.output().is_empty() {
+            *output = std::mem::take(spare);
+            std::mem::swap(output, gateway.output());
+        }
+        let (is_over, wants_pause) = (gateway.is_over(), gateway.wants_pause());
+        self.desk.reading.handle_queued(client.queued_bytes, queued_bytes);
+        client.queued_bytes = queued_bytes;
+        let gate = Gate::for_queued(queued_bytes);
+        if gate != client.gate {
+            client.gate = gate;
+            self.desk.reading.set_gate(socket, gate);
+        }
+        if wants_pause != client.paused {
+            client.paused = wants_pause;
+            let action = if wants_pause { SocketAction::Pause } else { SocketAction::Resume };
+            self.actions.push_back(action(socket));
+        }
+        is_over
+    }
+}
+
+impl Desk {
+    /// What health checks and `/version` are told, as the services would tell it.
+    fn facts(&mut self) -> Facts {
+        let mut answered = |method: Method| {
+            let mut out = Vec::new();
+            let (mut keys, mut frames) = (READ_TURN_KEYS, Vec::new());
+            let Self { service, views, node, .. } = self;
+            let view = views.pin();
+            let action =
+                service.handle_message(method, b"", node, &view, &mut keys, &mut frames, &mut out);
+            matches!(action, Action::Answer).then_some(out)
+        };
+        let alarms = answered(Method::Alarm)
+            .and_then(|bytes| pb::AlarmResponse::decode(&bytes[..]).ok())
+            .map(|response| response.alarms)
+            .unwrap_or_default();
+        let status = answered(Method::Status)
+            .and_then(|bytes| pb::StatusResponse::decode(&bytes[..]).ok())
+            .unwrap_or_default();
+        let cluster_version = self.views.pin().cluster_version().ok().flatten();
+        Facts {
+            alarms: alarms.iter().map(|alarm| (alarm.member_id, kind_of(alarm.alarm))).collect(),
+            has_leader: self.node.leader.is_some(),
+            is_learner: self.node.learner,
+            server_version: ETCD_VERSION,
+            cluster_version,
+            storage_version: Some(status.storage_version).filter(|version| !version.is_empty()),
+        }
+    }
+}
+
+fn kind_of(alarm: i32) -> AlarmKind {
+    match pb::AlarmType::try_from(alarm) {
+        Ok(pb::AlarmType::Nospace) => AlarmKind::NoSpace,
+        Ok(pb::AlarmType::Corrupt) => AlarmKind::Corrupt,
+        Ok(pb::AlarmType::None) | Err(_) => AlarmKind::Other(alarm),
+    }
+}
+
+/// A page of metrics under the fields that etcd gives it.
+fn metrics_page(page: Option<Page>) -> PageText {
+    let Some(Page { body, gzip, .. }) = page else {
+        let fields = vec![
+            ("Content-Type", "text/plain; charset=utf-8".to_owned()),
+            ("X-Content-Type-Options", "nosniff".to_owned()),
+        ];
+        let body = b"too many scrapes at once\n".to_vec();
+        return PageText { status: 503, fields, body };
+    };
+    let text = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
+    let mut fields = vec![("Content-Type", text.to_owned())];
+    if gzip {
+        fields.insert(0, ("Content-Encoding", "gzip".to_owned()));
+    }
+    PageText { status: 200, fields, body }
+}

@@ -1,0 +1,162 @@
+//! What goes on in the background: sweeps, defragmentation, and what the member proposes by itself
+//! to keep its store in order.
+//!
+//! Invariants:
+//! - Nothing of it is done inside a batch, and each step is short: a batch that arrives meanwhile
+//!   waits for one at most.
+//! - Those who ask for a defragmentation while one is under way are answered with it.
+//! - What the member proposes by itself is proposed while it leads and serves, and one of a kind at
+//!   a time.
+
+use std::time::Duration;
+
+use engine::command::{CompactRef, FrameWriter};
+use engine::ids::Revision;
+use engine::{ClusterVersion, Outcome, Rejection};
+
+use super::LogCore;
+use crate::config::ETCD_VERSION;
+use crate::mail::{FrontendId, Slot, Unavailable, Verdict};
+use crate::node::failure::Failure;
+use crate::sequencer::auto_compaction::{AutoCompaction, Notice, Retention};
+use crate::sequencer::batch::Ticket;
+use crate::sequencer::cluster_version::VersionMonitor;
+use crate::service::status::{Refusal, status_of};
+
+/// Keys that a step of a background sweep may touch: a fraction of a millisecond, so that a batch
+/// that arrives meanwhile hardly waits.
+pub const BACKGROUND_KEYS_MAX: usize = 256;
+/// Pages that a step of a defragmentation may copy: as long as a step of a sweep.
+const DEFRAG_PAGES_MAX: usize = 64;
+
+/// Slots of nobody's, behind all that are counted: what came of these matters.
+const SLOT_COMPACTION: Slot = Slot(u32::MAX);
+const SLOT_VERSION: Slot = Slot(u32::MAX - 1);
+
+/// Jobs of the member's own, and who waits for one.
+pub(super) struct Upkeep {
+    defragmenting: Vec<Ticket>,
+    retention: Option<Retention>,
+    /// From the first tick on.
+    auto_compaction: Option<AutoCompaction>,
+    version: VersionMonitor,
+    writer: FrameWriter,
+}
+
+/// How a proposal of the member's own ended: well, or for a reason not.
+pub(super) type OwnOutcome = Result<(), &'static str>;
+
+/// What somebody else has compacted is as good as done.
+pub(super) fn own_outcome(outcome: &Outcome) -> OwnOutcome {
+    match outcome {
+        Outcome::Rejected(Rejection::Compacted) => Ok(()),
+        Outcome::Rejected(rejection) => Err(status_of(Refusal::Rejected(*rejection)).1),
+        _ => Ok(()),
+    }
+}
+
+impl Upkeep {
+    pub(super) fn new(retention: Option<Retention>) -> Self {
+        let own = ClusterVersion::from_text(ETCD_VERSION).expect("a version has three parts");
+        Self {
+            defragmenting: Vec::new(),
+            retention,
+            auto_compaction: None,
+            version: VersionMonitor::new(own),
+            writer: FrameWriter::new(),
+        }
+    }
+
+    /// A proposal of the member's own has ended; the store is at `revision`.
+    pub(super) fn handle_own(
+        &mut self,
+        slot: Slot,
+        outcome: OwnOutcome,
+        now: Duration,
+        revision: Revision,
+    ) {
+        match (slot, &mut self.auto_compaction) {
+            (SLOT_COMPACTION, Some(auto)) => auto.handle_outcome(now, revision, outcome),
+            (SLOT_VERSION, _) => self.version.handle_outcome(),
+            _ => {}
+        }
+    }
+}
+
+impl LogCore {
+    /// A front-end wants the store defragmented, and has all the time that takes.
+    pub(super) fn handle_defrags(&mut self, frontend: FrontendId, slots: &[Slot]) {
+        if slots.is_empty() {
+            return;
+        }
+        self.engine.begin_defrag();
+        self.replies[frontend.place()].patient.extend_from_slice(slots);
+        self.upkeep.defragmenting.extend(slots.iter().map(|&slot| Ticket { frontend, slot }));
+    }
+
+    /// Takes a step of each job.
+    pub(super) fn work_in_background(&mut self, now: Duration) -> Result<(), Failure> {
+        self.engine.defrag_step(DEFRAG_PAGES_MAX)?;
+        if self.engine.defrag_wants_checkpoint() && self.engine.begin_checkpoint() {
+            self.checkpoint.handle_begun(now);
+            self.store_wants_room = false;
+        }
+        if !self.engine.is_defragmenting() {
+            for ticket in std::mem::take(&mut self.upkeep.defragmenting) {
+                let reply = &mut self.replies[ticket.frontend.place()];
+                reply.answers.push((ticket.slot, Verdict::Defragmented));
+            }
+        }
+        Ok(())
+    }
+
+    /// A member that stops leaves the files as they are: each step of the run was whole.
+    pub(super) fn stop_upkeep(&mut self) {
+        for ticket in std::mem::take(&mut self.upkeep.defragmenting) {
+            self.refuse(ticket, Unavailable::Stopped);
+        }
+    }
+
+    /// Looks whether history has grown old, and whether the cluster's version is to change.
+    pub(super) fn handle_upkeep_tick(&mut self, now: Duration) {
+        let leads = self.is_serving() && !self.stopping;
+        let revision = self.engine.revision();
+        let upkeep = &mut self.upkeep;
+        let (mut frames, mut slots) = (Vec::new(), Vec::new());
+        if let Some(retention) = upkeep.retention {
+            let auto = upkeep
+                .auto_compaction
+                .get_or_insert_with(|| AutoCompaction::new(retention, now, revision));
+            auto.handle_tick(now, revision, leads);
+            if let Some(revision) = auto.poll_proposal() {
+                upkeep.writer.push_compact(&mut frames, CompactRef { revision, physical: false });
+                slots.push(SLOT_COMPACTION);
+            }
+        }
+        if leads && upkeep.version.is_due(now) {
+            let view = self.engine.newest_view();
+            // What cannot be read is noticed by whoever asks for it.
+            let version = view.cluster_version().ok().flatten();
+            let target = view.downgrade_target().ok().flatten();
+            let read = |text: Option<String>| ClusterVersion::from_text(text.as_deref()?);
+            if let Some(version) = read(version)
+                && let Some(wanted) = upkeep.version.handle_look(now, version, read(target))
+            {
+                upkeep.writer.push_cluster_version_set(&mut frames, &wanted.to_string());
+                slots.push(SLOT_VERSION);
+            }
+        }
+        self.batcher.handle_commands(FrontendId::NOBODY, &frames, &slots);
+    }
+
+    /// A proposal of the member's own was not taken.
+    pub(super) fn refuse_own(&mut self, slot: Slot, reason: Unavailable) {
+        let outcome = Err(status_of(Refusal::from(reason)).1);
+        self.upkeep.handle_own(slot, outcome, self.ticked, self.engine.revision());
+    }
+
+    /// What an automatic compaction has to say.
+    pub fn poll_compaction_notice(&mut self) -> Option<Notice> {
+        self.upkeep.auto_compaction.as_mut()?.poll_notice()
+    }
+}

@@ -1,0 +1,3 @@
+module ringd.test/gateway
+
+go 1.26
