@@ -23,14 +23,12 @@ const UNKNOWN: &str = "unknown ";
 
 /// RPCs that ringd may refuse, all of one or some requests of one.
 pub const MISSING: &[&str] = &[
-    "/etcdserverpb.KV/RangeStream",
     "/etcdserverpb.Cluster/MemberAdd",
     "/etcdserverpb.Cluster/MemberRemove",
     "/etcdserverpb.Cluster/MemberUpdate",
     "/etcdserverpb.Cluster/MemberPromote",
     "/etcdserverpb.Maintenance/Alarm",
     "/etcdserverpb.Maintenance/Defragment",
-    "/etcdserverpb.Maintenance/Snapshot",
     "/etcdserverpb.Maintenance/MoveLeader",
     "/etcdserverpb.Maintenance/Downgrade",
     "/etcdserverpb.Auth/AuthEnable",
