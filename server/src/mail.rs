@@ -49,6 +49,17 @@ pub struct Ask {
 }
 
 impl Ask {
+    /// All of it was said. What is left out here would be said again in every turn, on the core
+    /// that both roles share: a defragmentation once was.
+    pub fn clear(&mut self) {
+        let Self { frames, slots, reads, leases, defrags } = self;
+        frames.clear();
+        slots.clear();
+        reads.clear();
+        leases.clear();
+        defrags.clear();
+    }
+
     /// Whether there is nothing to say.
     #[must_use]
     pub fn is_empty(&self) -> bool {

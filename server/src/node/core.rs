@@ -130,10 +130,7 @@ impl Core {
                 let ask = frontend.core.ask();
                 if !ask.is_empty() {
                     log.core().handle_ask(id, ask, self.now);
-                    ask.frames.clear();
-                    ask.slots.clear();
-                    ask.reads.clear();
-                    ask.leases.clear();
+                    ask.clear();
                 }
             }
             log.settle(self.now, self.origin, &mut self.reactor)?;
