@@ -9,6 +9,8 @@
 //! - All messages show the range at the revision that the first step saw.
 //! - No more than two messages are held.
 
+mod sorted;
+
 use engine::answer::ReadError;
 use engine::limits::BYTES_PER_KEY;
 use engine::range::{Progress, RangeQuery, RangeScan, Record, RecordSink, SortOrder, SortTarget};
@@ -19,6 +21,7 @@ use super::status::Refusal;
 use super::stream::StreamProgress;
 use super::validate;
 use super::wire::{self, Header};
+use sorted::SortedStream;
 
 /// Keys of the first message; etcd's number.
 const FIRST_KEYS_MAX: i64 = 10;
@@ -31,7 +34,15 @@ struct Chunk {
 }
 
 /// A range on its way.
-pub(super) struct RangeStream {
+pub(super) enum RangeStream {
+    /// In the order of its keys.
+    InOrder(Box<InOrder>),
+    /// Each message in an order of its own.
+    Sorted(Box<SortedStream>),
+}
+
+/// A range in the order of its keys.
+pub(super) struct InOrder {
     scan: RangeScan,
     count_only: bool,
     chunk: Chunk,
@@ -65,7 +76,11 @@ impl RangeStream {
         }
         // A limit below zero is none, and then etcd's first message has everything.
         let keys_max = if query.limit < 0 { i64::MAX } else { FIRST_KEYS_MAX };
-        Ok(Self {
+        if query.sort_target != SortTarget::Key && !query.count_only {
+            let sorted = SortedStream::new(&query, keys_max, size_bytes_target);
+            return Ok(Self::Sorted(Box::new(sorted)));
+        }
+        Ok(Self::InOrder(Box::new(InOrder {
             scan: RangeScan::new(&RangeQuery { sort_target: SortTarget::Key, ..query }),
             count_only: query.count_only,
             chunk: Chunk::default(),
@@ -74,11 +89,26 @@ impl RangeStream {
             size_bytes_target,
             is_scanned: false,
             is_over: false,
-        })
+        })))
     }
 
     /// Takes a step; a message that is complete is appended to `out`.
     pub(super) fn step(
+        &mut self,
+        view: &View,
+        header: Header,
+        budget: &mut usize,
+        out: &mut Vec<u8>,
+    ) -> Result<StreamProgress, ReadError> {
+        match self {
+            Self::InOrder(range) => range.step(view, header, budget, out),
+            Self::Sorted(range) => range.step(view, header, budget, out),
+        }
+    }
+}
+
+impl InOrder {
+    fn step(
         &mut self,
         view: &View,
         header: Header,
@@ -102,7 +132,7 @@ impl RangeStream {
             self.is_scanned = progress == Progress::Done;
         }
         if let Some(chunk) = self.ready.take() {
-            self.keys_max = self.next_keys_max(&chunk);
+            self.keys_max = next_keys_max(self.keys_max, &chunk, self.size_bytes_target);
             put_message(out, |out| out.extend_from_slice(&chunk.records));
             return Ok(StreamProgress::Message);
         }
@@ -119,17 +149,18 @@ impl RangeStream {
         });
         Ok(StreamProgress::Message)
     }
+}
 
-    fn next_keys_max(&self, last: &Chunk) -> i64 {
-        let keys_max = if last.records.len() < self.size_bytes_target / 2 {
-            self.keys_max.saturating_mul(2)
-        } else if last.records.len() > self.size_bytes_target.saturating_mul(2) {
-            self.keys_max / 2
-        } else {
-            self.keys_max
-        };
-        keys_max.max(1)
-    }
+/// How many keys the next message may have.
+fn next_keys_max(keys_max: i64, last: &Chunk, size_bytes_target: usize) -> i64 {
+    let keys_max = if last.records.len() < size_bytes_target / 2 {
+        keys_max.saturating_mul(2)
+    } else if last.records.len() > size_bytes_target.saturating_mul(2) {
+        keys_max / 2
+    } else {
+        keys_max
+    };
+    keys_max.max(1)
 }
 
 /// Puts records into messages.

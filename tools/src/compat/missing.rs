@@ -27,10 +27,6 @@ pub const MISSING: &[&str] = &[
     "/etcdserverpb.Cluster/MemberRemove",
     "/etcdserverpb.Cluster/MemberUpdate",
     "/etcdserverpb.Cluster/MemberPromote",
-    "/etcdserverpb.Maintenance/Alarm",
-    "/etcdserverpb.Maintenance/Defragment",
-    "/etcdserverpb.Maintenance/MoveLeader",
-    "/etcdserverpb.Maintenance/Downgrade",
     "/etcdserverpb.Auth/AuthEnable",
     "/etcdserverpb.Auth/AuthDisable",
     "/etcdserverpb.Auth/AuthStatus",
@@ -51,7 +47,7 @@ pub const MISSING: &[&str] = &[
 ];
 
 /// Flags that ringd may refuse, each with a value that etcd takes.
-pub const MISSING_FLAGS: &[(&str, &str)] = &[("--quota-backend-bytes", "1000000000")];
+pub const MISSING_FLAGS: &[(&str, &str)] = &[];
 
 /// What of the tables this ringd really lacks.
 #[derive(Clone, Debug, Default)]

@@ -141,3 +141,22 @@ fn other_orders_and_filters_are_not_served() {
     assert_eq!(refused(pb::RangeRequest::default()), Some(Refusal::EmptyKey));
     assert_eq!(refused(order(7, 0)), Some(Refusal::InvalidSortOption));
 }
+
+/// As etcd 3.7.1 answers: cut by key, sorted within each message.
+#[test]
+fn a_target_without_an_order_sorts_each_message() {
+    let mut store = TestStore::new();
+    for key in 0..25 {
+        store.put(format!("{key:02}").as_bytes(), format!("{:02}", 99 - key).as_bytes());
+    }
+    let by_value = pb::RangeRequest { sort_target: 4, ..request(0) };
+    let all = messages(&mut store, &by_value, 1 << 20);
+    let keys: Vec<_> = all.iter().map(|message| message.kvs[0].key.clone()).collect();
+    // Eleven keys are fetched, sorted, and ten of them sent; the last of these is the second key.
+    assert_eq!(keys[0], "10");
+    assert_eq!(all[0].kvs[9].key, "01");
+    assert_eq!(keys[1], "22", "twenty-one from the third key on");
+    let few = messages(&mut store, &pb::RangeRequest { sort_target: 4, ..request(3) }, 1 << 20);
+    assert_eq!((few.len(), few[0].kvs.len(), few[0].more), (1, 3, true));
+    assert_eq!(few[0].count, 3 + 23, "what is sent, and what lies behind the last of it");
+}
