@@ -21,7 +21,7 @@ pub const OPERATION: &[Flag] = &[
         .refused("there is no Go runtime that could be profiled; perf shows where time goes"),
     Flag::new(Monitoring, "metrics", Text, "basic",
         "basic, or extensive with a histogram for every RPC.")
-        .pending(|config, value| {
+        .served(|config, value| {
             config.metrics = MetricsDetail::parse(&value.into_text());
             Ok(())
         }),
