@@ -118,6 +118,14 @@ fn stands(working: &Working, key: &[u8]) -> Result<bool, PageFault> {
     Ok(system::get(&shard.file, &shard.roots, key)?.is_some())
 }
 
+/// Takes over an alarm that stood in another store.
+pub(crate) fn import(alarm: Alarm, working: &mut Working) -> Result<(), ReadError> {
+    system::put(&mut working.shards[0], &alarm_key(alarm), &[])?;
+    let shard = &working.shards[0];
+    working.alarms = AlarmGate::load(&shard.file, &shard.roots)?;
+    Ok(())
+}
+
 /// Raises or lowers an alarm.
 pub(crate) fn apply(change: AlarmRef, working: &mut Working) -> Result<Outcome, ReadError> {
     let AlarmRef { action, alarm } = change;

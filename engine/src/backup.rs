@@ -12,6 +12,7 @@
 //! - A step is bounded by what it touches: bytes, look-ups and changes that bring nothing count
 //!   too. One record is never cut, so a step may be longer by the largest of them.
 
+use crate::alarm::Alarm;
 use crate::answer::ReadError;
 use crate::bbolt::schema::{self, ConfState, Member, Meta, RevisionKey};
 use crate::bbolt::{Backup, LengthError, Measure};
@@ -273,7 +274,17 @@ impl BackupScan {
         let pairs = match name {
             schema::CLUSTER => {
                 let version = view.cluster_version()?;
-                schema::Cluster { version, downgrade: None }.to_pairs()
+                let downgrade = view
+                    .downgrade_target()?
+                    .map(|target_version| schema::Downgrade { target_version, enabled: true });
+                schema::Cluster { version, downgrade }.to_pairs()
+            }
+            schema::ALARM => {
+                let alarms = view.alarms()?;
+                let pair = |alarm: &Alarm| schema::alarm_pair(alarm.member, alarm.kind.0);
+                let mut pairs: Vec<schema::Pair> = alarms.iter().map(pair).collect();
+                pairs.sort_unstable();
+                pairs
             }
             schema::MEMBERS => self.members(view)?,
             schema::META => self.meta(view)?.to_pairs(),

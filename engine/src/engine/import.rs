@@ -11,6 +11,8 @@
 
 use std::fmt;
 
+use crate::alarm::{self, Alarm};
+use crate::answer::ReadError;
 use crate::compaction::{Compaction, Sweep};
 use crate::ids::{Change, LogIndex, Revision, Term};
 use crate::lease::{self, Lease};
@@ -149,6 +151,18 @@ impl Engine {
     ) -> Result<Imported, Failure> {
         self.import_system(bucket.len() + key.len() + value.len(), |engine| {
             system::carry(&mut engine.working.shards[0], bucket, key, value)
+        })
+    }
+
+    /// Takes an alarm over, which refuses here what it refused there.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn import_alarm(&mut self, alarm: Alarm) -> Result<Imported, Failure> {
+        self.import_system(0, |engine| match alarm::import(alarm, &mut engine.working) {
+            Ok(()) => Ok(()),
+            Err(ReadError::Fault(fault)) => Err(fault),
+            Err(ReadError::Rejection(_)) => unreachable!("alarms are read at no revision"),
         })
     }
 

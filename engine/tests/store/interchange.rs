@@ -6,12 +6,14 @@ use engine::backup::{BackupFacts, BackupScan};
 use engine::bbolt::backup::check_digest;
 use engine::bbolt::schema::{self, Member, RevisionKey};
 use engine::bbolt::{Reader, check::check};
-use engine::command::{CompactRef, DeleteRangeRef, LeaseGrantRef, OperationRef, PutRef, TxnRef};
+use engine::command::{
+    AlarmAction, AlarmRef, CompactRef, DeleteRangeRef, LeaseGrantRef, OperationRef, PutRef, TxnRef,
+};
 use engine::engine::{ImportRule, Imported, ImportedChange};
 use engine::lease::Lease;
 use engine::{
-    Change, KeyValueHashScan, LeaseId, LogIndex, MemberId, Progress, ReadError, Record, Revision,
-    Term,
+    Alarm, AlarmKind, Change, KeyValueHashScan, LeaseId, LogIndex, MemberId, Progress, ReadError,
+    Record, Revision, Term,
 };
 
 use crate::driver::{Driver, Frames};
@@ -64,6 +66,16 @@ fn import(file: &[u8], shards: u16) -> Driver {
         };
         let done = engine.import_change(revision.change, &imported).unwrap();
         assert_eq!(done, Imported::Done, "{revision:?}");
+    }
+    let mut alarms = walk(schema::ALARM);
+    while let Some((key, value)) = alarms.next_pair().unwrap() {
+        let alarm = schema::Alarm::from_pair(key, value).unwrap();
+        let kind = match alarm.kind {
+            schema::AlarmKind::NoSpace => AlarmKind::NO_SPACE,
+            schema::AlarmKind::Corrupt => AlarmKind::CORRUPT,
+        };
+        let alarm = Alarm { kind, member: alarm.member };
+        assert_eq!(engine.import_alarm(alarm).unwrap(), Imported::Done);
     }
     let mut cluster = schema::Cluster::default();
     let mut pairs = walk(schema::CLUSTER);
@@ -190,9 +202,16 @@ fn a_file_is_the_same_after_a_round_trip() {
         for _ in 0..100 {
             driver.apply(random_batch(&mut random));
         }
+        let kind = if random.one_in(2) { AlarmKind::NO_SPACE } else { AlarmKind::CORRUPT };
+        let alarm = Alarm { kind, member: MemberId(seed) };
+        driver.apply(Frames::new().alarm(AlarmRef { action: AlarmAction::Raise, alarm }));
         let file = backup(&driver, 17);
-        let other = import(&file, 1);
+        let mut other = import(&file, 1);
         assert!(backup(&other, 1000) == file, "seed {seed}");
+        // It refuses there what it refused here.
+        let put = PutRef { key: b"k", ..PutRef::default() };
+        let refused = |driver: &mut Driver| driver.apply(Frames::new().put(&put));
+        assert_eq!(refused(&mut other), refused(&mut driver), "seed {seed}");
     }
 }
 

@@ -7,7 +7,7 @@
 use engine::bbolt::schema::{self, Alarm, Auth, Cluster, Member, Meta, RevisionKey};
 use engine::engine::{ImportRule, Imported, ImportedChange};
 use engine::lease::Lease;
-use engine::{Change, Engine, Record, Revision};
+use engine::{AlarmKind, Change, Engine, Record, Revision};
 
 use super::Failure;
 use super::input::Database;
@@ -172,8 +172,12 @@ impl<'a> Filling<'a> {
     /// The store has no room.
     pub fn take_alarms(&mut self, alarms: &[Alarm]) -> Result<(), Failure> {
         for alarm in alarms {
-            let (key, value) = alarm.to_pair();
-            self.add_own(|engine| engine.import_carried(schema::ALARM, &key, &value))?;
+            let kind = match alarm.kind {
+                schema::AlarmKind::NoSpace => AlarmKind::NO_SPACE,
+                schema::AlarmKind::Corrupt => AlarmKind::CORRUPT,
+            };
+            let alarm = engine::Alarm { kind, member: alarm.member };
+            self.add_own(|engine| engine.import_alarm(alarm))?;
         }
         Ok(())
     }

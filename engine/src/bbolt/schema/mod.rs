@@ -264,6 +264,16 @@ impl Lease {
     }
 }
 
+/// An alarm of any kind, known or not, as etcd keeps it.
+#[must_use]
+pub fn alarm_pair(member: MemberId, kind: i32) -> Pair {
+    let mut key = Vec::new();
+    protobuf::number_into(1, member.0, &mut key);
+    // A negative number has ten bytes on the wire.
+    protobuf::number_into(2, i64::from(kind).cast_unsigned(), &mut key);
+    (key, Vec::new())
+}
+
 /// What an alarm is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AlarmKind {
@@ -286,14 +296,13 @@ impl Alarm {
     /// As etcd keeps it.
     #[must_use]
     pub fn to_pair(self) -> Pair {
-        let mut key = Vec::new();
-        let kind = match self.kind {
-            AlarmKind::NoSpace => 1,
-            AlarmKind::Corrupt => 2,
-        };
-        protobuf::number_into(1, self.member.0, &mut key);
-        protobuf::number_into(2, kind, &mut key);
-        (key, Vec::new())
+        alarm_pair(
+            self.member,
+            match self.kind {
+                AlarmKind::NoSpace => 1,
+                AlarmKind::Corrupt => 2,
+            },
+        )
     }
 
     /// The inverse of [`Alarm::to_pair`].
