@@ -312,7 +312,8 @@ impl Call {
         }
         let Some(ended) = self.ended.take() else { return has_moved };
         if ended.code == 0 {
-            self.begin_stream(http, cors, &[GRPC], 200);
+            let fields = if self.has_headers { &[GRPC][..] } else { &[][..] };
+            self.begin_stream(http, cors, fields, 200);
         } else {
             let status = http_status(ended.code);
             let mut line = b"{\"error\":".to_vec();

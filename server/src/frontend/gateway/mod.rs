@@ -295,7 +295,8 @@ impl Gateway {
     /// Whether the client has sent more than is looked at for now.
     #[must_use]
     pub fn wants_pause(&self) -> bool {
-        self.http.input_bytes() > INPUT_BYTES_HIGH
+        // A head has a bound of its own, and until it is there nothing else can be done.
+        self.http.input_bytes() > INPUT_BYTES_HIGH && !self.http.awaits_head()
     }
 
     /// Whether the connection is to be closed once its output has left.

@@ -477,3 +477,15 @@ fn whatever_is_asked_is_answered_or_ended() {
         }
     }
 }
+
+/// Found beside etcd: the client was paused in the middle of a large head, for ever.
+#[test]
+fn a_large_head_is_read_to_its_end() {
+    let mut world = World::new();
+    assert_eq!(world.say(b"GET /version HTTP/1.1\r\nHost: h\r\nX: "), "");
+    for _ in 0..512 {
+        assert_eq!(world.say(&[b'x'; 1024]), "");
+        assert!(!world.gateway.wants_pause());
+    }
+    assert!(world.say(b"\r\n\r\n").starts_with("HTTP/1.1 200 OK\r\n"));
+}

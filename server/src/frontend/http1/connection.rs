@@ -119,6 +119,12 @@ impl Connection {
         self.is_over
     }
 
+    /// Whether what has come is the beginning of a head, whose rest is needed to go on.
+    #[must_use]
+    pub fn awaits_head(&self) -> bool {
+        self.exchange.is_none() && self.searched > 0
+    }
+
     /// Bytes that wait to be looked at.
     #[must_use]
     pub fn input_bytes(&self) -> usize {
