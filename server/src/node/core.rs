@@ -94,7 +94,11 @@ impl Core {
         roles: (Option<FrontendRole>, Option<LogRole>),
     ) -> Self {
         bell.attach(reactor.descriptor());
-        let (frontend, log) = roles;
+        let (mut frontend, log) = roles;
+        // The first answers of a quick start leave before the first tick, and have a date, too.
+        if let Some(frontend) = &mut frontend {
+            frontend.core.handle_wall_clock(wall_clock());
+        }
         Self {
             reactor,
             bell,
