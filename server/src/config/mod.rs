@@ -249,20 +249,20 @@ pub fn load() -> Result<Config, ExitCode> {
     });
     match outcome {
         Ok(Outcome::Help) => {
-            eprintln!("{}", help::usage());
-            print!("{}", help::flags_text());
+            tell(io::stderr(), format_args!("{}\n", help::usage()));
+            tell(io::stdout(), format_args!("{}", help::flags_text()));
             return Err(ExitCode::SUCCESS);
         }
         Ok(Outcome::Version) => {
-            print!("{}", help::version());
+            tell(io::stdout(), format_args!("{}", help::version()));
             return Err(ExitCode::SUCCESS);
         }
         Err(Refusal::Usage(reason)) => {
-            eprintln!("{reason}\n{}", help::usage());
+            tell(io::stderr(), format_args!("{reason}\n{}\n", help::usage()));
             return Err(ExitCode::from(2));
         }
         Err(Refusal::Plain(reason)) => {
-            eprintln!("{reason}");
+            tell(io::stderr(), format_args!("{reason}\n"));
             return Err(ExitCode::FAILURE);
         }
         Ok(Outcome::Run(_)) | Err(_) => {}
@@ -291,6 +291,12 @@ pub fn load() -> Result<Config, ExitCode> {
         Ok(_) | Err(Refusal::Usage(_) | Refusal::Plain(_)) => unreachable!("these returned above"),
     }
     Err(ExitCode::FAILURE)
+}
+
+/// Says something to whoever started the process. A reader that has gone, as behind `| head`, is no
+/// reason to end otherwise than with the exit code that was meant.
+fn tell(mut out: impl io::Write, text: std::fmt::Arguments<'_>) {
+    drop(out.write_fmt(text));
 }
 
 fn process_arguments() -> Result<Vec<String>, Refusal> {
