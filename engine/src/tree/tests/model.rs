@@ -5,7 +5,7 @@ use std::ops::Bound;
 
 use super::super::{
     Body, Changes, Cursor, Inserted, Root, count, get, insert, pages_needed, relocate, remove,
-    supersede, take,
+    remove_each, supersede, take,
 };
 use super::{Model, Random, TREE, TreeTag, contents, memory_file, publish};
 use crate::page::node::{KEY_INLINE_SIZE_BYTES_MAX, Node};
@@ -103,6 +103,8 @@ impl Run {
             let before = self.model.insert(key, (head, body));
             let new = inserted == Inserted::New;
             assert_eq!(new, before.is_none(), "{at}");
+        } else if roll == 7 {
+            self.remove_neighbours(&key, &at);
         } else if roll < 9 {
             // Removals of random keys would mostly miss: take what stands there.
             let mut near = self.model.range(key.clone()..).map(|(key, _)| key.clone());
@@ -114,6 +116,30 @@ impl Run {
             self.compare_reads(&key, &at);
         }
         assert_eq!(self.root.count, self.model.len() as u64, "{at}");
+    }
+
+    /// What a sweep does: some of the keys that stand side by side, and some that are not there.
+    fn remove_neighbours(&mut self, key: &[u8], at: &str) {
+        let near = self.model.range(key.to_vec()..).map(|(key, _)| key.clone());
+        let mut keys: Vec<Vec<u8>> = near.take(self.random.below(60)).collect();
+        keys.retain(|_| self.random.below(4) > 0);
+        for _ in 0..self.random.below(3) {
+            keys.push(random_key(&mut self.random, self.keys, 0));
+        }
+        keys.sort();
+        keys.dedup();
+        let count = keys.len() as u64;
+        self.reserve(|changes| (0..count).for_each(|_| changes.add_removal()));
+        let (model, mut seen) = (&self.model, Vec::new());
+        let removed = remove_each(&mut self.pages, &mut self.root, &keys, |pages, index, entry| {
+            let (head, body) = &model[&keys[index]];
+            assert_eq!(entry.head, head, "{at}");
+            assert_eq!(entry.body(pages)?, body, "{at}");
+            seen.push(keys[index].clone());
+            Ok(())
+        });
+        keys.retain(|key| self.model.remove(key).is_some());
+        assert_eq!((removed.unwrap(), seen), (keys.len(), keys), "{at}");
     }
 
     fn reserve(&mut self, add: impl Fn(&mut Changes)) {
