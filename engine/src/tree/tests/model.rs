@@ -8,8 +8,9 @@ use super::super::{
     remove_each, supersede, take,
 };
 use super::{Model, Random, TREE, TreeTag, contents, memory_file, publish};
+use crate::page::disk::Completion;
 use crate::page::node::{KEY_INLINE_SIZE_BYTES_MAX, Node};
-use crate::page::{Epoch, PageFile, PageId, PagePtr, Pages, PagesNeeded};
+use crate::page::{Epoch, PageFile, PageId, PagePtr, Pages, PagesNeeded, Side};
 
 /// What the keys of a run look like.
 #[derive(Clone, Copy, Debug)]
@@ -201,7 +202,7 @@ impl Run {
         }
     }
 
-    /// Visits some leaves, from anywhere, and moves what stands behind the limit.
+    /// Visits some leaves, from anywhere, and moves what stands on the wrong side.
     fn relocate(&mut self, step: u64) {
         let end = self.pages.end().0 as usize + 1;
         let limit = PageId(1 + u32::try_from(self.random.below(end)).unwrap());
@@ -209,12 +210,19 @@ impl Run {
             0 => Vec::new(),
             _ => random_key(&mut self.random, self.keys, step),
         };
+        let side = match self.random.below(3) {
+            0 => Side::Behind(limit),
+            _ => Side::Before(limit),
+        };
+        let pages_max = 1 + u32::try_from(self.random.below(8)).unwrap();
         for _ in 0..1 + self.random.below(30) {
             self.pages.reserve(PagesNeeded { pages: 40, extent_pages: 0 }).unwrap();
-            let visit = relocate(&mut self.pages, &mut self.root, &from, limit).unwrap();
+            let pages = &mut self.pages;
+            let visit = relocate(pages, &mut self.root, &from, side, pages_max).unwrap();
             match visit.next {
                 Some(next) => {
-                    assert!(next > from, "seed {} step {step}: no progress", self.seed);
+                    let has_moved = next == from && visit.copied_pages >= pages_max;
+                    assert!(next > from || has_moved, "seed {} step {step}", self.seed);
                     from = next;
                 }
                 None => break,
@@ -367,7 +375,11 @@ fn a_walk_empties_the_end_of_a_file() {
         publish(&mut run.pages, &[]);
         assert!(run.pages.end() <= limit, "{keys:?}: {:?} of {limit:?}", run.pages.end());
         run.check_all();
-        run.pages.shorten(0);
+        while run.pages.shorten(0) {
+            let op = run.pages.poll_disk_op().expect("the file is to be cut");
+            let done = Completion { token: op.token, buffer: Vec::new(), result: Ok(()) };
+            run.pages.handle_disk_completion(done).unwrap();
+        }
         assert_eq!(run.pages.size_bytes(), run.pages.end().offset_bytes(), "{keys:?}");
         run.check_all();
     }
@@ -378,7 +390,9 @@ fn walk(run: &mut Run, limit: PageId) {
     let mut next = Some(Vec::new());
     while let Some(from) = next {
         run.pages.reserve(PagesNeeded { pages: 40, extent_pages: 0 }).unwrap();
-        next = relocate(&mut run.pages, &mut run.root, &from, limit).unwrap().next;
+        next = relocate(&mut run.pages, &mut run.root, &from, Side::Before(limit), u32::MAX)
+            .unwrap()
+            .next;
     }
 }
 
