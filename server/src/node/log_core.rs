@@ -398,8 +398,8 @@ impl LogCore {
     }
 
     /// Applies committed entries, at most [`APPLY_KEYS_MAX`] keys of them, publishes, and leaves
-    /// answers and events with [`Self::reply`]. `clock` tells the time for what is measured; of what
-    /// is done it decides only when background work goes on.
+    /// answers and events with [`Self::reply`]. `clock` tells the time for what is measured; of
+    /// what is done it decides only when background work goes on.
     ///
     /// # Errors
     /// The engine met a corrupt page, or an entry it does not understand.
