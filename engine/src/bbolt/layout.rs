@@ -20,8 +20,8 @@
 //! - A leaf of few pairs goes on over its page's end: one pair of half a page or a little over a
 //!   page would leave the rest of it empty, and make the file up to twice as large. bbolt does not
 //!   split a node of four pairs or fewer either.
-//! - Other pages are filled to the brim. What follows a backup in etcd is appended at the right edge, so
-//!   room elsewhere would only make the file larger.
+//! - Other pages are filled to the brim. What follows a backup in etcd is appended at the right
+//!   edge, so room elsewhere would only make the file larger.
 //! - Equal lengths give equal pages: nothing else enters a decision.
 
 use std::fmt;
