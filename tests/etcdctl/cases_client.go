@@ -172,11 +172,11 @@ func measured(line string) step {
 func sections() []section {
 	return []section{
 		// The longest first: they only wait.
-		checks, mirrors,
+		checks, mirrors, endpoints, downgrades, leases,
 		putAndGet, sorts, streamed, deletes, txns,
 		watches, watchesLive, watchesInteractive, watchesProgress,
-		leases, expiry, locks, elections,
-		compactions, endpoints, defragmentation, alarms, leaders, downgrades, members, snapshots,
+		expiry, locks, elections,
+		compactions, defragmentation, alarms, leaders, members, snapshots,
 		tool,
 	}
 }

@@ -79,7 +79,8 @@ var leases = section{name: "lease", steps: []step{
 
 // What expires is gone with its keys, and the watches hear of it.
 var expiry = section{name: "lease, expired", steps: []step{
-	ctl("lease grant 2"),
+	// Long enough for both keys on a slow machine.
+	ctl("lease grant 5"),
 	ctl("put e/1 x --lease=LEASE-1"),
 	ctl("put e/2 x --lease=LEASE-1"),
 	begin("watch", "watch e/ --prefix --rev=4 --prev-kv"),

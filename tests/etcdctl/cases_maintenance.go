@@ -63,9 +63,9 @@ var endpoints = section{name: "endpoint", steps: []step{
 	ctl("endpoint status -w json"),
 	// Of two the one that nobody listens on is told apart.
 	each(
-		"endpoint health --endpoints {endpoint},127.0.0.1:1 --command-timeout=1s",
-		"endpoint status --endpoints {endpoint},127.0.0.1:1 --command-timeout=1s",
-		"endpoint hashkv --endpoints {endpoint},127.0.0.1:1 --command-timeout=1s",
+		"endpoint health --endpoints {endpoint},127.0.0.1:1 --command-timeout=2s",
+		"endpoint status --endpoints {endpoint},127.0.0.1:1 --command-timeout=2s",
+		"endpoint hashkv --endpoints {endpoint},127.0.0.1:1 --command-timeout=2s",
 	),
 	ctl("endpoint health --endpoints http://{endpoint}"),
 	ctl("endpoint nonsense"),
