@@ -91,7 +91,7 @@ impl Client {
         let answer = async {
             let (response, mut body) = self.begin(path, metadata).await?;
             send(&mut body, &message, true)?;
-            Ok::<_, String>(receive(response, |message| messages.push(message)).await)
+            Ok::<_, String>(receive(response, |message| messages.push(message), None).await)
         };
         let status = match tokio::time::timeout(ANSWER_TIME_MAX, answer).await {
             Ok(Ok(status)) => status,
@@ -106,7 +106,8 @@ impl Client {
         self.open_behind(path, metadata, None).await
     }
 
-    /// The same for a client that reads nothing until the sender of `gate` is used or gone.
+    /// The same for a client that reads the first message, and then nothing until the sender of
+    /// `gate` is used or gone.
     pub async fn open_behind(
         &self,
         path: &str,
@@ -116,14 +117,11 @@ impl Client {
         let (response, body) = self.begin(path, metadata).await?;
         let (events, received) = mpsc::unbounded_channel();
         tokio::spawn(async move {
-            if let Some(gate) = gate {
-                let _ = gate.await;
-            }
             // Whoever no longer listens has no use for the rest.
-            let status = receive(response, |message| {
+            let on_message = |message| {
                 let _ = events.send(StreamEvent::Message(message));
-            })
-            .await;
+            };
+            let status = receive(response, on_message, gate).await;
             let _ = events.send(StreamEvent::Ended(status));
         });
         Ok(Stream { body, received })
@@ -207,8 +205,13 @@ fn send(body: &mut SendStream<Bytes>, message: &Bytes, end: bool) -> Result<(), 
     body.send_data(framed.freeze(), end).map_err(|error| error.to_string())
 }
 
-/// Hands out the messages of an answer as they come, and tells how it ended.
-async fn receive(response: ResponseFuture, mut on_message: impl FnMut(Bytes)) -> Status {
+/// Hands out the messages of an answer as they come, and tells how it ended. Behind the first
+/// message it waits at the gate, if there is one.
+async fn receive(
+    response: ResponseFuture,
+    mut on_message: impl FnMut(Bytes),
+    mut gate: Option<oneshot::Receiver<()>>,
+) -> Status {
     let response = match response.await {
         Ok(response) => response,
         Err(error) => return Status::none(format!("the stream broke: {error}")),
@@ -226,8 +229,13 @@ async fn receive(response: ResponseFuture, mut on_message: impl FnMut(Bytes)) ->
         // The window was taken by the data whether or not it is a message.
         let _ = body.flow_control().release_capacity(data.len());
         partial.extend_from_slice(&data);
+        let mut has_message = false;
         while let Some(message) = split_message(&mut partial) {
             on_message(message);
+            has_message = true;
+        }
+        if has_message && let Some(gate) = gate.take() {
+            let _ = gate.await;
         }
     }
     if !partial.is_empty() {

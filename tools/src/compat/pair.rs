@@ -66,7 +66,7 @@ impl Pair {
     }
 
     /// Opens a call on both servers, on connections of its own with the smallest windows, for a
-    /// client that reads nothing until both senders are used.
+    /// client that reads one message and nothing more until both senders are used.
     pub fn open_unread(
         &self,
         path: &str,

@@ -71,7 +71,7 @@ impl Conversation<'_> {
         self.watch_open_with(&[])
     }
 
-    /// The same for a client with small windows that reads nothing yet.
+    /// The same for a client with small windows that reads one response and nothing more yet.
     pub fn watch_open_unread(&mut self) -> WatchId {
         if !self.stops_at(WATCH_PATH) {
             match self.pair.open_unread(WATCH_PATH) {

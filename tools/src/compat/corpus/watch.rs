@@ -242,6 +242,7 @@ fn add_streams(corpus: &mut Corpus) {
         let id = c.watch_open_unread();
         let request = watch_all(c, "");
         c.watch_create(id, pb::WatchCreateRequest { prev_kv: true, ..request });
+        c.watch_wait(id, 1);
         // More than etcd keeps for a watcher before it takes it off and reads the past for it.
         for index in 0..600 {
             let request = put(c, &format!("{}", index % 5), "");
