@@ -41,7 +41,7 @@ use super::streams::Streams;
 use super::watches::{Place, Watches};
 use crate::frontend::gateway::Gateway;
 use crate::frontend::grpc::{self, Event, Input, MethodTable};
-use crate::frontend::http2::{Protocol, StreamKey, sniff};
+use crate::frontend::http2::{ErrorCode, Protocol, StreamKey, sniff};
 use crate::log_event;
 use crate::mail::{Ask, FrontendId, Reply, Slot, Verdict};
 use crate::metrics::{FrontendMetrics, StageLatency};
@@ -167,6 +167,8 @@ struct Desk {
     streams: Streams,
     keep_alives: KeepAlives<Place>,
     procedures: Procedures,
+    /// Streams whose clients have said how long they wait.
+    stream_deadlines: Vec<(Place, Duration)>,
     /// The time of the last event that had one.
     now: Duration,
     node: NodeState,
@@ -205,6 +207,7 @@ impl FrontendCore {
             streams: Streams::default(),
             keep_alives: KeepAlives::default(),
             procedures: Procedures::default(),
+            stream_deadlines: Vec::new(),
             now: Duration::ZERO,
             node,
             methods: Rc::new(method_table().counted(Arc::clone(&metrics.calls))),
@@ -362,6 +365,7 @@ impl FrontendCore {
         self.give_up_streams(now);
         self.desk.now = now;
         self.give_up_late_procedures(now);
+        self.give_up_late_streams(now);
         while let Some((call, deadline)) = self.desk.calls.poll_late(now) {
             self.desk.close_serving((call.socket, call.stream));
             if matches!(call.waiting, Waiting::Write) {
@@ -370,11 +374,8 @@ impl FrontendCore {
             // The client's own deadline is the client's to notice; ours has etcd's answer.
             if deadline.is_ours {
                 self.refuse(&call, Refusal::TimedOut);
-            } else if let Some(connection) = connection_at(&mut self.clients, call.socket) {
-                let text = "context deadline exceeded";
-                let status = grpc::Status::new(grpc::Code::DeadlineExceeded, text);
-                connection.finish(call.stream, &status);
-                self.touch(call.socket);
+            } else {
+                self.reset_late((call.socket, call.stream));
             }
         }
         if let Some(slow) = self.desk.calls.poll_slow() {
@@ -399,6 +400,35 @@ impl FrontendCore {
                 self.desk.read(socket, connection, &[], now);
             }
             self.touch(socket);
+        }
+    }
+
+    /// Streams whose clients have no more time. Those that are over are forgotten here, too, so
+    /// that nothing else has to remember that a stream had a deadline.
+    fn give_up_late_streams(&mut self, now: Duration) {
+        let Self { desk, clients, .. } = self;
+        let mut late = Vec::new();
+        desk.stream_deadlines.retain(|(place, deadline)| {
+            let is_open = connection_at(clients, place.0)
+                .is_some_and(|connection| connection.is_open(place.1));
+            let is_late = *deadline <= now;
+            if is_open && is_late {
+                late.push(*place);
+            }
+            is_open && !is_late
+        });
+        for place in late {
+            self.desk.close_stream(place);
+            self.reset_late(place);
+        }
+    }
+
+    /// Ends a call whose client has no more time as grpc-go does: without a status, which nobody
+    /// would read.
+    fn reset_late(&mut self, place: Place) {
+        if let Some(connection) = connection_at(&mut self.clients, place.0) {
+            connection.reset(place.1, ErrorCode::Cancel);
+            self.touch(place.0);
         }
     }
 
@@ -680,10 +710,12 @@ impl Desk {
                     self.handle_request(connection, call, &metadata, &message, now);
                     recycle(connection, message);
                 }
-                Event::Call { stream, method, metadata, .. } => {
+                Event::Call { stream, method, timeout, metadata } => {
                     let metadata = call_metadata(&metadata);
                     let method = Method::ALL[usize::from(method.0)];
-                    self.open_stream(connection, (socket, stream), method, &metadata, now);
+                    let place = (socket, stream);
+                    self.note_deadline(place, timeout, now);
+                    self.open_stream(connection, place, method, &metadata, now);
                 }
                 Event::Message { stream, message } => {
                     let place = (socket, stream);
@@ -763,7 +795,10 @@ impl Desk {
                 let call = Call { socket, stream, waiting: Waiting::Write };
                 self.ask.defrags.push(self.calls.insert(call, 0, now, timeouts));
             }
-            Action::Stream => connection.send(stream, &self.answer),
+            Action::Stream => {
+                self.note_deadline((socket, stream), timeout, now);
+                connection.send(stream, &self.answer);
+            }
             Action::Serve(stream) => self.begin_stream(request, stream, now),
             Action::AskLease(question) => {
                 let call = Call { socket, stream, waiting: Waiting::Lease(question) };
@@ -802,6 +837,11 @@ impl Desk {
             Method::LeaseKeepAlive => self.keep_alives.open(place),
             _ => connection.finish(stream, &status(Refusal::Unimplemented(method))),
         }
+    }
+
+    /// A stream that its client gives so much time.
+    fn note_deadline(&mut self, place: Place, timeout: Option<Duration>, now: Duration) {
+        self.stream_deadlines.extend(timeout.map(|timeout| (place, now.saturating_add(timeout))));
     }
 
     fn refresh_node(&mut self) {
