@@ -129,7 +129,12 @@ impl Engine {
                 self.publish();
                 self.defrag.stage = Stage::Finishing;
             }
-            Stage::Finishing => self.defrag = Defrag::default(),
+            Stage::Finishing => {
+                // A file that the disk did not shorten is as long as it was.
+                self.changed = true;
+                self.publish();
+                self.defrag = Defrag::default();
+            }
         }
         Ok(())
     }
