@@ -183,7 +183,7 @@ fn what_a_long_lease_has_left_is_noted_and_wiped_out_by_a_renewal() {
     lessor.handle_change(&LeaseChange::Noted(noted), interval);
 
     assert_eq!(lessor.renew(LeaseId(1), renewer(0), 310 * SECOND), Renewal::Waits);
-    assert_eq!(lessor.wake_at(), Some(Duration::ZERO));
+    assert!(lessor.wake_at().is_some_and(|at| at <= 310 * SECOND));
     assert_eq!(lessor.poll_checkpoints(310 * SECOND), [(LeaseId(1), 0)]);
     lessor.handle_change(&LeaseChange::Noted(lease(1, 1000)), 311 * SECOND);
     let renewed = Renewed::Lives { ttl_seconds: 1000 };
@@ -287,9 +287,9 @@ fn a_list_has_each_lease_once_in_the_order_of_the_ends_whatever_happens_meanwhil
         grant(&mut lessor, id, 100 + id, Duration::ZERO);
     }
     assert!(lessor.step_list().is_none());
-    // One that was passed goes to the end, one runs out, one ends, one ends and begins again.
+    // One that was passed stands further behind, some run out, one ends, one ends and begins again.
     let now = 102 * SECOND;
-    assert_eq!(lessor.renew(LeaseId(10), renewer(0), now), Renewal::Renewed(110));
+    assert_eq!(lessor.renew(LeaseId(4000), renewer(0), now), Renewal::Renewed(4100));
     assert_eq!(expired(&mut lessor, now), [1, 2]);
     lessor.handle_change(&LeaseChange::Revoked(LeaseId(20)), now);
     lessor.handle_change(&LeaseChange::Revoked(LeaseId(30)), now);
