@@ -21,6 +21,7 @@ mod procedures;
 mod stepping;
 mod streaming;
 mod vars;
+mod watching;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -73,6 +74,8 @@ const READ_STEP_KEYS: usize = 1000;
 const READ_TURN_KEYS: usize = 2000;
 /// Buffers above this size are shared by the connections of a core rather than kept by one.
 const SPARE_SIZE_BYTES_MAX: usize = 64 << 10;
+/// How long the last words to a client whose connection has ended may take to leave.
+const CLOSE_GRACE: Duration = Duration::from_secs(5);
 /// Bytes that may arrive before the protocol is known.
 const SNIFF_BYTES_MAX: usize = 64;
 
@@ -140,6 +143,8 @@ struct Client {
     gate: Gate,
     /// What its streams held when they were last looked at.
     queued_bytes: usize,
+    /// When its connection was found to have ended.
+    over_since: Option<Duration>,
     closing: bool,
     touched: bool,
 }
@@ -176,7 +181,7 @@ struct Desk {
     ask: Ask,
     calls: Calls,
     reading: ReadQueue,
-    /// Hashes of the whole store, one after the other.
+    /// Hashes of the whole store, and other reads that need one view, one after the other.
     hashing: VecDeque<Slot>,
     /// No view could be held for the first of them: it is tried again when time has passed.
     hash_waits: bool,
@@ -259,6 +264,7 @@ impl FrontendCore {
             paused: false,
             gate: Gate::Open,
             queued_bytes: 0,
+            over_since: None,
             closing: false,
             touched: false,
         });
@@ -398,6 +404,14 @@ impl FrontendCore {
             if connection.http2().poll_deadline().is_some_and(|deadline| deadline <= now) {
                 connection.http2().handle_tick(now);
                 self.desk.read(socket, connection, &[], now);
+            }
+            // One that takes nothing keeps its last send under way for ever.
+            if connection.http2().is_over() && !client.closing {
+                let since = *client.over_since.get_or_insert(now);
+                if now.saturating_sub(since) >= CLOSE_GRACE {
+                    client.closing = true;
+                    self.actions.push_back(SocketAction::Close(socket));
+                }
             }
             self.touch(socket);
         }
@@ -591,44 +605,18 @@ impl FrontendCore {
             return self.handle_procedure_answer((socket, stream), answer);
         }
         if desk.step(connection, stream, &mut reading, keys) == Progress::More {
-            desk.reading.push_begun(socket, slot, &mut reading);
+            if reading.read.needs_same_view() {
+                reading.restart();
+                desk.hashing.push_back(slot);
+            } else {
+                desk.reading.push_begun(socket, slot, &mut reading);
+            }
             desk.calls.end_step(slot, reading);
             return;
         }
         desk.calls.take(slot);
         desk.report_fault();
         self.touch(socket);
-    }
-
-    fn step_watches(&mut self) {
-        self.send_watched();
-        let desk = &mut self.desk;
-        if let Err(error) = desk.watches.step(&mut desk.views) {
-            log_event!(Error, "the store is damaged", "error" => &error as &dyn Display);
-        }
-        self.send_watched();
-    }
-
-    fn send_watched(&mut self) {
-        while let Some((place, output)) = self.desk.watches.poll_output() {
-            let Some((socket, stream)) = place else { continue };
-            if self.desk.procedures.contains((socket, stream)) {
-                let mut response = Vec::new();
-                output.for_each_slice(|slice| response.extend_from_slice(slice));
-                self.handle_procedure_watched((socket, stream), &response);
-                continue;
-            }
-            let Some(connection) = connection_at(&mut self.clients, socket) else { continue };
-            connection.send_with(stream, |out| {
-                output.for_each_slice(|slice| out.extend_from_slice(slice));
-            });
-            let pending = connection.http2().stream_pending_bytes(stream);
-            if pending > 0 {
-                connection.http2().want_room(stream);
-                self.desk.watches.handle_pending((socket, stream), pending);
-            }
-            self.touch(socket);
-        }
     }
 
     fn touch(&mut self, socket: SocketId) {
@@ -649,7 +637,7 @@ impl FrontendCore {
         let Some(client) = client_at(&mut self.clients, socket) else { return };
         if let Speech::Grpc(connection) = &mut client.speech {
             let http2 = connection.http2();
-            drained = http2.is_drained();
+            drained = http2.is_drained() || http2.is_over();
             while let Some(stream) = http2.poll_room() {
                 let pending = http2.stream_pending_bytes(stream);
                 self.desk.watches.handle_pending((socket, stream), pending);
@@ -667,7 +655,11 @@ impl FrontendCore {
                 client.output = std::mem::take(&mut client.spare);
                 http2.swap_output(&mut client.output);
             }
-            let queued_bytes = http2.queued_bytes();
+            if http2.has_failed() {
+                // It has just met its end in its own output, and has yet to say so.
+                self.desk.read(socket, connection, &[], now);
+            }
+            let queued_bytes = connection.http2().queued_bytes();
             let reading = &mut self.desk.reading;
             reading.handle_queued(client.queued_bytes, queued_bytes);
             client.queued_bytes = queued_bytes;

@@ -618,6 +618,7 @@ impl LogCore {
             if ticket.frontend == FrontendId::NOBODY {
                 // Nothing else is proposed for the member itself before it has introduced itself.
                 self.introduced = Introduced::Done;
+                self.leases.handle_own(ticket.slot);
                 self.upkeep.handle_own(ticket.slot, own_outcome(&answer.outcome), now, revision);
                 continue;
             }

@@ -8,20 +8,19 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use prost::Message;
-
 use super::super::scrape::{Page, Scrape};
 use super::{
-    Client, Desk, FrontendConfig, FrontendCore, Gate, READ_TURN_KEYS, SocketAction, SocketId,
-    Speech, client_at, vars,
+    Client, Desk, FrontendConfig, FrontendCore, Gate, SocketAction, SocketId, Speech, client_at,
+    vars,
 };
 use crate::config::ETCD_VERSION;
 use crate::frontend::gateway::{Access, AlarmKind, Door, Facts, Gateway, PageText, Setup, Wish};
 use crate::frontend::grpc::{self, MethodTable};
 use crate::log_lines;
-use crate::service::dispatch::Action;
-use crate::service::method::Method;
-use crate::service::proto::etcdserverpb as pb;
+
+/// Kinds of alarms that a health check is told of: etcd knows two, others are whatever clients made
+/// up.
+const ALARM_KINDS_MAX: usize = 64;
 
 /// What an address serves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -229,39 +228,26 @@ impl FrontendCore {
 impl Desk {
     /// What health checks and `/version` are told, as the services would tell it.
     fn facts(&mut self) -> Facts {
-        let mut answered = |method: Method| {
-            let mut out = Vec::new();
-            let (mut keys, mut frames) = (READ_TURN_KEYS, Vec::new());
-            let Self { service, views, node, .. } = self;
-            let view = views.pin();
-            let action =
-                service.handle_message(method, b"", node, &view, &mut keys, &mut frames, &mut out);
-            matches!(action, Action::Answer).then_some(out)
-        };
-        let alarms = answered(Method::Alarm)
-            .and_then(|bytes| pb::AlarmResponse::decode(&bytes[..]).ok())
-            .map(|response| response.alarms)
-            .unwrap_or_default();
-        let status = answered(Method::Status)
-            .and_then(|bytes| pb::StatusResponse::decode(&bytes[..]).ok())
-            .unwrap_or_default();
-        let cluster_version = self.views.pin().cluster_version().ok().flatten();
+        let view = self.views.pin();
+        let alarms = view.alarm_kinds(ALARM_KINDS_MAX).unwrap_or_default();
+        let cluster_version = view.cluster_version().ok().flatten();
+        drop(view);
         Facts {
-            alarms: alarms.iter().map(|alarm| (alarm.member_id, kind_of(alarm.alarm))).collect(),
+            alarms: alarms.iter().map(|alarm| (alarm.member.0, kind_of(alarm.kind))).collect(),
             has_leader: self.node.leader.is_some(),
             is_learner: self.node.learner,
             server_version: ETCD_VERSION,
+            storage_version: cluster_version.clone().filter(|version| !version.is_empty()),
             cluster_version,
-            storage_version: Some(status.storage_version).filter(|version| !version.is_empty()),
         }
     }
 }
 
-fn kind_of(alarm: i32) -> AlarmKind {
-    match pb::AlarmType::try_from(alarm) {
-        Ok(pb::AlarmType::Nospace) => AlarmKind::NoSpace,
-        Ok(pb::AlarmType::Corrupt) => AlarmKind::Corrupt,
-        Ok(pb::AlarmType::None) | Err(_) => AlarmKind::Other(alarm),
+fn kind_of(kind: engine::alarm::AlarmKind) -> AlarmKind {
+    match kind {
+        engine::alarm::AlarmKind::NO_SPACE => AlarmKind::NoSpace,
+        engine::alarm::AlarmKind::CORRUPT => AlarmKind::Corrupt,
+        engine::alarm::AlarmKind(other) => AlarmKind::Other(other),
     }
 }
 

@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::alarm::{Alarm, AlarmKind};
 use engine::command::{
-    BATCH_HEADER_SIZE_BYTES, CompactRef, DeleteRangeRef, FrameWriter, LeaseGrantRef, PutRef,
+    AlarmAction, AlarmRef, BATCH_HEADER_SIZE_BYTES, CompactRef, DeleteRangeRef, FrameWriter,
+    LeaseGrantRef, PutRef,
 };
 use engine::ids::{ClusterId, LeaseId, MemberId};
 use engine::page::disk::{Completion, DiskError, DiskOp, DiskOpKind};
@@ -582,13 +584,42 @@ fn a_lease_that_runs_out_takes_its_keys_along_in_one_revision() {
     assert_eq!(world.core.wake_at(), None);
 }
 
+/// The revoke of a lease is refused while the cluster is corrupt: it has its turn again.
+#[test]
+fn a_revoke_that_was_refused_is_proposed_again() {
+    let mut world = World::new("lease-refused");
+    world.grant(7, 2);
+    let alarm = |world: &mut World, action| {
+        let alarm = Alarm { kind: AlarmKind::CORRUPT, member: MEMBER };
+        let change = AlarmRef { action, alarm };
+        let slot = world.ask(|writer, frames| writer.push_alarm(frames, change));
+        world.run();
+        assert!(world.take_outcome(slot).is_ok());
+    };
+    alarm(&mut world, AlarmAction::Raise);
+    for _ in 0..45 {
+        world.tick();
+    }
+    let question = LeaseAsk::TimeToLive(LeaseId(7));
+    let left = |reply| match reply {
+        Some(LeaseReply::TimeToLive(times)) => times.map(|(left, _)| left),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(left(world.ask_lease(question)), Some(-2), "it has run out and cannot end");
+    alarm(&mut world, AlarmAction::Lower);
+    for _ in 0..40 {
+        world.tick();
+    }
+    assert_eq!(left(world.ask_lease(question)), None);
+}
+
 #[test]
 fn leases_are_listed_by_their_ends_and_a_stop_answers_who_waits() {
     let mut world = World::new("lease-list");
     world.grant(1, 30);
     world.grant(2, 10);
     let Some(LeaseReply::List(leases)) = world.ask_lease(LeaseAsk::List) else { panic!() };
-    assert_eq!(leases.iter().map(|lease| lease.1).collect::<Vec<_>>(), [LeaseId(2), LeaseId(1)]);
+    assert_eq!(*leases, [LeaseId(2), LeaseId(1)]);
     world.core.stop();
     let stopped = LeaseReply::Unavailable(Unavailable::Stopped);
     assert_eq!(world.ask_lease(LeaseAsk::List), Some(stopped));

@@ -179,6 +179,7 @@ impl LogCore {
 
     /// A proposal of the member's own was not taken.
     pub(super) fn refuse_own(&mut self, slot: Slot, reason: Unavailable) {
+        self.leases.handle_own(slot);
         let outcome = Err(status_of(Refusal::from(reason)).1);
         self.upkeep.handle_own(slot, outcome, self.ticked, self.engine.revision());
     }

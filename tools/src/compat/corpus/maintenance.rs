@@ -117,6 +117,9 @@ fn refused_and_allowed(c: &mut Conversation<'_>) {
     c.delete(gone);
     let middle = c.revision() - 1;
     c.compact(middle, true);
+    c.lease_grant(4711, 9_000_000_001);
+    c.lease_grant(4711, 500);
+    c.lease_revoke(4711);
     c.hash_kv(0);
     ask::<_, pb::StatusResponse>(c, STATUS, pb::StatusRequest {}).errors.clear();
 }
