@@ -12,5 +12,6 @@ mod faults;
 mod json;
 mod life;
 mod member;
+mod metrics;
 mod refusals;
 mod settings;

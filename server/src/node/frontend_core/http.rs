@@ -16,9 +16,12 @@ use super::{
     Speech, client_at, vars,
 };
 use crate::config::ETCD_VERSION;
-use crate::frontend::gateway::{Access, AlarmKind, Door, Facts, Gateway, PageText, Setup, Wish};
+use crate::frontend::gateway::{
+    Access, AlarmKind, Door, Facts, Gateway, Notice, PageText, Setup, Wish, prefers_gzip,
+};
 use crate::frontend::grpc::{self, MethodTable};
 use crate::log_lines;
+use crate::metrics::HealthCounts;
 use crate::service::dispatch::Action;
 use crate::service::method::Method;
 use crate::service::proto::etcdserverpb as pb;
@@ -150,6 +153,7 @@ impl FrontendCore {
         loop {
             gateway.advance(now);
             while let Some(notice) = gateway.poll_notice() {
+                count(&notice, &self.desk.metrics.health, now);
                 log_lines::http_notice(&notice);
             }
             if let Some(wish) = gateway.poll_wish() {
@@ -157,9 +161,7 @@ impl FrontendCore {
                     Wish::Facts => gateway.handle_facts(&self.desk.facts()),
                     // One text serves every client, so `accept` is not asked.
                     Wish::Metrics { accept_encoding, .. } => {
-                        let gzip = accept_encoding.split(',').any(|coding| {
-                            coding.split(';').next().is_some_and(|name| name.trim() == "gzip")
-                        });
+                        let gzip = prefers_gzip(&accept_encoding);
                         self.http.scrapes.push(Scrape { socket, gzip });
                     }
                     Wish::Vars => gateway.handle_page(&vars::page(&self.desk)),
@@ -238,16 +240,15 @@ impl Desk {
                 service.handle_message(method, b"", node, &view, &mut keys, &mut frames, &mut out);
             matches!(action, Action::Answer).then_some(out)
         };
-        let alarms = answered(Method::Alarm)
-            .and_then(|bytes| pb::AlarmResponse::decode(&bytes[..]).ok())
-            .map(|response| response.alarms)
-            .unwrap_or_default();
         let status = answered(Method::Status)
             .and_then(|bytes| pb::StatusResponse::decode(&bytes[..]).ok())
             .unwrap_or_default();
-        let cluster_version = self.views.pin().cluster_version().ok().flatten();
+        // What cannot be read fails the read that is checked, too.
+        let view = self.views.pin();
+        let cluster_version = view.cluster_version().ok().flatten();
+        let alarms = view.alarms().unwrap_or_default();
         Facts {
-            alarms: alarms.iter().map(|alarm| (alarm.member_id, kind_of(alarm.alarm))).collect(),
+            alarms: alarms.iter().map(|alarm| (alarm.member.0, kind_of(alarm.kind))).collect(),
             has_leader: self.node.leader.is_some(),
             is_learner: self.node.learner,
             server_version: ETCD_VERSION,
@@ -257,11 +258,21 @@ impl Desk {
     }
 }
 
-fn kind_of(alarm: i32) -> AlarmKind {
-    match pb::AlarmType::try_from(alarm) {
-        Ok(pb::AlarmType::Nospace) => AlarmKind::NoSpace,
-        Ok(pb::AlarmType::Corrupt) => AlarmKind::Corrupt,
-        Ok(pb::AlarmType::None) | Err(_) => AlarmKind::Other(alarm),
+fn count(notice: &Notice, health: &HealthCounts, now: Duration) {
+    match notice {
+        Notice::HealthAnswered(is_healthy) => health.note_answered(*is_healthy),
+        Notice::CheckMade(path, check, succeeded) => {
+            health.note_check(path, check.name(), *succeeded, now);
+        }
+        _ => {}
+    }
+}
+
+fn kind_of(kind: engine::AlarmKind) -> AlarmKind {
+    match kind {
+        engine::AlarmKind::NO_SPACE => AlarmKind::NoSpace,
+        engine::AlarmKind::CORRUPT => AlarmKind::Corrupt,
+        engine::AlarmKind(other) => AlarmKind::Other(other),
     }
 }
 

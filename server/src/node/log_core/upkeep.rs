@@ -15,6 +15,7 @@ use engine::ids::Revision;
 use engine::{ClusterVersion, Outcome, Rejection};
 
 use super::LogCore;
+use super::quota::SLOT_ALARM;
 use crate::config::ETCD_VERSION;
 use crate::mail::{FrontendId, Slot, Unavailable, Verdict};
 use crate::node::failure::Failure;
@@ -96,6 +97,7 @@ impl LogCore {
 
     /// Takes a step of each job.
     pub(super) fn work_in_background(&mut self, now: Duration) -> Result<(), Failure> {
+        self.meter.handle_defragmenting(self.engine.is_defragmenting(), now);
         self.engine.defrag_step(DEFRAG_PAGES_MAX)?;
         if self.engine.defrag_wants_checkpoint() && self.engine.begin_checkpoint() {
             self.checkpoint.handle_begun(now);
@@ -151,6 +153,9 @@ impl LogCore {
 
     /// A proposal of the member's own was not taken.
     pub(super) fn refuse_own(&mut self, slot: Slot, reason: Unavailable) {
+        if slot == SLOT_ALARM {
+            return self.answer_over_quota();
+        }
         let outcome = Err(status_of(Refusal::from(reason)).1);
         self.upkeep.handle_own(slot, outcome, self.ticked, self.engine.revision());
     }
