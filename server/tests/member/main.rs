@@ -13,5 +13,6 @@ mod json;
 mod life;
 mod member;
 mod metrics;
+mod quota;
 mod refusals;
 mod settings;
