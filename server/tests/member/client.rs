@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -345,6 +345,17 @@ impl Client {
 pub fn everything() -> pb::RangeRequest {
     let zero = Bytes::from_static(&[0]);
     pb::RangeRequest { key: zero.clone(), range_end: zero, ..Default::default() }
+}
+
+/// Sends a request of HTTP/1, says that there are no more, and takes the answer to its end.
+pub fn http_answer(address: SocketAddr, request: &str) -> Vec<u8> {
+    let mut socket = TcpStream::connect(address).expect("a member that serves is connected to");
+    socket.set_read_timeout(Some(WAIT_MAX)).unwrap();
+    socket.write_all(request.as_bytes()).unwrap();
+    socket.shutdown(Shutdown::Write).unwrap();
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).unwrap();
+    answer
 }
 
 fn put_frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {

@@ -14,9 +14,12 @@ use super::{
     vars,
 };
 use crate::config::ETCD_VERSION;
-use crate::frontend::gateway::{Access, AlarmKind, Door, Facts, Gateway, PageText, Setup, Wish};
+use crate::frontend::gateway::{
+    Access, AlarmKind, Door, Facts, Gateway, Notice, PageText, Setup, Wish, prefers_gzip,
+};
 use crate::frontend::grpc::{self, MethodTable};
 use crate::log_lines;
+use crate::metrics::HealthCounts;
 
 /// Kinds of alarms that a health check is told of: etcd knows two, others are whatever clients made
 /// up.
@@ -149,6 +152,7 @@ impl FrontendCore {
         loop {
             gateway.advance(now);
             while let Some(notice) = gateway.poll_notice() {
+                count(&notice, &self.desk.metrics.health, now);
                 log_lines::http_notice(&notice);
             }
             if let Some(wish) = gateway.poll_wish() {
@@ -156,9 +160,7 @@ impl FrontendCore {
                     Wish::Facts => gateway.handle_facts(&self.desk.facts()),
                     // One text serves every client, so `accept` is not asked.
                     Wish::Metrics { accept_encoding, .. } => {
-                        let gzip = accept_encoding.split(',').any(|coding| {
-                            coding.split(';').next().is_some_and(|name| name.trim() == "gzip")
-                        });
+                        let gzip = prefers_gzip(&accept_encoding);
                         self.http.scrapes.push(Scrape { socket, gzip });
                     }
                     Wish::Vars => gateway.handle_page(&vars::page(&self.desk)),
@@ -243,11 +245,21 @@ impl Desk {
     }
 }
 
-fn kind_of(kind: engine::alarm::AlarmKind) -> AlarmKind {
+fn count(notice: &Notice, health: &HealthCounts, now: Duration) {
+    match notice {
+        Notice::HealthAnswered(is_healthy) => health.note_answered(*is_healthy),
+        Notice::CheckMade(path, check, succeeded) => {
+            health.note_check(path, check.name(), *succeeded, now);
+        }
+        _ => {}
+    }
+}
+
+fn kind_of(kind: engine::AlarmKind) -> AlarmKind {
     match kind {
-        engine::alarm::AlarmKind::NO_SPACE => AlarmKind::NoSpace,
-        engine::alarm::AlarmKind::CORRUPT => AlarmKind::Corrupt,
-        engine::alarm::AlarmKind(other) => AlarmKind::Other(other),
+        engine::AlarmKind::NO_SPACE => AlarmKind::NoSpace,
+        engine::AlarmKind::CORRUPT => AlarmKind::Corrupt,
+        engine::AlarmKind(other) => AlarmKind::Other(other),
     }
 }
 
