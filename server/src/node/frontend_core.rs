@@ -71,8 +71,17 @@ const READ_STEP_KEYS: usize = 1000;
 /// Keys that the reads which arrive in a turn may touch together, and as many those that wait from
 /// turns before: a few hundred microseconds, which is what others wait for their turn.
 const READ_TURN_KEYS: usize = 2000;
+/// Responses to watchers that a turn makes, in bytes: a few hundred microseconds, which is what
+/// an answer of the same turn waits for those of its own batch's events. The rest of a large
+/// fan-out takes further turns, and what arrives meanwhile is served between them.
+const WATCH_TURN_BYTES: usize = 512 << 10;
+/// What a response costs beside its bytes, as bytes.
+const WATCH_RESPONSE_COST_BYTES: usize = 256;
 /// Buffers above this size are shared by the connections of a core rather than kept by one.
 const SPARE_SIZE_BYTES_MAX: usize = 64 << 10;
+/// Ticks that the last send of a connection that has ended may take; a client that broke the rules
+/// may not read, either.
+const LAST_SEND_TICKS_MAX: u8 = 20;
 /// Bytes that may arrive before the protocol is known.
 const SNIFF_BYTES_MAX: usize = 64;
 
@@ -141,6 +150,8 @@ struct Client {
     /// What its streams held when they were last looked at.
     queued_bytes: usize,
     closing: bool,
+    /// How often time has passed since the connection has ended.
+    over_ticks: u8,
     touched: bool,
 }
 
@@ -180,6 +191,8 @@ struct Desk {
     hash_waits: bool,
     /// What is left of this turn's budget.
     turn_keys: usize,
+    /// And of that for watchers.
+    turn_watch_bytes: usize,
     buffers: Vec<Vec<u8>>,
     answer: Vec<u8>,
     /// Requests that came in this turn.
@@ -214,6 +227,7 @@ impl FrontendCore {
             hashing: VecDeque::new(),
             hash_waits: false,
             turn_keys: READ_TURN_KEYS,
+            turn_watch_bytes: WATCH_TURN_BYTES,
             buffers: Vec::new(),
             answer: Vec::new(),
             turn_requests: 0,
@@ -257,6 +271,7 @@ impl FrontendCore {
             gate: Gate::Open,
             queued_bytes: 0,
             closing: false,
+            over_ticks: 0,
             touched: false,
         });
     }
@@ -397,6 +412,13 @@ impl FrontendCore {
             if connection.http2().poll_deadline().is_some_and(|deadline| deadline <= now) {
                 connection.http2().handle_tick(now);
                 self.desk.read(socket, connection, &[], now);
+            }
+            if connection.http2().is_over() && !client.closing {
+                client.over_ticks += 1;
+                if client.over_ticks >= LAST_SEND_TICKS_MAX {
+                    client.closing = true;
+                    self.actions.push_back(SocketAction::Close(socket));
+                }
             }
             self.touch(socket);
         }
@@ -577,10 +599,15 @@ impl FrontendCore {
             log_event!(Error, "the store is damaged", "error" => &error as &dyn Display);
         }
         self.send_watched();
+        self.desk.turn_watch_bytes = WATCH_TURN_BYTES;
     }
 
     fn send_watched(&mut self) {
-        while let Some((place, output)) = self.desk.watches.poll_output() {
+        while self.desk.turn_watch_bytes > 0
+            && let Some((place, output)) = self.desk.watches.poll_output()
+        {
+            let cost = output.size_bytes() + WATCH_RESPONSE_COST_BYTES;
+            self.desk.turn_watch_bytes = self.desk.turn_watch_bytes.saturating_sub(cost);
             let Some((socket, stream)) = place else { continue };
             if self.desk.procedures.contains((socket, stream)) {
                 let mut response = Vec::new();
@@ -594,8 +621,9 @@ impl FrontendCore {
             });
             let pending = connection.http2().stream_pending_bytes(stream);
             if pending > 0 {
+                let queued = connection.http2().queued_bytes();
                 connection.http2().want_room(stream);
-                self.desk.watches.handle_pending((socket, stream), pending);
+                self.desk.watches.handle_pending((socket, stream), pending, queued);
             }
             self.touch(socket);
         }
@@ -622,7 +650,8 @@ impl FrontendCore {
             drained = http2.is_drained();
             while let Some(stream) = http2.poll_room() {
                 let pending = http2.stream_pending_bytes(stream);
-                self.desk.watches.handle_pending((socket, stream), pending);
+                let queued = http2.queued_bytes();
+                self.desk.watches.handle_pending((socket, stream), pending, queued);
                 self.desk.streams.handle_room((socket, stream));
             }
             let pending = http2.socket_pending_bytes();

@@ -157,8 +157,9 @@ impl Desk {
                     connection.send(stream, &message);
                     let pending = connection.http2().stream_pending_bytes(stream);
                     if pending > 0 {
+                        let queued = connection.http2().queued_bytes();
                         connection.http2().want_room(stream);
-                        self.watches.handle_pending(place, pending);
+                        self.watches.handle_pending(place, pending, queued);
                     }
                     running.procedure.handle_sent();
                 }

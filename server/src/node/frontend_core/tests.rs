@@ -1,7 +1,9 @@
 //! Clients that ask for much, and others beside them, without a socket.
 
+mod ends;
 mod http;
 mod streams;
+mod watching;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -34,6 +36,8 @@ struct ClientSide {
     /// A send that the client has not taken yet.
     under_way: Option<Vec<u8>>,
     reads_nothing: bool,
+    /// The server has ended the connection.
+    closed: bool,
     next_id: u32,
 }
 
@@ -226,8 +230,10 @@ impl Bench {
         self.core.settle(NOW);
         let mut sends = VecDeque::new();
         while let Some(action) = self.core.poll_action() {
-            if let SocketAction::Send(to, bytes) = action {
-                sends.push_back((to.index(), bytes));
+            match action {
+                SocketAction::Send(to, bytes) => sends.push_back((to.index(), bytes)),
+                SocketAction::Close(of) => self.clients[of.index()].closed = true,
+                SocketAction::Pause(_) | SocketAction::Resume(_) => {}
             }
         }
         let has_sent = !sends.is_empty();
