@@ -14,7 +14,9 @@
 //!   socket is read from all the same, unless the socket itself takes nothing.
 //! - All bytes that one turn has for a client leave in one send; one send a client is under way.
 
+mod fan_out;
 mod http;
+mod late;
 mod leases;
 mod measuring;
 mod procedures;
@@ -23,7 +25,7 @@ mod streaming;
 mod vars;
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt::Display;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -31,6 +33,7 @@ use std::time::Duration;
 
 use engine::{Progress, ReadHandle};
 
+use self::fan_out::WATCH_TURN_BYTES;
 pub use self::http::Entrance;
 use self::http::HttpSide;
 use self::procedures::Procedures;
@@ -71,12 +74,6 @@ const READ_STEP_KEYS: usize = 1000;
 /// Keys that the reads which arrive in a turn may touch together, and as many those that wait from
 /// turns before: a few hundred microseconds, which is what others wait for their turn.
 const READ_TURN_KEYS: usize = 2000;
-/// Responses to watchers that a turn makes, in bytes: a few hundred microseconds, which is what
-/// an answer of the same turn waits for those of its own batch's events. The rest of a large
-/// fan-out takes further turns, and what arrives meanwhile is served between them.
-const WATCH_TURN_BYTES: usize = 512 << 10;
-/// What a response costs beside its bytes, as bytes.
-const WATCH_RESPONSE_COST_BYTES: usize = 256;
 /// Buffers above this size are shared by the connections of a core rather than kept by one.
 const SPARE_SIZE_BYTES_MAX: usize = 64 << 10;
 /// Ticks that the last send of a connection that has ended may take; a client that broke the rules
@@ -178,6 +175,9 @@ struct Desk {
     streams: Streams,
     keep_alives: KeepAlives<Place>,
     procedures: Procedures,
+    /// When streams of requests end for which their client has only so much time. Those that have
+    /// ended are looked for at each tick.
+    stream_deadlines: HashMap<Place, Duration>,
     /// The time of the last event that had one.
     now: Duration,
     node: NodeState,
@@ -218,6 +218,7 @@ impl FrontendCore {
             streams: Streams::default(),
             keep_alives: KeepAlives::default(),
             procedures: Procedures::default(),
+            stream_deadlines: HashMap::new(),
             now: Duration::ZERO,
             node,
             methods: Rc::new(method_table().counted(Arc::clone(&metrics.calls))),
@@ -385,13 +386,11 @@ impl FrontendCore {
             // The client's own deadline is the client's to notice; ours has etcd's answer.
             if deadline.is_ours {
                 self.refuse(&call, Refusal::TimedOut);
-            } else if let Some(connection) = connection_at(&mut self.clients, call.socket) {
-                let text = "context deadline exceeded";
-                let status = grpc::Status::new(grpc::Code::DeadlineExceeded, text);
-                connection.finish(call.stream, &status);
-                self.touch(call.socket);
+            } else {
+                self.end_late((call.socket, call.stream));
             }
         }
+        self.end_late_streams(now);
         if let Some(slow) = self.desk.calls.poll_slow() {
             let (count, taken) = (slow.count, slow.taken_max);
             let message = "requests take longer than expected";
@@ -592,43 +591,6 @@ impl FrontendCore {
         self.touch(socket);
     }
 
-    fn step_watches(&mut self) {
-        self.send_watched();
-        let desk = &mut self.desk;
-        if let Err(error) = desk.watches.step(&mut desk.views) {
-            log_event!(Error, "the store is damaged", "error" => &error as &dyn Display);
-        }
-        self.send_watched();
-        self.desk.turn_watch_bytes = WATCH_TURN_BYTES;
-    }
-
-    fn send_watched(&mut self) {
-        while self.desk.turn_watch_bytes > 0
-            && let Some((place, output)) = self.desk.watches.poll_output()
-        {
-            let cost = output.size_bytes() + WATCH_RESPONSE_COST_BYTES;
-            self.desk.turn_watch_bytes = self.desk.turn_watch_bytes.saturating_sub(cost);
-            let Some((socket, stream)) = place else { continue };
-            if self.desk.procedures.contains((socket, stream)) {
-                let mut response = Vec::new();
-                output.for_each_slice(|slice| response.extend_from_slice(slice));
-                self.handle_procedure_watched((socket, stream), &response);
-                continue;
-            }
-            let Some(connection) = connection_at(&mut self.clients, socket) else { continue };
-            connection.send_with(stream, |out| {
-                output.for_each_slice(|slice| out.extend_from_slice(slice));
-            });
-            let pending = connection.http2().stream_pending_bytes(stream);
-            if pending > 0 {
-                let queued = connection.http2().queued_bytes();
-                connection.http2().want_room(stream);
-                self.desk.watches.handle_pending((socket, stream), pending, queued);
-            }
-            self.touch(socket);
-        }
-    }
-
     fn touch(&mut self, socket: SocketId) {
         let Some(client) = client_at(&mut self.clients, socket) else { return };
         if !client.touched {
@@ -709,9 +671,12 @@ impl Desk {
                     self.handle_request(connection, call, &metadata, &message, now);
                     recycle(connection, message);
                 }
-                Event::Call { stream, method, metadata, .. } => {
+                Event::Call { stream, method, timeout, metadata } => {
                     let metadata = call_metadata(&metadata);
                     let method = Method::ALL[usize::from(method.0)];
+                    if let Some(timeout) = timeout {
+                        self.stream_deadlines.insert((socket, stream), now + timeout);
+                    }
                     self.open_stream(connection, (socket, stream), method, &metadata, now);
                 }
                 Event::Message { stream, message } => {

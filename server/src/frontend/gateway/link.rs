@@ -19,6 +19,7 @@ use super::super::http2::frame::{
 };
 use super::super::http2::hpack::decoder::Decoder;
 use super::super::http2::settings::{id, put_setting};
+use super::call::LATE;
 
 /// The window of a call: how far its answers may run ahead of the client that reads them.
 const WINDOW_BYTES: u32 = 1 << 20;
@@ -352,8 +353,14 @@ impl Link {
     /// A call that is reset before it has a status: what the other end made of an error on the
     /// wire. Behind a status there is no call any more.
     fn handle_reset(&mut self, code: u32) {
-        let message = format!("stream terminated by RST_STREAM with error code: {code}");
-        self.end(Ended { code: 13, message });
+        // What a call is cancelled for by the other end is that its time is over. A client of
+        // etcd's gateway has that from its own clock.
+        let (code, message) = if code == ErrorCode::Cancel.to_wire() {
+            (LATE.0, LATE.1.to_owned())
+        } else {
+            (13, format!("stream terminated by RST_STREAM with error code: {code}"))
+        };
+        self.end(Ended { code, message });
     }
 
     fn end(&mut self, ended: Ended) {

@@ -76,12 +76,7 @@ impl FrontendCore {
             running.filter(|(_, running)| is_late(running)).map(|(&place, _)| place).collect();
         for place in late {
             self.desk.give_up_procedure(place);
-            if let Some(connection) = connection_at(&mut self.clients, place.0) {
-                let text = "context deadline exceeded";
-                let ending = grpc::Status::new(grpc::Code::DeadlineExceeded, text);
-                connection.finish(place.1, &ending);
-                self.touch(place.0);
-            }
+            self.end_late(place);
         }
     }
 }

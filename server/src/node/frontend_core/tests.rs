@@ -27,6 +27,8 @@ const WINDOW_BYTES: u32 = i32::MAX as u32;
 struct Answer {
     body: Vec<u8>,
     ended: bool,
+    /// The code of its reset.
+    reset: Option<u32>,
 }
 
 #[derive(Default)]
@@ -281,6 +283,9 @@ impl ClientSide {
             let answer = self.answers.entry(head.stream).or_default();
             if head.kind == FrameKind::Data {
                 answer.body.extend_from_slice(payload);
+            }
+            if head.kind == FrameKind::ResetStream {
+                answer.reset = Some(u32::from_be_bytes(payload.try_into().unwrap()));
             }
             answer.ended |= head.has(flag::END_STREAM);
         }

@@ -1,6 +1,7 @@
 //! How connections end that the server ends.
 
 use super::*;
+use crate::frontend::http2::ErrorCode;
 
 const TICK: Duration = Duration::from_millis(100);
 
@@ -66,4 +67,40 @@ fn a_client_that_is_dead_is_closed_without_a_word() {
     bench.settle();
     assert!(bench.clients[client].closed);
     assert_eq!(bench.clients[client].received, b"");
+}
+
+/// Deadlines of watches and keep-alives were read and forgotten.
+#[test]
+fn a_stream_whose_time_is_over_is_cancelled_as_any_call() {
+    let mut bench = Bench::new(1, b"value", ServiceLimits::default());
+    let client = bench.connect();
+    let unhurried = bench.watch(client);
+    let mut bytes = Vec::new();
+    let streams: Vec<u32> = [Method::Watch, Method::LeaseKeepAlive]
+        .iter()
+        .map(|method| {
+            let side = &mut bench.clients[client];
+            let id = side.next_id;
+            side.next_id += 2;
+            let mut head = request_head(method.path());
+            head.extend_from_slice(b"\0\x0cgrpc-timeout\x021S");
+            put_frame(&mut bytes, 1, flag::END_HEADERS, id, &head);
+            id
+        })
+        .collect();
+    bench.core.handle_received(socket(client), &bytes, NOW);
+    bench.rest();
+    let reset = |bench: &Bench, stream: u32| {
+        bench.clients[client].answers.get(&stream).and_then(|answer| answer.reset)
+    };
+    bench.core.handle_tick(NOW + TICK * 9);
+    bench.rest();
+    assert!(streams.iter().all(|stream| reset(&bench, *stream).is_none()));
+    bench.core.handle_tick(NOW + TICK * 10);
+    bench.rest();
+    let cancel = Some(ErrorCode::Cancel.to_wire());
+    assert!(streams.iter().all(|stream| reset(&bench, *stream) == cancel));
+    assert_eq!(reset(&bench, unhurried), None);
+    assert_eq!(bench.core.desk.watches.counts().streams, 1);
+    assert!(bench.core.desk.stream_deadlines.is_empty());
 }
