@@ -87,7 +87,8 @@ func requestSizes(c *held) {
 			}
 			return ""
 		}
-		last := edge(requestBytesMax/2, 2*requestBytesMax, func(size int) bool { return refused(size) == "" })
+		passes := func(size int) bool { return refused(size) == "" }
+		last := edge(requestBytesMax/2, 2*requestBytesMax, passes)
 		c.see("%s: %d passes, then %s", kind.name, last, refused(last+1))
 	}
 }
@@ -97,7 +98,9 @@ func messageSizes(c *held) {
 	defer k.close()
 	read := encoded(&pb.RangeRequest{Key: []byte("k")})
 	for _, path := range []string{rangePath, streamPath, "/etcdserverpb.Lease/LeaseLeases"} {
-		for _, size := range []int{messageBytesMax - 1, messageBytesMax, messageBytesMax + 1, 3 * messageBytesMax} {
+		for _, size := range []int{
+			messageBytesMax - 1, messageBytesMax, messageBytesMax + 1, 3 * messageBytesMax,
+		} {
 			payload := filled(read, size)
 			if path == "/etcdserverpb.Lease/LeaseLeases" {
 				payload = filled(nil, size)

@@ -109,8 +109,11 @@ impl Blocking {
             self.receive(path)?;
             while let Some(event) = self.connection.poll_event()? {
                 match event {
-                    Event::Message { payload, .. } if is_last(payload)? => return Ok(()),
-                    Event::Message { .. } => {}
+                    Event::Message { payload, .. } => {
+                        if is_last(payload)? {
+                            return Ok(());
+                        }
+                    }
                     Event::Ended { code, message, .. } => {
                         let status = Status { code, message: message.to_owned() };
                         return Err(status.failure(path));

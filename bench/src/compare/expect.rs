@@ -74,7 +74,6 @@ pub const EXPECTATIONS: &[Expectation] = &[
     expect(Case::LeaseExpiry, "p99 disturbed / quiet", OwnAtMost(1.3)),
     expect(Case::WatchCatchUp, "p99 disturbed / quiet", OwnAtMost(1.5)),
     expect(Case::WatchStopped, "p99 disturbed / quiet", OwnAtMost(1.5)),
-    expect(Case::WatchStopped, "anonymous MB", AtMost(1.0)),
 ];
 
 impl Expectation {

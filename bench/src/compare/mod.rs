@@ -55,7 +55,8 @@ pub struct CompareArgs {
     #[arg(long, default_value_t = 3)]
     pub rounds: usize,
     /// How often the cases that fill servers of their own (keys, compaction, snapshot, defrag,
-    /// lease-expiry, watch-crowd, watch-catch-up, watch-stopped) are measured on each server; each takes a minute or more.
+    /// lease-expiry, watch-crowd, watch-catch-up, watch-stopped) are measured on each server; each
+    /// takes a minute or more.
     #[arg(long, default_value_t = 1)]
     pub keys_rounds: usize,
     /// The cases; all of them by default.

@@ -6,9 +6,10 @@ use super::{FrontendCore, connection_at};
 use crate::log_event;
 
 /// Responses to watchers that a turn makes, in bytes: a few hundred microseconds, which is what
-/// an answer of the same turn waits for those of its own batch's events. The rest of a large
-/// fan-out takes further turns, and what arrives meanwhile is served between them.
-pub(super) const WATCH_TURN_BYTES: usize = 512 << 10;
+/// an answer of the same turn waits for those of its own batch's events. A thousand watchers of a
+/// small value are told in one turn; the rest of a larger fan-out takes further turns, and what
+/// arrives meanwhile is served between them.
+pub(super) const WATCH_TURN_BYTES: usize = 768 << 10;
 /// What a response costs beside its bytes, as bytes.
 const WATCH_RESPONSE_COST_BYTES: usize = 256;
 
