@@ -14,7 +14,9 @@
 //!   socket is read from all the same, unless the socket itself takes nothing.
 //! - All bytes that one turn has for a client leave in one send; one send a client is under way.
 
+mod fan_out;
 mod http;
+mod late;
 mod leases;
 mod measuring;
 mod procedures;
@@ -32,6 +34,7 @@ use std::time::Duration;
 
 use engine::{Progress, ReadHandle};
 
+use self::fan_out::WATCH_TURN_BYTES;
 pub use self::http::Entrance;
 use self::http::HttpSide;
 use self::procedures::Procedures;
@@ -187,6 +190,8 @@ struct Desk {
     hash_waits: bool,
     /// What is left of this turn's budget.
     turn_keys: usize,
+    /// And of that for watchers.
+    turn_watch_bytes: usize,
     buffers: Vec<Vec<u8>>,
     answer: Vec<u8>,
     /// Requests that came in this turn.
@@ -222,6 +227,7 @@ impl FrontendCore {
             hashing: VecDeque::new(),
             hash_waits: false,
             turn_keys: READ_TURN_KEYS,
+            turn_watch_bytes: WATCH_TURN_BYTES,
             buffers: Vec::new(),
             answer: Vec::new(),
             turn_requests: 0,
@@ -371,7 +377,6 @@ impl FrontendCore {
         self.give_up_streams(now);
         self.desk.now = now;
         self.give_up_late_procedures(now);
-        self.give_up_late_streams(now);
         while let Some((call, deadline)) = self.desk.calls.poll_late(now) {
             self.desk.close_serving((call.socket, call.stream));
             if matches!(call.waiting, Waiting::Write) {
@@ -381,9 +386,10 @@ impl FrontendCore {
             if deadline.is_ours {
                 self.refuse(&call, Refusal::TimedOut);
             } else {
-                self.reset_late((call.socket, call.stream));
+                self.end_late((call.socket, call.stream));
             }
         }
+        self.end_late_streams(now);
         if let Some(slow) = self.desk.calls.poll_slow() {
             let (count, taken) = (slow.count, slow.taken_max);
             let message = "requests take longer than expected";
@@ -414,35 +420,6 @@ impl FrontendCore {
                 }
             }
             self.touch(socket);
-        }
-    }
-
-    /// Streams whose clients have no more time. Those that are over are forgotten here, too, so
-    /// that nothing else has to remember that a stream had a deadline.
-    fn give_up_late_streams(&mut self, now: Duration) {
-        let Self { desk, clients, .. } = self;
-        let mut late = Vec::new();
-        desk.stream_deadlines.retain(|(place, deadline)| {
-            let is_open = connection_at(clients, place.0)
-                .is_some_and(|connection| connection.is_open(place.1));
-            let is_late = *deadline <= now;
-            if is_open && is_late {
-                late.push(*place);
-            }
-            is_open && !is_late
-        });
-        for place in late {
-            self.desk.close_stream(place);
-            self.reset_late(place);
-        }
-    }
-
-    /// Ends a call whose client has no more time as grpc-go does: without a status, which nobody
-    /// would read.
-    fn reset_late(&mut self, place: Place) {
-        if let Some(connection) = connection_at(&mut self.clients, place.0) {
-            connection.reset(place.1, ErrorCode::Cancel);
-            self.touch(place.0);
         }
     }
 
@@ -640,7 +617,8 @@ impl FrontendCore {
             drained = http2.is_drained() || http2.is_over();
             while let Some(stream) = http2.poll_room() {
                 let pending = http2.stream_pending_bytes(stream);
-                self.desk.watches.handle_pending((socket, stream), pending);
+                let queued = http2.queued_bytes();
+                self.desk.watches.handle_pending((socket, stream), pending, queued);
                 self.desk.streams.handle_room((socket, stream));
             }
             let pending = http2.socket_pending_bytes();

@@ -55,6 +55,8 @@ pub const STORE_DIRECTORY: &str = "store";
 const MESSAGE_OVERHEAD_BYTES: usize = 512 * 1024;
 /// etcd's time for a proposal, besides two elections.
 const REQUEST_TIMEOUT_BASE: Duration = Duration::from_secs(5);
+/// gRPC pings a silent client no sooner than this, whatever it is told.
+const PING_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// How often etcd notes the time that is left of its leases.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
 /// Descriptors that connections leave to the rest of the process.
@@ -640,8 +642,8 @@ fn frontend_config(config: &Config) -> FrontendConfig {
             },
             // Switched off in etcd means gRPC's own defaults.
             keepalive: keepalive.map_or_else(KeepaliveConfig::default, |keepalive| {
-                let (interval, timeout) = (keepalive.interval, keepalive.timeout);
-                KeepaliveConfig { interval, timeout }
+                let interval = keepalive.interval.max(PING_INTERVAL_MIN);
+                KeepaliveConfig { interval, timeout: keepalive.timeout }
             }),
         },
         request_timeout: request_timeout(config),

@@ -201,7 +201,8 @@ impl FrontendCore {
             let http2 = connection.http2();
             while let Some(stream) = http2.poll_room() {
                 let pending = http2.stream_pending_bytes(stream);
-                self.desk.watches.handle_pending((socket, stream), pending);
+                let queued = http2.queued_bytes();
+                self.desk.watches.handle_pending((socket, stream), pending, queued);
                 self.desk.streams.handle_room((socket, stream));
             }
             queued_bytes += http2.queued_bytes();

@@ -77,7 +77,7 @@ impl FrontendCore {
             running.filter(|(_, running)| is_late(running)).map(|(&place, _)| place).collect();
         for place in late {
             self.desk.give_up_procedure(place);
-            self.reset_late(place);
+            self.end_late(place);
         }
     }
 }
@@ -153,8 +153,9 @@ impl Desk {
                     connection.send(stream, &message);
                     let pending = connection.http2().stream_pending_bytes(stream);
                     if pending > 0 {
+                        let queued = connection.http2().queued_bytes();
                         connection.http2().want_room(stream);
-                        self.watches.handle_pending(place, pending);
+                        self.watches.handle_pending(place, pending, queued);
                     }
                     running.procedure.handle_sent();
                 }

@@ -2,9 +2,11 @@
 
 mod deadlines;
 mod greed;
+mod ends;
 mod http;
 mod leases;
 mod streams;
+mod watching;
 
 use std::collections::{BTreeMap, VecDeque};
 
