@@ -108,11 +108,50 @@ fn a_json_watcher_hears_of_puts_and_is_forgotten_when_it_leaves() {
     let (text, _) = bench.heard(client);
     assert!(text.contains("\"events\":[{\"kv\":{\"key\":\"aw==\""), "{text}");
     bench.core.handle_half_closed(socket(client));
-    let (_, is_closed) = bench.heard(client);
+    let (text, is_closed) = bench.heard(client);
     assert!(is_closed, "nobody is there to read on");
+    assert!(text.contains("{\"error\":{\"code\":1,\"message\":\"context canceled\"}}\n"), "{text}");
     bench.core.handle_closed(socket(client));
     bench.put(["k".to_owned()].into_iter(), b"later");
     assert_eq!(bench.heard(client), (String::new(), false));
+}
+
+/// Found by a reviewer: the lock went to a client that was not there any more, and nobody had it.
+#[test]
+fn a_lock_is_not_left_to_a_json_client_that_has_gone() {
+    let mut bench = Bench::new(1, b"v", ServiceLimits::default());
+    let client = bench.connect_http(Entrance::Any);
+    bench.say(client, &post("/v3/lock/lock", "{\"name\":\"bG9jaw==\",\"lease\":\"5\"}"));
+    assert_eq!(bench.heard(client).0, "");
+    let asked = bench.core.ask().slots.len();
+    assert_eq!(asked, 1, "its key is being made");
+    bench.core.handle_half_closed(socket(client));
+    let (text, is_closed) = bench.heard(client);
+    assert!(text.starts_with("HTTP/1.1 499 status code 499\r\n") && is_closed, "{text}");
+    assert_eq!(bench.core.ask().slots.len(), asked + 1, "and removed again");
+}
+
+/// Found by a reviewer: with as many calls under way as there may be, the key stayed.
+#[test]
+fn what_a_lock_leaves_behind_is_removed_once_there_is_room() {
+    let mut bench = Bench::new(1, b"v", ServiceLimits::default());
+    let client = bench.connect_http(Entrance::Any);
+    bench.say(client, &post("/v3/lock/lock", "{\"name\":\"bG9jaw==\",\"lease\":\"5\"}"));
+    bench.heard(client);
+    let place = (socket(client), StreamKey::default());
+    let (calls, timeouts) = (&mut bench.core.desk.calls, Timeouts { client: None, server: NOW });
+    let mut slots: Vec<Slot> = Vec::new();
+    while calls.len() < CALLS_MAX {
+        let call = Call { socket: place.0, stream: place.1, waiting: Waiting::Write };
+        slots.push(calls.insert(call, 0, NOW, timeouts));
+    }
+    bench.core.handle_half_closed(socket(client));
+    assert!(bench.heard(client).0.starts_with("HTTP/1.1 499 "));
+    bench.core.handle_tick(NOW);
+    assert_eq!(bench.core.ask().slots.len(), 1, "no room yet");
+    bench.core.desk.calls.take(slots[0]);
+    bench.core.handle_tick(NOW);
+    assert_eq!(bench.core.ask().slots.len(), 2);
 }
 
 #[test]
