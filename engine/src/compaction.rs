@@ -284,16 +284,16 @@ impl Chunk {
     }
 
     fn sweep(&self, shard: &mut Shard, target: Revision) -> Result<(), PageFault> {
+        // What comes before a creation is a tombstone, which has its own turn.
+        let ended = self.changes.iter().filter(|(logged, _)| logged.kind != ChangeKind::Create);
+        let mut ended: Vec<Change> = ended.filter_map(|(logged, _)| logged.prev).collect();
+        // In the order of the tree, so that neighbours go together.
+        ended.sort_unstable();
+        sweep_versions(shard, &ended)?;
         let mut start = 0;
         for &(logged, end) in &self.changes {
             let key = &self.keys[start..end];
             start = end;
-            // What comes before a creation is a tombstone, which has its own turn.
-            if logged.kind != ChangeKind::Create
-                && let Some(ended) = logged.prev
-            {
-                sweep_version(shard, ended)?;
-            }
             if logged.kind == ChangeKind::Tombstone && logged.version.change.main < target {
                 sweep_tombstone(shard, key, logged.version.change)?;
             }
@@ -302,17 +302,24 @@ impl Chunk {
     }
 }
 
-/// Removes a version that has ended, unless that was done before.
-fn sweep_version(shard: &mut Shard, change: Change) -> Result<(), PageFault> {
-    let bytes = change.to_bytes();
-    let Some(entry) = tree::get(&shard.file, shard.roots.revisions, &bytes)? else {
-        return Ok(());
-    };
-    let logged = store::decode_logged(&shard.file, &shard.roots, change, entry)?;
-    if logged.value_at.is_none() {
-        tree::remove(&mut shard.file, &mut shard.roots.values, &bytes)?;
-    }
-    tree::remove(&mut shard.file, &mut shard.roots.revisions, &bytes)?;
+/// Removes versions that have ended, in ascending order, but for those that were removed before.
+fn sweep_versions(shard: &mut Shard, ended: &[Change]) -> Result<(), PageFault> {
+    let keys: Vec<_> = ended.iter().map(|change| change.to_bytes()).collect();
+    let mut values = Vec::new();
+    let roots = shard.roots;
+    tree::remove_each(
+        &mut shard.file,
+        &mut shard.roots.revisions,
+        &keys,
+        |pages, index, entry| {
+            let logged = store::decode_logged(pages, &roots, ended[index], entry)?;
+            if logged.value_at.is_none() {
+                values.push(keys[index]);
+            }
+            Ok(())
+        },
+    )?;
+    tree::remove_each(&mut shard.file, &mut shard.roots.values, &values, |_, _, _| Ok(()))?;
     Ok(())
 }
 

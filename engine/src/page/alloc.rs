@@ -177,6 +177,14 @@ impl Allocator {
         Some((self.mark(Run { page: PageId(page), pages: 1 }), private))
     }
 
+    /// The first free page at or behind `from`.
+    pub fn take_page_from(&mut self, from: u32) -> Option<(PageId, bool)> {
+        let page = self.used.next_absent(from.max(self.hint))?;
+        let private = self.private.contains(page);
+        self.raw.remove(page);
+        Some((self.mark(Run { page: PageId(page), pages: 1 }), private))
+    }
+
     /// Length of the run of free pages without a private copy that follows `page`, up to `max`;
     /// they count as private from now on.
     pub fn note_populated_after(&mut self, page: PageId, max: u32) -> u32 {
@@ -204,6 +212,16 @@ impl Allocator {
         if page.checked_add(pages).is_none_or(|end| end > limit) {
             return None;
         }
+        for at in page..page + pages {
+            self.raw.insert(at);
+        }
+        Some(self.mark(Run { page: PageId(page), pages }))
+    }
+
+    /// The first run of free pages for an extent that begins at or behind `from`.
+    pub fn take_run_from(&mut self, pages: u32, from: u32) -> Option<PageId> {
+        assert!(pages > 0);
+        let page = self.used.next_absent_run(from.max(self.hint), pages)?;
         for at in page..page + pages {
             self.raw.insert(at);
         }

@@ -132,9 +132,9 @@ pub struct PageFile {
     pub(super) alloc: Allocator,
     config: PageConfig,
     /// Size of the file that was asked for and is not there yet.
-    growing_to: Option<u32>,
+    pub(super) growing_to: Option<u32>,
     /// The operation that is out, and the size it gives the file.
-    growth_out: Option<(OpToken, u32)>,
+    pub(super) growth_out: Option<(OpToken, u32)>,
     /// The length it is being cut to, which no growth overtakes.
     shortening: Option<Shortening>,
     next_token: u64,
@@ -303,7 +303,7 @@ impl PageFile {
     }
 
     /// Asks for a longer file; `false` when it has reached its bound.
-    fn want_growth(&mut self, pages: u32) -> bool {
+    pub(super) fn want_growth(&mut self, pages: u32) -> bool {
         let now = self.map.pages();
         let wanted = now.saturating_add(pages).min(self.config.pages_max());
         if wanted <= now {

@@ -32,3 +32,4 @@ pub use fault::{FaultKind, NoSpace, PageFailure, PageFault};
 pub use file::{PageConfig, PageFile, PageReader, Pages, PagesNeeded};
 pub use ids::{Epoch, ExtentRef, PAGE_SIZE_BYTES, PageId, PagePtr, Root, TreeTag};
 pub use map::MapSource;
+pub use relocate::Side;

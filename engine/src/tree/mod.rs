@@ -29,7 +29,7 @@ use std::ops::Bound;
 
 pub use cursor::{Cursor, LeafRun};
 pub use relocate::{Visit, relocate};
-pub use write::{Changes, insert, pages_needed, remove, supersede, take};
+pub use write::{Changes, insert, pages_needed, remove, remove_each, supersede, take};
 
 use crate::page::node::{Node, StoredBody};
 pub use crate::page::{ExtentRef, Root, TreeTag};

@@ -16,8 +16,8 @@ use crate::page::{
     PagesNeeded, Root, TreeTag,
 };
 
-use super::search::{child_index, search};
-use super::{Body, HEIGHT_MAX, Inserted, child_ptr, node_at, rebalance, split};
+use super::search::{child_index, find, search};
+use super::{Body, Entry, HEIGHT_MAX, Inserted, child_ptr, entry_at, node_at, rebalance, split};
 
 /// The inner pages between the root and a leaf, with the child taken in each.
 pub(super) struct Path {
@@ -147,11 +147,31 @@ pub fn supersede(
 /// # Errors
 /// A page on the way is damaged, or the batch was not reserved for.
 pub fn remove(pages: &mut PageFile, root: &mut Root, key: &[u8]) -> Result<bool, PageFault> {
-    let Some(extent) = unlink(pages, root, key)? else { return Ok(false) };
-    if let Some(extent) = extent {
-        pages.free_extent(extent);
+    Ok(remove_each(pages, root, &[key], |_, _, _| Ok(()))? == 1)
+}
+
+/// Removes the entries of keys that stand in ascending order and frees their extents; those that
+/// are not there are passed over. `visit` sees each entry, with its key's place in `keys`, before
+/// it goes. Neighbours go together: one walk from the root for all that share a leaf. Returns how
+/// many were there.
+///
+/// # Errors
+/// A page on the way is damaged, the batch was not reserved for, or `visit` failed.
+pub fn remove_each<K: AsRef<[u8]>>(
+    pages: &mut PageFile,
+    root: &mut Root,
+    keys: &[K],
+    mut visit: impl FnMut(&PageFile, usize, Entry<'_>) -> Result<(), PageFault>,
+) -> Result<usize, PageFault> {
+    let (mut at, mut removed) = (0, 0);
+    while let Some(rest) = keys.get(at..).filter(|rest| !rest.is_empty()) {
+        let visit = |pages: &PageFile, index, entry: Entry<'_>| visit(pages, at + index, entry);
+        let run = unlink_run(pages, root, rest, Bodies::Freed, visit)?;
+        removed += run;
+        // The first key that was not found in this leaf may have another.
+        at += run.max(1);
     }
-    Ok(true)
+    Ok(removed)
 }
 
 /// Removes a key's entry; its extent is not freed: it has another owner now. `false` when there is
@@ -160,7 +180,7 @@ pub fn remove(pages: &mut PageFile, root: &mut Root, key: &[u8]) -> Result<bool,
 /// # Errors
 /// A page on the way is damaged, or the batch was not reserved for.
 pub fn take(pages: &mut PageFile, root: &mut Root, key: &[u8]) -> Result<bool, PageFault> {
-    Ok(unlink(pages, root, key)?.is_some())
+    Ok(unlink_run(pages, root, &[key], Bodies::HandedOn, |_, _, _| Ok(()))? == 1)
 }
 
 /// Whether pages for one change are there; afterwards nothing fails half-way.
@@ -331,30 +351,46 @@ fn store(
     Ok(stored)
 }
 
-/// Removes an entry; returns whether there was one, and the extent of its body.
-#[expect(clippy::option_option, reason = "no entry and no extent are two things")]
-fn unlink(
+/// What becomes of the extents of bodies whose entries are removed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bodies {
+    Freed,
+    HandedOn,
+}
+
+/// Removes the entries of the first keys for as long as they stand in the first one's leaf; returns
+/// how many. None if the first has no entry.
+fn unlink_run<K: AsRef<[u8]>>(
     pages: &mut PageFile,
     root: &mut Root,
-    key: &[u8],
-) -> Result<Option<Option<ExtentRef>>, PageFault> {
+    keys: &[K],
+    bodies: Bodies,
+    mut visit: impl FnMut(&PageFile, usize, Entry<'_>) -> Result<(), PageFault>,
+) -> Result<usize, PageFault> {
+    let Some(first) = keys.first() else { return Ok(0) };
     // Looked for first: a key that is not there must not cost copies of its path.
-    if super::get(pages, *root, key)?.is_none() {
-        return Ok(None);
+    if super::get(pages, *root, first.as_ref())?.is_none() {
+        return Ok(0);
     }
     check_free_pages(pages, root)?;
-    let (mut path, leaf) = descend_writable(pages, root, key)?;
-    let node = Node::new(pages.page(leaf)?);
-    let (index, found) = search(pages, root.tree, node, key)?;
-    assert!(found, "a copy holds the same keys");
-    let cell = node.leaf_cell(index);
-    let (key_extent, extent) = (cell.key.extent(), body_extent(cell.body));
-    pages.node_mut(leaf).remove(index);
-    bump_counts(pages, &path, -1);
-    root.count -= 1;
-    if let Some(key_extent) = key_extent {
-        pages.free_extent(key_extent);
+    let (mut path, leaf) = descend_writable(pages, root, first.as_ref())?;
+    let mut removed = 0;
+    for key in keys {
+        let node = Node::new(pages.page(leaf)?);
+        let Some(index) = find(pages, root.tree, node, key.as_ref())? else { break };
+        visit(pages, removed, entry_at(node, index, root.tree))?;
+        let cell = node.leaf_cell(index);
+        let (key_extent, extent) = (cell.key.extent(), body_extent(cell.body));
+        pages.node_mut(leaf).remove(index);
+        removed += 1;
+        let extent = extent.filter(|_| bodies == Bodies::Freed);
+        for extent in [key_extent, extent].into_iter().flatten() {
+            pages.free_extent(extent);
+        }
     }
+    assert!(removed > 0, "a copy holds the same keys");
+    bump_counts(pages, &path, -(removed as i64));
+    root.count -= removed as u64;
     rebalance::after_removal(pages, root, &mut path, leaf)?;
-    Ok(Some(extent))
+    Ok(removed)
 }

@@ -15,6 +15,7 @@
 mod admission;
 mod leases;
 mod meter;
+mod pace;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -32,7 +33,7 @@ use wal::{Lsn, RecordKind, Writer};
 use self::leases::Leases;
 use self::meter::Meter;
 pub use self::meter::SlowApply;
-use self::upkeep::{BACKGROUND_KEYS_MAX, Upkeep, own_outcome};
+use self::upkeep::{Upkeep, own_outcome};
 use super::checkpoint::{CheckpointPolicy, Cost, Tail};
 use super::failure::Failure;
 use super::shared::{Status, StatusCopy, WatchInterest};
@@ -397,8 +398,8 @@ impl LogCore {
     }
 
     /// Applies committed entries, at most [`APPLY_KEYS_MAX`] keys of them, publishes, and leaves
-    /// answers and events with [`Self::reply`]. `clock` tells the time for what is measured, and
-    /// decides nothing.
+    /// answers and events with [`Self::reply`]. `clock` tells the time for what is measured; of
+    /// what is done it decides only when background work goes on.
     ///
     /// # Errors
     /// The engine met a corrupt page, or an entry it does not understand.
@@ -434,23 +435,11 @@ impl LogCore {
         let log_end = self.wal.durable().0;
         self.checkpoint.handle_applied(now, Cost { commands, entries, log_end });
         if self.applying.is_none() && self.committed.is_empty() {
-            self.sweep(clock)?;
-            self.answer_swept();
-            self.work_in_background(now)?;
+            self.work_in_background(now, clock)?;
         }
         self.release_reads();
         self.answer_leases(now);
         self.publish_status();
-        Ok(())
-    }
-
-    fn sweep(&mut self, clock: impl Fn() -> Duration) -> Result<(), Failure> {
-        if self.engine.compaction_is_finished() {
-            return Ok(());
-        }
-        let begun = clock();
-        let has_more = self.engine.background_step(BACKGROUND_KEYS_MAX)?;
-        self.meter.handle_swept(begun, clock(), !has_more);
         Ok(())
     }
 
@@ -480,13 +469,15 @@ impl LogCore {
         }
     }
 
-    /// Whether a background sweep can go on, or memory can be given back.
+    /// When background work can go on, if there is any: a sweep, a defragmentation, memory to give
+    /// back.
     #[must_use]
-    pub fn has_background_work(&self) -> bool {
-        let has_room = self.applying.is_none() && !self.engine.is_sweep_starved();
-        let can_sweep = has_room && !self.engine.compaction_is_finished();
-        let can_defrag = self.applying.is_none() && self.engine.can_defrag();
-        can_sweep || can_defrag || self.engine.has_copies_to_drop()
+    pub fn background_due(&self) -> Option<Duration> {
+        if self.engine.has_copies_to_drop() {
+            return Some(Duration::ZERO);
+        }
+        let can_go_on = self.applying.is_none() && self.has_job();
+        can_go_on.then(|| self.upkeep.due())
     }
 
     /// When there is something to do that nobody asks for.

@@ -237,12 +237,13 @@ impl LogRole {
     /// How long the core may sleep.
     #[must_use]
     pub fn timeout(&self, now: Duration) -> Duration {
-        if self.core.has_work() || self.core.has_background_work() {
+        if self.core.has_work() {
             return Duration::ZERO;
         }
+        let background = self.core.background_due().unwrap_or(Duration::MAX);
         let delayed = self.delayed.front().map_or(Duration::MAX, |first| first.0);
         let due = self.core.wake_at().unwrap_or(Duration::MAX);
-        self.tick_next.min(delayed).min(due).saturating_sub(now)
+        self.tick_next.min(delayed).min(due).min(background).saturating_sub(now)
     }
 
     /// Whether a stop is complete: the last letters are posted, too. Front-ends read until then, so

@@ -7,7 +7,7 @@ use crate::page::disk::{Completion, DiskOp, DiskOpKind, FileId};
 use crate::page::meta::{self, Chosen, META_BLOCK_SIZE_BYTES, Meta};
 use crate::page::{
     Checkpoint, Epoch, MapSource, PageConfig, PageFile, PageId, PagePtr, Pages, PagesNeeded, Root,
-    TreeTag,
+    Side, TreeTag,
 };
 use crate::tree::{Body, insert, relocate, remove};
 
@@ -210,7 +210,9 @@ impl Store {
             let mut next = Some(Vec::new());
             while let Some(from) = next.filter(|_| random.below(20) > 0) {
                 shard.pages.reserve(PagesNeeded { pages: 100, extent_pages: 20 }).unwrap();
-                next = relocate(&mut shard.pages, root, &from, limit).unwrap().next;
+                next = relocate(&mut shard.pages, root, &from, Side::Before(limit), u32::MAX)
+                    .unwrap()
+                    .next;
             }
         }
         shard.pages.lift_ceiling();

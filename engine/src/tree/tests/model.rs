@@ -5,11 +5,12 @@ use std::ops::Bound;
 
 use super::super::{
     Body, Changes, Cursor, Inserted, Root, count, get, insert, pages_needed, relocate, remove,
-    supersede, take,
+    remove_each, supersede, take,
 };
 use super::{Model, Random, TREE, TreeTag, contents, memory_file, publish};
+use crate::page::disk::Completion;
 use crate::page::node::{KEY_INLINE_SIZE_BYTES_MAX, Node};
-use crate::page::{Epoch, PageFile, PageId, PagePtr, Pages, PagesNeeded};
+use crate::page::{Epoch, PageFile, PageId, PagePtr, Pages, PagesNeeded, Side};
 
 /// What the keys of a run look like.
 #[derive(Clone, Copy, Debug)]
@@ -103,6 +104,8 @@ impl Run {
             let before = self.model.insert(key, (head, body));
             let new = inserted == Inserted::New;
             assert_eq!(new, before.is_none(), "{at}");
+        } else if roll == 7 {
+            self.remove_neighbours(&key, &at);
         } else if roll < 9 {
             // Removals of random keys would mostly miss: take what stands there.
             let mut near = self.model.range(key.clone()..).map(|(key, _)| key.clone());
@@ -114,6 +117,30 @@ impl Run {
             self.compare_reads(&key, &at);
         }
         assert_eq!(self.root.count, self.model.len() as u64, "{at}");
+    }
+
+    /// What a sweep does: some of the keys that stand side by side, and some that are not there.
+    fn remove_neighbours(&mut self, key: &[u8], at: &str) {
+        let near = self.model.range(key.to_vec()..).map(|(key, _)| key.clone());
+        let mut keys: Vec<Vec<u8>> = near.take(self.random.below(60)).collect();
+        keys.retain(|_| self.random.below(4) > 0);
+        for _ in 0..self.random.below(3) {
+            keys.push(random_key(&mut self.random, self.keys, 0));
+        }
+        keys.sort();
+        keys.dedup();
+        let count = keys.len() as u64;
+        self.reserve(|changes| (0..count).for_each(|_| changes.add_removal()));
+        let (model, mut seen) = (&self.model, Vec::new());
+        let removed = remove_each(&mut self.pages, &mut self.root, &keys, |pages, index, entry| {
+            let (head, body) = &model[&keys[index]];
+            assert_eq!(entry.head, head, "{at}");
+            assert_eq!(entry.body(pages)?, body, "{at}");
+            seen.push(keys[index].clone());
+            Ok(())
+        });
+        keys.retain(|key| self.model.remove(key).is_some());
+        assert_eq!((removed.unwrap(), seen), (keys.len(), keys), "{at}");
     }
 
     fn reserve(&mut self, add: impl Fn(&mut Changes)) {
@@ -175,7 +202,7 @@ impl Run {
         }
     }
 
-    /// Visits some leaves, from anywhere, and moves what stands behind the limit.
+    /// Visits some leaves, from anywhere, and moves what stands on the wrong side.
     fn relocate(&mut self, step: u64) {
         let end = self.pages.end().0 as usize + 1;
         let limit = PageId(1 + u32::try_from(self.random.below(end)).unwrap());
@@ -183,12 +210,19 @@ impl Run {
             0 => Vec::new(),
             _ => random_key(&mut self.random, self.keys, step),
         };
+        let side = match self.random.below(3) {
+            0 => Side::Behind(limit),
+            _ => Side::Before(limit),
+        };
+        let pages_max = 1 + u32::try_from(self.random.below(8)).unwrap();
         for _ in 0..1 + self.random.below(30) {
             self.pages.reserve(PagesNeeded { pages: 40, extent_pages: 0 }).unwrap();
-            let visit = relocate(&mut self.pages, &mut self.root, &from, limit).unwrap();
+            let pages = &mut self.pages;
+            let visit = relocate(pages, &mut self.root, &from, side, pages_max).unwrap();
             match visit.next {
                 Some(next) => {
-                    assert!(next > from, "seed {} step {step}: no progress", self.seed);
+                    let has_moved = next == from && visit.copied_pages >= pages_max;
+                    assert!(next > from || has_moved, "seed {} step {step}", self.seed);
                     from = next;
                 }
                 None => break,
@@ -341,7 +375,11 @@ fn a_walk_empties_the_end_of_a_file() {
         publish(&mut run.pages, &[]);
         assert!(run.pages.end() <= limit, "{keys:?}: {:?} of {limit:?}", run.pages.end());
         run.check_all();
-        run.pages.shorten(0);
+        while run.pages.shorten(0) {
+            let op = run.pages.poll_disk_op().expect("the file is to be cut");
+            let done = Completion { token: op.token, buffer: Vec::new(), result: Ok(()) };
+            run.pages.handle_disk_completion(done).unwrap();
+        }
         assert_eq!(run.pages.size_bytes(), run.pages.end().offset_bytes(), "{keys:?}");
         run.check_all();
     }
@@ -352,7 +390,9 @@ fn walk(run: &mut Run, limit: PageId) {
     let mut next = Some(Vec::new());
     while let Some(from) = next {
         run.pages.reserve(PagesNeeded { pages: 40, extent_pages: 0 }).unwrap();
-        next = relocate(&mut run.pages, &mut run.root, &from, limit).unwrap().next;
+        next = relocate(&mut run.pages, &mut run.root, &from, Side::Before(limit), u32::MAX)
+            .unwrap()
+            .next;
     }
 }
 

@@ -195,7 +195,7 @@ impl World {
     fn run(&mut self) {
         for _ in 0..TURNS_MAX {
             let moved = self.turn();
-            if !moved && !self.core.has_work() && !self.core.has_background_work() {
+            if !moved && !self.core.has_work() && self.core.background_due().is_none() {
                 return;
             }
         }
@@ -483,7 +483,7 @@ fn a_physical_compaction_is_answered_when_its_sweep_is_done_and_stalls_nobody() 
     // One that is under way when the member stops is answered, too.
     world.fill(0..2000, b"value");
     let last = world.compact(Revision(10_000), true);
-    while !world.core.has_background_work() {
+    while world.core.background_due().is_none() {
         world.turn();
     }
     world.core.stop();

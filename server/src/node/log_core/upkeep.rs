@@ -15,6 +15,7 @@ use engine::ids::Revision;
 use engine::{ClusterVersion, Outcome, Rejection};
 
 use super::LogCore;
+use super::pace::Pace;
 use crate::config::ETCD_VERSION;
 use crate::mail::{FrontendId, Slot, Unavailable, Verdict};
 use crate::node::failure::Failure;
@@ -25,7 +26,7 @@ use crate::service::status::{Refusal, status_of};
 
 /// Keys that a step of a background sweep may touch: a fraction of a millisecond, so that a batch
 /// that arrives meanwhile hardly waits.
-pub const BACKGROUND_KEYS_MAX: usize = 256;
+const BACKGROUND_KEYS_MAX: usize = 256;
 /// Pages that a step of a defragmentation may copy: as long as a step of a sweep.
 const DEFRAG_PAGES_MAX: usize = 64;
 
@@ -40,6 +41,7 @@ pub(super) struct Upkeep {
     /// From the first tick on.
     auto_compaction: Option<AutoCompaction>,
     version: VersionMonitor,
+    pace: Pace,
     writer: FrameWriter,
 }
 
@@ -63,8 +65,14 @@ impl Upkeep {
             retention,
             auto_compaction: None,
             version: VersionMonitor::new(own),
+            pace: Pace::default(),
             writer: FrameWriter::new(),
         }
+    }
+
+    /// When the next step of a job is due.
+    pub(super) fn due(&self) -> Duration {
+        self.pace.due()
     }
 
     /// A proposal of the member's own has ended; the store is at `revision`.
@@ -94,9 +102,29 @@ impl LogCore {
         self.upkeep.defragmenting.extend(slots.iter().map(|&slot| Ticket { frontend, slot }));
     }
 
-    /// Takes a step of each job.
-    pub(super) fn work_in_background(&mut self, now: Duration) -> Result<(), Failure> {
-        self.engine.defrag_step(DEFRAG_PAGES_MAX)?;
+    /// Whether a job could take a step.
+    pub(super) fn has_job(&self) -> bool {
+        let can_sweep = !self.engine.compaction_is_finished() && !self.engine.is_sweep_starved();
+        can_sweep || self.engine.can_defrag()
+    }
+
+    /// Takes a step of each job, when one is due.
+    pub(super) fn work_in_background(
+        &mut self,
+        now: Duration,
+        clock: impl Fn() -> Duration,
+    ) -> Result<(), Failure> {
+        let may_sweep = !self.engine.compaction_is_finished();
+        if (may_sweep || self.engine.can_defrag()) && now >= self.upkeep.due() {
+            let begun = clock();
+            if may_sweep {
+                let has_more = self.engine.background_step(BACKGROUND_KEYS_MAX)?;
+                self.meter.handle_swept(begun, clock(), !has_more);
+            }
+            self.engine.defrag_step(DEFRAG_PAGES_MAX)?;
+            self.upkeep.pace.handle_step(begun, clock());
+        }
+        self.answer_swept();
         if self.engine.defrag_wants_checkpoint() && self.engine.begin_checkpoint() {
             self.checkpoint.handle_begun(now);
             self.store_wants_room = false;

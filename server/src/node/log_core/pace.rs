@@ -1,0 +1,54 @@
+//! How much of the log core's time background work may take.
+//!
+//! A job that ran whenever no batch is there would take its core whole: whatever else the system
+//! has to run there, a front-end or the client itself, would wait for a slice of the scheduler's,
+//! which is several milliseconds. So each step is followed by a rest.
+//!
+//! Invariants:
+//! - A rest is in proportion to the step before it, and bounded: no job starves, and none is held
+//!   up by one step that took long.
+
+use std::time::Duration;
+
+/// A step is followed by a rest that is so long, in parts of the step.
+const REST_PARTS: (u32, u32) = (2, 3);
+/// A step that takes longer was interrupted, and says little of the job.
+const REST_MAX: Duration = Duration::from_millis(2);
+
+/// When the next step is due.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pace {
+    due: Duration,
+}
+
+impl Pace {
+    /// When background work may go on.
+    pub(super) fn due(self) -> Duration {
+        self.due
+    }
+
+    /// A step was taken.
+    pub(super) fn handle_step(&mut self, begun: Duration, ended: Duration) {
+        let rest = ended.saturating_sub(begun) * REST_PARTS.0 / REST_PARTS.1;
+        self.due = ended + rest.min(REST_MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_is_followed_by_a_rest_in_proportion() {
+        let micros = Duration::from_micros;
+        let mut pace = Pace::default();
+        assert_eq!(pace.due(), Duration::ZERO);
+        let cases = [(1000, 1000, 1000), (1000, 1300, 1500), (5000, 4000, 4000)];
+        for (begun, ended, due) in cases {
+            pace.handle_step(micros(begun), micros(ended));
+            assert_eq!(pace.due(), micros(due), "from {begun} to {ended}");
+        }
+        pace.handle_step(Duration::ZERO, Duration::from_secs(60));
+        assert_eq!(pace.due(), Duration::from_secs(60) + REST_MAX);
+    }
+}
