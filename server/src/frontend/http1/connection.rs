@@ -125,10 +125,22 @@ impl Connection {
         self.exchange.is_none() && self.searched > 0
     }
 
+    /// Whether the client sends nothing more, and the present request was read to its end.
+    #[must_use]
+    pub fn is_deserted(&self) -> bool {
+        self.input_ends && self.exchange.as_ref().is_some_and(|exchange| exchange.body_reported)
+    }
+
     /// Bytes that wait to be looked at.
     #[must_use]
     pub fn input_bytes(&self) -> usize {
         self.input.len() - self.at
+    }
+
+    /// Bytes of answers that wait to be written.
+    #[must_use]
+    pub fn output_bytes(&self) -> usize {
+        self.output.len()
     }
 
     /// What is to be written.
@@ -266,8 +278,12 @@ impl Connection {
         }
     }
 
-    /// Gives the room of what was read back.
+    /// Gives the room of what was read back. What is left moves only if it is the smaller part, so
+    /// that requests behind each other do not move all that follows each time.
     fn compact(&mut self) {
+        if self.at < self.input.len() - self.at {
+            return;
+        }
         self.input.drain(..self.at);
         self.at = 0;
         if self.input.is_empty() && self.input.capacity() > SPARE_BYTES_MAX {
