@@ -154,10 +154,10 @@ fn human_size(size_bytes: u64) -> String {
     if size_bytes < 10 {
         return format!("{size_bytes} B");
     }
-    let place = size_bytes.ilog10() as usize / 3;
+    let place = size_bytes.ilog10() / 3;
     #[allow(clippy::cast_precision_loss, reason = "three digits are shown")]
-    let tenths = (size_bytes as f64 / 1000_u64.pow(place as u32) as f64 * 10.0 + 0.5).floor();
-    let (value, unit) = (tenths / 10.0, UNITS[place]);
+    let tenths = (size_bytes as f64 / 1000_u64.pow(place) as f64 * 10.0 + 0.5).floor();
+    let (value, unit) = (tenths / 10.0, UNITS[place as usize]);
     if value < 10.0 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
 }
 

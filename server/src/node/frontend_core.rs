@@ -23,7 +23,6 @@ mod procedures;
 mod stepping;
 mod streaming;
 mod vars;
-mod watching;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;

@@ -349,13 +349,8 @@ fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Result<Vec<CorePart
     let views = stages.engine.read_handle();
     let introduction = introduction(config, identity, &views);
     let is_version_set = introduction.count > 1;
-    let mut core = LogCore::new(
-        stages,
-        introduction,
-        frontend_count,
-        Arc::clone(&status),
-        Arc::clone(&interest),
-    );
+    let shared = (Arc::clone(&status), Arc::clone(&interest));
+    let mut core = LogCore::new(stages, introduction, frontend_count, shared.0, shared.1);
     core.set_slow_apply(config.warning_apply_duration);
     core.set_quota(Quota::from_flag(config.quota_backend_bytes));
     let sources = (views.clone(), Arc::clone(&status), origin);

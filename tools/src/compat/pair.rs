@@ -26,6 +26,9 @@ pub struct Session {
     pub missing: Missing,
 }
 
+/// A call on both servers, with what keeps its connection and what lets its reader go on.
+type Unread = ([Client; 2], [Stream; 2], [oneshot::Sender<()>; 2]);
+
 /// Both servers, and a connection to each.
 pub struct Pair {
     runtime: Runtime,
@@ -67,10 +70,7 @@ impl Pair {
 
     /// Opens a call on both servers, on connections of its own with the smallest windows, for a
     /// client that reads one message and nothing more until both senders are used.
-    pub fn open_unread(
-        &self,
-        path: &str,
-    ) -> Result<([Client; 2], [Stream; 2], [oneshot::Sender<()>; 2]), String> {
+    pub fn open_unread(&self, path: &str) -> Result<Unread, String> {
         let open = |server: &Server| {
             self.runtime.block_on(async {
                 let client = Client::connect_with(server.address, WINDOW_BYTES_MIN).await?;

@@ -48,8 +48,8 @@ use route::{Page, Shape};
 const OUTPUT_BYTES_HIGH: usize = 256 << 10;
 /// What is translated in one go.
 const STEP_BYTES: usize = 64 << 10;
-/// Requests that are begun and steps of answers that are made in a turn: a fraction of a millisecond
-/// of a core that others wait for.
+/// Requests that are begun and steps of answers that are made in a turn: a fraction of a
+/// millisecond of a core that others wait for.
 const TURN_STEPS: usize = 16;
 /// Requests of a stream that may wait for the services before no more are read.
 const UNSENT_BYTES_HIGH: usize = 1 << 20;

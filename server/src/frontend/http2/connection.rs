@@ -241,11 +241,6 @@ impl Connection {
         self.is_over() || (is_draining && self.streams.open_count() == 0)
     }
 
-    /// Whether the connection has ended with an error that was reported.
-    pub fn is_over(&self) -> bool {
-        matches!(self.phase, Phase::Closed)
-    }
-
     /// Whether the connection has met its end and [`Event::Closed`] has yet to tell of it.
     pub fn has_failed(&self) -> bool {
         matches!(self.phase, Phase::Failed(_))

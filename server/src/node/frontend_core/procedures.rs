@@ -216,7 +216,8 @@ impl Desk {
         let pending = connection.http2().stream_pending_bytes(place.1);
         if pending > 0 {
             connection.http2().want_room(place.1);
-            self.watches.handle_pending(place, pending);
+            let queued = connection.http2().queued_bytes();
+            self.watches.handle_pending(place, pending, queued);
         }
         let watched = self.watches.handle_message(place, request, &mut self.views);
         assert!(watched.is_ok(), "a watch request of our own was refused");

@@ -1,8 +1,8 @@
 //! Clients that ask for much, and others beside them, without a socket.
 
 mod deadlines;
-mod greed;
 mod ends;
+mod greed;
 mod http;
 mod leases;
 mod streams;

@@ -86,8 +86,8 @@ fn add_live(corpus: &mut Corpus) {
 }
 
 fn add_near_the_limit(corpus: &mut Corpus) {
-    // The last of sixteen values is as much larger as leads to the limit, which the frame around the
-    // events shifts: so the sizes around it are all tried.
+    // The last of sixteen values is as much larger as leads to the limit, which the frame around
+    // the events shifts: so the sizes around it are all tried.
     for step in 0..12 {
         corpus.alone(format!("watch/fragments-near-the-limit-{step}"), SMALL, move |c| {
             const COUNT: usize = 16;

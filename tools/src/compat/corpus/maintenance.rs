@@ -119,7 +119,7 @@ fn refused_and_allowed(c: &mut Conversation<'_>) {
     c.compact(middle, true);
     c.lease_grant(4711, 9_000_000_001);
     c.lease_grant(4711, 500);
-    c.lease_revoke(4711);
+    c.lease_revoke([4711, 4711]);
     c.hash_kv(0);
     ask::<_, pb::StatusResponse>(c, STATUS, pb::StatusRequest {}).errors.clear();
 }
