@@ -42,7 +42,7 @@ func chunked(path string, chunks ...string) string {
 func cases() []exchange {
 	var all []exchange
 	for _, part := range [][]exchange{calls(), mistakes(), values(), streams(), pages(), access(),
-		protocol(), recipes(), leavers()} {
+		protocol(), recipes(), leavers(), sockets()} {
 		all = append(all, part...)
 	}
 	return all
@@ -139,11 +139,10 @@ func leavers() []exchange {
 		leaver("observe", post("/v3/election/observe", `{"name":"`+b64("none")+`"}`)),
 		leaver("cut", cut),
 		leaver("mistake", post("/v3/lock/lock", `{x}`)),
-		leaver("health", get("/health")),
 		leaver("version", get("/version")),
 		leaver("nothing", ""),
 		leaver("half a head", "GET /version HTTP/1.1\r\nHo"),
-		{name: "gone/watch", send: watch, gone: goneWithAnswer},
+		{name: "gone/watch", send: watch, gone: goneWithAnswer, answers: 1},
 	}
 }
 

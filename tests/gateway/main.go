@@ -41,6 +41,9 @@ type exchange struct {
 	// gone closes the client's half of the connection: at once, or when the first bytes of an
 	// answer that goes on have come.
 	gone gone
+	// frames are what a client says once it speaks WebSocket, each when what the one before is to
+	// bring has come. With lines the conversation stays open; without, the server has to end it.
+	frames []frame
 	// answers is how many answers are read; 0 reads until the server closes.
 	answers int
 	// lines is how many lines of the last answer's body are read, for answers that do not end.
@@ -155,6 +158,9 @@ func (e exchange) hold(server *server) string {
 		if _, err := io.WriteString(connection, e.then); err != nil {
 			return "write: " + err.Error()
 		}
+	}
+	if e.frames != nil {
+		return e.holdFrames(connection, reader)
 	}
 	if e.answers == 0 {
 		all, err := io.ReadAll(reader)

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -347,12 +347,12 @@ pub fn everything() -> pb::RangeRequest {
     pb::RangeRequest { key: zero.clone(), range_end: zero, ..Default::default() }
 }
 
-/// Sends a request of HTTP/1, says that there are no more, and takes the answer to its end.
+/// Sends a request of HTTP/1.0, after whose answer the member closes, and takes all of that. Saying
+/// that there are no more requests would give the call up, as in etcd.
 pub fn http_answer(address: SocketAddr, request: &str) -> Vec<u8> {
     let mut socket = TcpStream::connect(address).expect("a member that serves is connected to");
     socket.set_read_timeout(Some(WAIT_MAX)).unwrap();
     socket.write_all(request.as_bytes()).unwrap();
-    socket.shutdown(Shutdown::Write).unwrap();
     let mut answer = Vec::new();
     socket.read_to_end(&mut answer).unwrap();
     answer

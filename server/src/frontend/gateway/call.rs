@@ -343,6 +343,13 @@ pub fn takes_trailers(request: &Request) -> bool {
     te.windows(8).any(|part| part == b"trailers")
 }
 
+/// The metadata of a call whose request says nothing but who asks.
+#[must_use]
+pub fn authorized(token: Option<Vec<u8>>) -> Metadata {
+    let fields = token.map(|token| ("authorization".to_owned(), token)).into_iter().collect();
+    Metadata { fields, is_late: false }
+}
+
 /// What of a request's fields becomes metadata of the call.
 ///
 /// # Errors

@@ -28,6 +28,7 @@ pub mod json;
 mod link;
 mod query;
 mod route;
+mod upgrade;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -37,12 +38,12 @@ use super::http1::{self, Connection, INPUT_BYTES_HIGH, Length, Request};
 
 pub use access::Access;
 use answer::{Plain, json_error};
-use call::Call;
+use call::{Call, Metadata};
 pub use coding::prefers_gzip;
 use health::Checks;
 pub use health::{AlarmKind, Facts, Notice};
 use link::Link;
-use route::{Page, Shape};
+use route::{Page, Rpc, Shape};
 
 /// Output that may wait for a client before nothing more is made for it.
 const OUTPUT_BYTES_HIGH: usize = 256 << 10;
@@ -341,7 +342,10 @@ impl Gateway {
             Work::Idle | Work::Answered => self.steps_left > 0 && self.has_room(),
             Work::Call(_) => {
                 let services = self.services.as_ref();
-                services.is_none_or(|services| services.link.unsent_bytes() < UNSENT_BYTES_HIGH)
+                // Pings are answered at once, so whoever sends them has to read.
+                (self.has_room() || !self.http.is_upgraded())
+                    && services
+                        .is_none_or(|services| services.link.unsent_bytes() < UNSENT_BYTES_HIGH)
             }
             Work::Checks(_) | Work::Version | Work::Page => true,
         }
@@ -420,6 +424,9 @@ impl Gateway {
         let is_below = parts.next().is_some_and(is_cut);
         if self.door == Door::Client && self.setup.serves_json && is_below {
             if let Some(rest) = path.strip_prefix(b"/v3/") {
+                if upgrade::is_wanted(request) {
+                    return self.handle_upgrade(request, rest, now);
+                }
                 return self.handle_json(request, rest, now);
             }
             if path == b"/v3" {
@@ -480,9 +487,37 @@ impl Gateway {
             let (code, text) = call::LATE;
             return self.json_answer(answer::http_status(code), code, text);
         }
-        let json_bytes_max = self.setup.json_bytes_max();
         let takes_trailers = call::takes_trailers(request);
-        let mut call = Box::new(Call::new(rpc, metadata, takes_trailers, json_bytes_max));
+        self.begin_call(rpc, metadata, takes_trailers, now);
+    }
+
+    /// A client that wants to speak WebSocket: its messages are the body of a call, and the lines of
+    /// the answer are messages to it.
+    fn handle_upgrade(&mut self, request: &Request, path: &[u8], now: Duration) {
+        let accepted = match upgrade::accepted(request) {
+            Ok(accepted) => accepted,
+            Err((status, text)) => {
+                let (fields, body) = (upgrade::ERROR_FIELDS, text.as_bytes());
+                return self.answer(&Plain { status, fields, late: &[], body });
+            }
+        };
+        self.http.upgrade(&accepted.key, accepted.protocol);
+        if self.http.is_over() {
+            return;
+        }
+        // Whatever the method was, it counts as the one that calls have.
+        match route::find_rpc(path) {
+            Some(rpc) => {
+                let metadata = call::authorized(accepted.authorization);
+                self.begin_call(rpc, metadata, false, now);
+            }
+            None => self.json_answer(404, 5, "Not Found"),
+        }
+    }
+
+    fn begin_call(&mut self, rpc: Rpc, metadata: Metadata, in_chunks: bool, now: Duration) {
+        let json_bytes_max = self.setup.json_bytes_max();
+        let mut call = Box::new(Call::new(rpc, metadata, in_chunks, json_bytes_max));
         let Some(services) = self.services(now) else { return };
         call.begin(&mut services.link);
         self.http.want_body();

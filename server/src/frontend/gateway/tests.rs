@@ -490,6 +490,86 @@ fn a_health_check_whose_client_is_gone_has_failed() {
     }
 }
 
+/// A frame of a client, whose mask changes nothing.
+fn frame(payload: &str) -> Vec<u8> {
+    let len = u8::try_from(payload.len()).unwrap();
+    [&[0x81, 0x80 | len, 0, 0, 0, 0], payload.as_bytes()].concat()
+}
+
+fn upgrade(path: &str) -> Vec<u8> {
+    let key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n{key}\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+const UPGRADED: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+#[test]
+fn a_browser_watches_message_by_message() {
+    let message = |revision: u8| vec![0x0a, 2, 0x18, revision];
+    let mut world = World::new().replies(&[
+        Reply::Messages(vec![message(1), message(2)]),
+        Reply::Status(Code::Unavailable, "gone"),
+    ]);
+    let bytes = |world: &mut World, sent: &[u8]| {
+        world.gateway.handle_received(sent, NOW);
+        world.settle();
+        std::mem::take(world.gateway.output())
+    };
+    assert_eq!(bytes(&mut world, &upgrade("/v3/watch")), UPGRADED.as_bytes());
+    assert_eq!(bytes(&mut world, b"\x89\x80\0\0\0\0"), b"\x8a\x00");
+    let line = |revision| {
+        format!("\u{26}{{\"result\":{{\"header\":{{\"revision\":\"{revision}\"}}}}}}").into_bytes()
+    };
+    let expected = [&[0x81][..], &line(1), &[0x81], &line(2)].concat();
+    assert_eq!(bytes(&mut world, &frame("{\"create_request\":{}}")), expected);
+    let error = "{\"error\":{\"code\":14,\"message\":\"gone\"}}";
+    let expected = [&[0x81, u8::try_from(error.len()).unwrap()], error.as_bytes()].concat();
+    assert_eq!(bytes(&mut world, &frame("{}")), expected);
+    assert!(world.gateway.is_over());
+    // A farewell is returned, and the call ends with the connection.
+    let mut world = World::new();
+    bytes(&mut world, &upgrade("/v3/watch"));
+    assert_eq!(bytes(&mut world, b"\x88\x82\0\0\0\0\x03\xe8"), b"\x88\x02\x03\xe8");
+    assert!(world.gateway.is_over());
+}
+
+#[test]
+fn what_is_wrong_with_an_upgrade_is_said_where_it_can_be() {
+    let mut world = World::new();
+    world.gateway.handle_received(&upgrade("/v3/nothing"), NOW);
+    world.settle();
+    let body = "{\"code\":5,\"message\":\"Not Found\"}";
+    let frame_head = [0x81, u8::try_from(body.len()).unwrap()];
+    let expected = [UPGRADED.as_bytes(), &frame_head, body.as_bytes()].concat();
+    assert!(*world.gateway.output() == expected && world.gateway.is_over());
+    let mut world = World::new();
+    let early = [upgrade("/v3/watch"), frame("{}")].concat();
+    assert_eq!(world.say(&early), "");
+    assert!(world.gateway.is_over(), "it sent something before it was told to");
+    let old = String::from_utf8(upgrade("/v3/watch")).unwrap().replace("13", "12");
+    let text = World::new().say(old.as_bytes());
+    assert!(text.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{text}");
+    assert!(text.contains("\r\nSec-Websocket-Version: 13\r\n"), "{text}");
+}
+
+/// Pongs are output, too.
+#[test]
+fn pings_of_a_client_that_does_not_read_are_not_read() {
+    let mut world = World::new();
+    world.gateway.handle_received(&upgrade("/v3/watch"), NOW);
+    world.settle();
+    let pings = b"\x89\xfd\0\0\0\0".to_vec();
+    let ping = [pings, vec![b'x'; 125]].concat();
+    world.gateway.handle_received(&ping.repeat(20_000), NOW);
+    world.settle();
+    let output = world.gateway.output().len();
+    assert!(output < OUTPUT_BYTES_HIGH + 1024 && world.gateway.wants_pause(), "{output}");
+}
+
 /// Found by a reviewer: answers to pipelined requests were made whether anybody read them or not.
 #[test]
 fn no_request_is_taken_from_a_client_that_does_not_read() {
