@@ -14,6 +14,9 @@ use super::exchange::{Echo, Exchange, exchange, exchange_plain};
 use super::missing::Missing;
 use super::servers::{Binaries, Server, Side};
 
+/// Connections whose clients do not read, a stream on each, and what makes them read.
+pub type Unread = ([Client; 2], [Stream; 2], [oneshot::Sender<()>; 2]);
+
 /// HTTP/2's own size of a window, which a client may not go below at its start.
 const WINDOW_BYTES_MIN: u32 = 65_535;
 
@@ -67,10 +70,7 @@ impl Pair {
 
     /// Opens a call on both servers, on connections of its own with the smallest windows, for a
     /// client that reads one message and nothing more until both senders are used.
-    pub fn open_unread(
-        &self,
-        path: &str,
-    ) -> Result<([Client; 2], [Stream; 2], [oneshot::Sender<()>; 2]), String> {
+    pub fn open_unread(&self, path: &str) -> Result<Unread, String> {
         let open = |server: &Server| {
             self.runtime.block_on(async {
                 let client = Client::connect_with(server.address, WINDOW_BYTES_MIN).await?;
