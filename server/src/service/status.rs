@@ -74,6 +74,8 @@ pub enum Refusal {
     WrongDowngradeVersion,
     /// The request's action has no meaning.
     UnknownAction,
+    /// Nobody is asked who they are.
+    AuthNotEnabled,
     /// Too much was committed and not yet applied, or too much is waiting to be admitted.
     TooManyRequests,
     /// A backup's client takes so little that the store is not held still for it any longer.
@@ -169,6 +171,9 @@ pub const fn status_of(refusal: Refusal) -> (Code, &'static str) {
             (Code::InvalidArgument, "etcdserver: wrong downgrade target version format")
         }
         R::UnknownAction => (Code::Unknown, "etcdserver: unknown method"),
+        R::AuthNotEnabled => {
+            (Code::FailedPrecondition, "etcdserver: authentication is not enabled")
+        }
         R::Unimplemented(method) => (Code::Unimplemented, method.unimplemented_text()),
         R::UnknownHealthService => (Code::NotFound, "unknown service"),
         R::TimedOut => (Code::Unavailable, "etcdserver: request timed out"),
@@ -307,6 +312,7 @@ mod tests {
             (status_of(Refusal::BadLeaderTransferee), 9, "etcdserver: bad leader transferee"),
             (status_of(Refusal::NotLeader), 9, "etcdserver: not leader"),
             (status_of(Refusal::UnknownAction), 2, "etcdserver: unknown method"),
+            (status_of(Refusal::AuthNotEnabled), 9, "etcdserver: authentication is not enabled"),
             (status_of(Refusal::UnknownHealthService), 5, "unknown service"),
             (
                 status_of(Refusal::Unimplemented(Method::AuthEnable)),

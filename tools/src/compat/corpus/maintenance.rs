@@ -208,6 +208,14 @@ fn add_upkeep(corpus: &mut Corpus) {
 }
 
 fn add_auth(corpus: &mut Corpus) {
+    corpus.case("auth/nobody-is-asked-for-a-password", |c| {
+        let path = "/etcdserverpb.Auth/Authenticate";
+        for (name, password) in [("a", "b"), ("root", ""), ("", "")] {
+            let (name, password) = (name.to_owned(), password.to_owned());
+            let request = pb::AuthenticateRequest { name, password };
+            ask::<_, pb::AuthenticateResponse>(c, path, request);
+        }
+    });
     // Each RPC has a case of its own, so that each is seen to be missing or is compared.
     for path in wire::paths().into_iter().filter(|path| path.starts_with("/etcdserverpb.Auth/")) {
         let name = path.rsplit('/').next().unwrap_or_default().to_owned();
