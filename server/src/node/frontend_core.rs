@@ -14,6 +14,7 @@
 //!   socket is read from all the same, unless the socket itself takes nothing.
 //! - All bytes that one turn has for a client leave in one send; one send a client is under way.
 
+mod deadlines;
 mod http;
 mod leases;
 mod measuring;
@@ -39,9 +40,11 @@ use super::reads::{Gate, ReadQueue};
 use super::shared::{Status, WatchInterest};
 use super::streams::Streams;
 use super::watches::{Place, Watches};
+use crate::config;
 use crate::frontend::gateway::Gateway;
 use crate::frontend::grpc::{self, Event, Input, MethodTable};
-use crate::frontend::http2::{ErrorCode, Protocol, StreamKey, sniff};
+use crate::frontend::http2::limits::STREAMS_OPEN_MAX;
+use crate::frontend::http2::{Protocol, StreamKey, sniff};
 use crate::log_event;
 use crate::mail::{Ask, FrontendId, Reply, Slot, Verdict};
 use crate::metrics::{FrontendMetrics, StageLatency};
@@ -63,8 +66,10 @@ const CALLS_MAX: usize = 64 * 1024;
 /// Bytes of commands that a core has under way. With a batch's limit this also bounds what the
 /// sequencer holds; it is a dozen of the largest requests and far beyond what a disk takes at once.
 const COMMANDS_SIZE_BYTES_MAX: usize = 32 << 20;
-/// A single command; the log takes records of 32 MiB, whatever `--max-request-bytes` says.
-const COMMAND_SIZE_BYTES_MAX: usize = 30 << 20;
+/// A single command.
+#[expect(clippy::cast_possible_truncation, reason = "it is megabytes")]
+const COMMAND_SIZE_BYTES_MAX: usize = config::COMMAND_SIZE_BYTES_MAX as usize;
+const _: () = assert!(STREAMS_OPEN_MAX == config::STREAMS_OPEN_MAX); // or its start-up line lies
 /// Keys that a step of a read may touch: short against the wait for a sync, long against the cost
 /// of coming back.
 const READ_STEP_KEYS: usize = 1000;
@@ -364,8 +369,10 @@ impl FrontendCore {
         self.desk.watches.handle_tick(now, &self.desk.node);
         self.give_up_streams(now);
         self.desk.now = now;
+        self.desk.clean_up();
         self.give_up_late_procedures(now);
         self.give_up_late_streams(now);
+        self.handle_http_tick(now);
         while let Some((call, deadline)) = self.desk.calls.poll_late(now) {
             self.desk.close_serving((call.socket, call.stream));
             if matches!(call.waiting, Waiting::Write) {
@@ -400,35 +407,6 @@ impl FrontendCore {
                 self.desk.read(socket, connection, &[], now);
             }
             self.touch(socket);
-        }
-    }
-
-    /// Streams whose clients have no more time. Those that are over are forgotten here, too, so
-    /// that nothing else has to remember that a stream had a deadline.
-    fn give_up_late_streams(&mut self, now: Duration) {
-        let Self { desk, clients, .. } = self;
-        let mut late = Vec::new();
-        desk.stream_deadlines.retain(|(place, deadline)| {
-            let is_open = connection_at(clients, place.0)
-                .is_some_and(|connection| connection.is_open(place.1));
-            let is_late = *deadline <= now;
-            if is_open && is_late {
-                late.push(*place);
-            }
-            is_open && !is_late
-        });
-        for place in late {
-            self.desk.close_stream(place);
-            self.reset_late(place);
-        }
-    }
-
-    /// Ends a call whose client has no more time as grpc-go does: without a status, which nobody
-    /// would read.
-    fn reset_late(&mut self, place: Place) {
-        if let Some(connection) = connection_at(&mut self.clients, place.0) {
-            connection.reset(place.1, ErrorCode::Cancel);
-            self.touch(place.0);
         }
     }
 
@@ -837,11 +815,6 @@ impl Desk {
             Method::LeaseKeepAlive => self.keep_alives.open(place),
             _ => connection.finish(stream, &status(Refusal::Unimplemented(method))),
         }
-    }
-
-    /// A stream that its client gives so much time.
-    fn note_deadline(&mut self, place: Place, timeout: Option<Duration>, now: Duration) {
-        self.stream_deadlines.extend(timeout.map(|timeout| (place, now.saturating_add(timeout))));
     }
 
     fn refresh_node(&mut self) {
