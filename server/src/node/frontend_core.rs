@@ -14,6 +14,7 @@
 //!   socket is read from all the same, unless the socket itself takes nothing.
 //! - All bytes that one turn has for a client leave in one send; one send a client is under way.
 
+mod deadlines;
 mod http;
 mod leases;
 mod measuring;
@@ -39,8 +40,10 @@ use super::reads::{Gate, ReadQueue};
 use super::shared::{Status, WatchInterest};
 use super::streams::Streams;
 use super::watches::{Place, Watches};
+use crate::config;
 use crate::frontend::gateway::Gateway;
 use crate::frontend::grpc::{self, Event, Input, MethodTable};
+use crate::frontend::http2::limits::STREAMS_OPEN_MAX;
 use crate::frontend::http2::{Protocol, StreamKey, sniff};
 use crate::log_event;
 use crate::mail::{Ask, FrontendId, Reply, Slot, Verdict};
@@ -63,8 +66,10 @@ const CALLS_MAX: usize = 64 * 1024;
 /// Bytes of commands that a core has under way. With a batch's limit this also bounds what the
 /// sequencer holds; it is a dozen of the largest requests and far beyond what a disk takes at once.
 const COMMANDS_SIZE_BYTES_MAX: usize = 32 << 20;
-/// A single command; the log takes records of 32 MiB, whatever `--max-request-bytes` says.
-const COMMAND_SIZE_BYTES_MAX: usize = 30 << 20;
+/// A single command.
+#[expect(clippy::cast_possible_truncation, reason = "it is megabytes")]
+const COMMAND_SIZE_BYTES_MAX: usize = config::COMMAND_SIZE_BYTES_MAX as usize;
+const _: () = assert!(STREAMS_OPEN_MAX == config::STREAMS_OPEN_MAX); // or its start-up line lies
 /// Keys that a step of a read may touch: short against the wait for a sync, long against the cost
 /// of coming back.
 const READ_STEP_KEYS: usize = 1000;
@@ -167,6 +172,8 @@ struct Desk {
     streams: Streams,
     keep_alives: KeepAlives<Place>,
     procedures: Procedures,
+    /// Streams whose clients have said how long they wait.
+    stream_deadlines: Vec<(Place, Duration)>,
     /// The time of the last event that had one.
     now: Duration,
     node: NodeState,
@@ -205,6 +212,7 @@ impl FrontendCore {
             streams: Streams::default(),
             keep_alives: KeepAlives::default(),
             procedures: Procedures::default(),
+            stream_deadlines: Vec::new(),
             now: Duration::ZERO,
             node,
             methods: Rc::new(method_table().counted(Arc::clone(&metrics.calls))),
@@ -361,7 +369,10 @@ impl FrontendCore {
         self.desk.watches.handle_tick(now, &self.desk.node);
         self.give_up_streams(now);
         self.desk.now = now;
+        self.desk.clean_up();
         self.give_up_late_procedures(now);
+        self.give_up_late_streams(now);
+        self.handle_http_tick(now);
         while let Some((call, deadline)) = self.desk.calls.poll_late(now) {
             self.desk.close_serving((call.socket, call.stream));
             if matches!(call.waiting, Waiting::Write) {
@@ -370,11 +381,8 @@ impl FrontendCore {
             // The client's own deadline is the client's to notice; ours has etcd's answer.
             if deadline.is_ours {
                 self.refuse(&call, Refusal::TimedOut);
-            } else if let Some(connection) = connection_at(&mut self.clients, call.socket) {
-                let text = "context deadline exceeded";
-                let status = grpc::Status::new(grpc::Code::DeadlineExceeded, text);
-                connection.finish(call.stream, &status);
-                self.touch(call.socket);
+            } else {
+                self.reset_late((call.socket, call.stream));
             }
         }
         if let Some(slow) = self.desk.calls.poll_slow() {
@@ -680,10 +688,12 @@ impl Desk {
                     self.handle_request(connection, call, &metadata, &message, now);
                     recycle(connection, message);
                 }
-                Event::Call { stream, method, metadata, .. } => {
+                Event::Call { stream, method, timeout, metadata } => {
                     let metadata = call_metadata(&metadata);
                     let method = Method::ALL[usize::from(method.0)];
-                    self.open_stream(connection, (socket, stream), method, &metadata, now);
+                    let place = (socket, stream);
+                    self.note_deadline(place, timeout, now);
+                    self.open_stream(connection, place, method, &metadata, now);
                 }
                 Event::Message { stream, message } => {
                     let place = (socket, stream);
@@ -763,7 +773,10 @@ impl Desk {
                 let call = Call { socket, stream, waiting: Waiting::Write };
                 self.ask.defrags.push(self.calls.insert(call, 0, now, timeouts));
             }
-            Action::Stream => connection.send(stream, &self.answer),
+            Action::Stream => {
+                self.note_deadline((socket, stream), timeout, now);
+                connection.send(stream, &self.answer);
+            }
             Action::Serve(stream) => self.begin_stream(request, stream, now),
             Action::AskLease(question) => {
                 let call = Call { socket, stream, waiting: Waiting::Lease(question) };

@@ -6,6 +6,7 @@
 use engine::answer::Rejection;
 use prost::DecodeError;
 
+use super::decode::TxnUnread;
 use super::method::Method;
 use super::wire::Malformed;
 use crate::frontend::grpc::status::Code;
@@ -98,6 +99,17 @@ impl From<Unavailable> for Refusal {
 impl From<Malformed> for Refusal {
     fn from(_: Malformed) -> Self {
         Self::Malformed
+    }
+}
+
+impl From<TxnUnread> for Refusal {
+    fn from(unread: TxnUnread) -> Self {
+        match unread {
+            TxnUnread::Malformed => Self::Malformed,
+            // What etcd says unless `--max-txn-ops` is far above its default: it counts an
+            // operation for each level.
+            TxnUnread::TooDeep => Self::TooManyOps,
+        }
     }
 }
 

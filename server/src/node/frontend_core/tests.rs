@@ -1,5 +1,6 @@
 //! Clients that ask for much, and others beside them, without a socket.
 
+mod deadlines;
 mod http;
 mod streams;
 
@@ -25,6 +26,8 @@ const WINDOW_BYTES: u32 = i32::MAX as u32;
 struct Answer {
     body: Vec<u8>,
     ended: bool,
+    /// The code it was cut off with.
+    reset: Option<Vec<u8>>,
 }
 
 #[derive(Default)]
@@ -275,6 +278,9 @@ impl ClientSide {
             let answer = self.answers.entry(head.stream).or_default();
             if head.kind == FrameKind::Data {
                 answer.body.extend_from_slice(payload);
+            }
+            if head.kind == FrameKind::ResetStream {
+                answer.reset = Some(payload.to_vec());
             }
             answer.ended |= head.has(flag::END_STREAM);
         }
