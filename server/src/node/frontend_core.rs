@@ -622,6 +622,11 @@ impl FrontendCore {
             drained = http2.is_drained() || http2.is_over();
             while let Some(stream) = http2.poll_room() {
                 let pending = http2.stream_pending_bytes(stream);
+                // More may have come since it had room: without asking again, a stream that is
+                // held up because of all the others would never be told of room.
+                if pending > 0 {
+                    http2.want_room(stream);
+                }
                 let queued = http2.queued_bytes();
                 self.desk.watches.handle_pending((socket, stream), pending, queued);
                 self.desk.streams.handle_room((socket, stream));
@@ -812,11 +817,6 @@ impl Desk {
             Method::LeaseKeepAlive => self.keep_alives.open(place),
             _ => connection.finish(stream, &status(Refusal::Unimplemented(method))),
         }
-    }
-
-    /// A stream that its client gives so much time.
-    fn note_deadline(&mut self, place: Place, timeout: Option<Duration>, now: Duration) {
-        self.stream_deadlines.extend(timeout.map(|timeout| (place, now.saturating_add(timeout))));
     }
 
     fn refresh_node(&mut self) {

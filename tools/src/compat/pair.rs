@@ -14,6 +14,9 @@ use super::exchange::{Echo, Exchange, exchange, exchange_plain};
 use super::missing::Missing;
 use super::servers::{Binaries, Server, Side};
 
+/// Connections whose clients do not read, a stream on each, and what makes them read.
+pub type Unread = ([Client; 2], [Stream; 2], [oneshot::Sender<()>; 2]);
+
 /// HTTP/2's own size of a window, which a client may not go below at its start.
 const WINDOW_BYTES_MIN: u32 = 65_535;
 

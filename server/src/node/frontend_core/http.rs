@@ -243,6 +243,9 @@ impl FrontendCore {
             let http2 = connection.http2();
             while let Some(stream) = http2.poll_room() {
                 let pending = http2.stream_pending_bytes(stream);
+                if pending > 0 {
+                    http2.want_room(stream);
+                }
                 let queued = http2.queued_bytes();
                 self.desk.watches.handle_pending((socket, stream), pending, queued);
                 self.desk.streams.handle_room((socket, stream));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::watches::Place;
-use super::{FrontendCore, connection_at};
+use super::{Desk, FrontendCore, connection_at};
 use crate::frontend::http2::ErrorCode;
 
 impl FrontendCore {
@@ -35,5 +35,12 @@ impl FrontendCore {
             self.desk.close_stream(place);
             self.end_late(place);
         }
+    }
+}
+
+impl Desk {
+    /// The client of a stream has said how long it waits, or not.
+    pub(super) fn note_deadline(&mut self, place: Place, timeout: Option<Duration>, now: Duration) {
+        self.stream_deadlines.extend(timeout.map(|timeout| (place, now.saturating_add(timeout))));
     }
 }
