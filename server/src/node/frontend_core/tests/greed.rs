@@ -4,7 +4,7 @@ use engine::command::DeleteRangeRef;
 
 use super::*;
 use crate::frontend::http2::limits::{
-    CONNECTION_WINDOW_BYTES, STREAM_QUEUED_BYTES_MAX, STREAM_WINDOW_BYTES,
+    CONNECTION_WINDOW_BYTES, QUEUED_BYTES_MAX, STREAM_QUEUED_BYTES_MAX, STREAM_WINDOW_BYTES,
 };
 use crate::service::proto::v3electionpb::LeaderRequest;
 use crate::service::proto::v3lockpb::LockRequest;
