@@ -17,8 +17,11 @@
 //! - A branch has at least two children: bbolt gives up on one that has fewer when it merges pages.
 //!   So a full branch is held back until its neighbour has two, and gives one away if that never
 //!   comes.
-//! - Pages are filled to the brim. What follows a backup in etcd is appended at the right edge, so
-//!   room elsewhere would only make the file larger.
+//! - A leaf of few pairs goes on over its page's end: one pair of half a page or a little over a
+//!   page would leave the rest of it empty, and make the file up to twice as large. bbolt does not
+//!   split a node of four pairs or fewer either.
+//! - Other pages are filled to the brim. What follows a backup in etcd is appended at the right
+//!   edge, so room elsewhere would only make the file larger.
 //! - Equal lengths give equal pages: nothing else enters a decision.
 
 use std::fmt;
@@ -33,6 +36,10 @@ use super::format::{
 pub(super) const FRONT_PAGES: u64 = 3;
 
 const PAGE_BYTES: u64 = PAGE_SIZE_BYTES as u64;
+/// A leaf with fewer pairs is not ended where its page ends, ...
+const PAIRS_MIN: u16 = 4;
+/// ... unless it is so large that what the last page leaves empty is little.
+const LEAF_BYTES_MAX: u64 = 8 * PAGE_BYTES;
 const HEADER_BYTES: u64 = HEADER_SIZE_BYTES as u64;
 const ELEMENT_BYTES: u64 = ELEMENT_SIZE_BYTES as u64;
 
@@ -282,7 +289,9 @@ impl Tree {
     }
 
     fn add(&mut self, key: usize, value: usize, page_next: &mut u64, ended: &mut Vec<PageEnd>) {
-        if self.leaf.count > 0 && self.leaf.is_full_for(key, value) {
+        let is_whole = self.leaf.count >= PAIRS_MIN || self.leaf.used_bytes > LEAF_BYTES_MAX;
+        let is_split = is_whole || element_bytes(key, value) > LEAF_BYTES_MAX;
+        if self.leaf.count > 0 && is_split && self.leaf.is_full_for(key, value) {
             let leaf = mem::take(&mut self.leaf);
             self.end_page(None, leaf, page_next, ended);
         }

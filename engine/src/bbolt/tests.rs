@@ -162,7 +162,8 @@ fn a_branch_that_waits_gives_one_child_to_a_neighbour_alone() {
     let children_max = (PAGE_SIZE_BYTES - HEADER_SIZE_BYTES) / element_bytes;
     let branch_counts = |leaves: usize| -> Vec<usize> {
         let key = |index: usize| [&index.to_be_bytes()[..], &[b'_'; 9]].concat();
-        let pairs = (0..leaves).map(|index| (key(index), vec![1; 4000])).collect();
+        // Four pairs fill a leaf.
+        let pairs = (0..4 * leaves).map(|index| (key(index), vec![1; 950])).collect();
         let file = backup(&one_bucket(pairs));
         let found = headers(&file);
         let branches = found.iter().filter(|header| header.kind_flags == BRANCH);
@@ -171,6 +172,22 @@ fn a_branch_that_waits_gives_one_child_to_a_neighbour_alone() {
     assert_eq!(branch_counts(children_max), [children_max]);
     assert_eq!(branch_counts(children_max + 1), [children_max - 1, 2, 2]);
     assert_eq!(branch_counts(children_max + 2), [children_max, 2, 2]);
+}
+
+/// Whatever the size of the pairs, little of the file is empty.
+#[test]
+fn pages_of_large_pairs_are_shared() {
+    for value_len in [300, 1_000, 2_100, 3_000, 4_096, 4_200, 9_000, 30_000, 100_000] {
+        let key = |index: u32| index.to_be_bytes().to_vec();
+        let pairs: Pairs = (0..400).map(|index| (key(index), vec![1; value_len])).collect();
+        let buckets = one_bucket(pairs);
+        let file = backup(&buckets);
+        let content = 400 * (value_len + 4 + ELEMENT_SIZE_BYTES);
+        let size = file.len();
+        assert!(size * 2 < content * 3, "{size} bytes for pairs of {value_len}, {content}");
+        assert!(read_back(&file).unwrap() == buckets, "pairs of {value_len}");
+        check(&Reader::open(file.as_slice()).unwrap()).unwrap();
+    }
 }
 
 #[test]

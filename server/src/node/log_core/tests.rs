@@ -465,7 +465,7 @@ fn a_physical_compaction_is_answered_when_its_sweep_is_done_and_stalls_nobody() 
         world.turn();
     }
     assert!(!world.is_answered(half) && !world.is_answered(whole));
-    let rejection = Outcome::Rejected(engine::Rejection::Compacted);
+    let rejection = Outcome::Rejected(Rejection::Compacted);
     assert_eq!(world.take_outcome(refused), Ok(rejection));
     let put = world.put("meanwhile", b"value");
     while !world.is_answered(put) {
