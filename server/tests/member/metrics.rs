@@ -86,7 +86,7 @@ fn do_everything(member: &Member) {
     post(member, "/v3/lease/grant", r#"{"ID":"7","TTL":"100"}"#);
     post(member, "/v3/lease/keepalive", r#"{"ID":"7"}"#);
     post(member, "/v3/lease/revoke", r#"{"ID":"7"}"#);
-    post(member, "/v3/maintenance/hash", r#"{"revision":"0"}"#);
+    post(member, "/v3/maintenance/hashkv", r#"{"revision":"0"}"#);
     post(member, "/v3/maintenance/defragment", "{}");
     assert!(post(member, "/v3/maintenance/snapshot", "{}").contains("\"blob\":"));
     post(member, "/v3/maintenance/downgrade", r#"{"action":"CANCEL"}"#);
