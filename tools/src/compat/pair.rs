@@ -29,9 +29,6 @@ pub struct Session {
     pub missing: Missing,
 }
 
-/// A call on both servers, with what keeps its connection and what lets its reader go on.
-type Unread = ([Client; 2], [Stream; 2], [oneshot::Sender<()>; 2]);
-
 /// Both servers, and a connection to each.
 pub struct Pair {
     runtime: Runtime,
