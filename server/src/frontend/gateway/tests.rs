@@ -499,7 +499,8 @@ fn frame(payload: &str) -> Vec<u8> {
 fn upgrade(path: &str) -> Vec<u8> {
     let key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
     format!(
-        "GET {path} HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n{key}\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: h\r\n\
+         Connection: upgrade\r\nUpgrade: websocket\r\n{key}\r\n\r\n"
     )
     .into_bytes()
 }

@@ -21,9 +21,11 @@ const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 /// Adds the cases.
 pub fn add(corpus: &mut Corpus) {
     add_heads(corpus);
+    add_paths(corpus);
     add_timeouts(corpus);
     add_messages(corpus);
     add_packed(corpus);
+    add_encodings(corpus);
     add_fields(corpus);
     add_plain(corpus);
 }
@@ -90,6 +92,9 @@ fn add_heads(corpus: &mut Corpus) {
             c.exchange(&Exchange { path: "/etcdserverpb.KV/Nothing", ..wrong() });
         }
     });
+}
+
+fn add_paths(corpus: &mut Corpus) {
     const PATHS: [(&str, &str); 14] = [
         ("unknown-method", "/etcdserverpb.KV/Nothing"),
         ("unknown-service", "/etcdserverpb.Nothing/Range"),
@@ -256,6 +261,9 @@ fn add_packed(corpus: &mut Corpus) {
             }
         });
     }
+}
+
+fn add_encodings(corpus: &mut Corpus) {
     corpus.case("gzip/announced-but-plain", |c| {
         furnish(c);
         let body = Bytes::from(framed(0, &list(c, "").encode_to_vec()));

@@ -19,6 +19,7 @@ const LEASE: i64 = 9500;
 /// Adds the cases.
 pub fn add(corpus: &mut Corpus) {
     add_streams(corpus);
+    add_stream_renewals(corpus);
     add_ends(corpus);
     add_metadata(corpus);
     add_health(corpus);
@@ -77,6 +78,9 @@ fn add_streams(corpus: &mut Corpus) {
         renew(c, id, LEASE + 20);
         c.call_wait(id, 1);
     });
+}
+
+fn add_stream_renewals(corpus: &mut Corpus) {
     corpus.case("lease/keep-alive-two-streams-one-lease", |c| {
         c.lease_grant(LEASE + 30, 500);
         let ids = [c.call_open(KEEP_ALIVE, &[]), c.call_open(KEEP_ALIVE, &[])];

@@ -16,9 +16,13 @@ const LEASE: i64 = 9100;
 /// Adds the cases.
 pub fn add(corpus: &mut Corpus) {
     add_locks(corpus);
+    add_lock_orders(corpus);
+    add_lock_ends(corpus);
     add_campaigns(corpus);
+    add_campaign_ends(corpus);
     add_expiries(corpus);
     add_observers(corpus);
+    add_observer_waits(corpus);
 }
 
 /// The key under which a lease holds or wants a name.
@@ -99,6 +103,9 @@ fn add_locks(corpus: &mut Corpus) {
             c.lease_revoke([second; 2]);
         });
     }
+}
+
+fn add_lock_orders(corpus: &mut Corpus) {
     corpus.case("lock/three-wait-in-order", |c| {
         let leases = [LEASE + 20, LEASE + 21, LEASE + 22, LEASE + 23];
         grant(c, &leases);
@@ -153,6 +160,9 @@ fn add_locks(corpus: &mut Corpus) {
         c.range(list(c, ""));
         revoke(c, &leases);
     });
+}
+
+fn add_lock_ends(corpus: &mut Corpus) {
     corpus.case("lock/the-waiter-has-no-more-time", |c| {
         let leases = [LEASE + 50, LEASE + 51];
         grant(c, &leases);
@@ -237,6 +247,9 @@ fn add_campaigns(corpus: &mut Corpus) {
         leader(c);
         revoke(c, &leases);
     });
+}
+
+fn add_campaign_ends(corpus: &mut Corpus) {
     corpus.case("election/the-waiters-lease-goes", |c| {
         let leases = [LEASE + 130, LEASE + 131];
         grant(c, &leases);
@@ -352,6 +365,9 @@ fn add_observers(corpus: &mut Corpus) {
         c.call_expect_silence(observer);
         revoke(c, &leases[..1]);
     });
+}
+
+fn add_observer_waits(corpus: &mut Corpus) {
     corpus.case("election/observe-before-there-is-a-leader", |c| {
         c.lease_grant(LEASE + 220, 500);
         let observer = observe(c, "e");

@@ -11,6 +11,7 @@ pub fn add(corpus: &mut Corpus) {
     add_options(corpus);
     add_starts(corpus);
     add_streams(corpus);
+    add_slow_readers(corpus);
     add_orders(corpus);
 }
 
@@ -238,6 +239,9 @@ fn add_streams(corpus: &mut Corpus) {
         c.watch_wait(late, 1);
         c.watch_catch_up(late);
     });
+}
+
+fn add_slow_readers(corpus: &mut Corpus) {
     corpus.case("watch/a-reader-that-stops-and-goes-on", |c| {
         let id = c.watch_open_unread();
         let request = watch_all(c, "");
