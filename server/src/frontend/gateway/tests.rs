@@ -498,10 +498,8 @@ fn frame(payload: &str) -> Vec<u8> {
 
 fn upgrade(path: &str) -> Vec<u8> {
     let key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
-    format!(
-        "GET {path} HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n{key}\r\n\r\n"
-    )
-    .into_bytes()
+    let upgrade = "Connection: upgrade\r\nUpgrade: websocket";
+    format!("GET {path} HTTP/1.1\r\nHost: h\r\n{upgrade}\r\n{key}\r\n\r\n").into_bytes()
 }
 
 const UPGRADED: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\

@@ -325,8 +325,8 @@ impl Connection {
         }
     }
 
-    /// Leaves HTTP for WebSocket; `accept` is the answer to the client's key. Who has sent something
-    /// without waiting for that is sent away, as by the library that etcd uses.
+    /// Leaves HTTP for WebSocket; `accept` is the answer to the client's key. Who has sent
+    /// something without waiting for that is sent away, as by the library that etcd uses.
     pub fn upgrade(&mut self, accept: &str, protocol: Option<&str>) {
         assert!(self.exchange.is_some() && self.socket.is_none(), "a request asks for it once");
         if self.input_bytes() > 0 {

@@ -78,8 +78,8 @@ pub(super) struct HttpSide {
     log_budget: LogBudget,
 }
 
-/// What clients may have this core write into its log. A line is a blocking write, and every request
-/// can bring one about.
+/// What clients may have this core write into its log. A line is a blocking write, and every
+/// request can bring one about.
 #[derive(Default)]
 struct LogBudget {
     second: u64,
