@@ -14,7 +14,9 @@
 //!   socket is read from all the same, unless the socket itself takes nothing.
 //! - All bytes that one turn has for a client leave in one send; one send a client is under way.
 
+mod fan_out;
 mod http;
+mod late;
 mod leases;
 mod measuring;
 mod procedures;
@@ -31,6 +33,7 @@ use std::time::Duration;
 
 use engine::{Progress, ReadHandle};
 
+use self::fan_out::WATCH_TURN_BYTES;
 pub use self::http::Entrance;
 use self::http::HttpSide;
 use self::procedures::Procedures;
@@ -77,6 +80,8 @@ const READ_STEP_KEYS: usize = 1000;
 const READ_TURN_KEYS: usize = 2000;
 /// Buffers above this size are shared by the connections of a core rather than kept by one.
 const SPARE_SIZE_BYTES_MAX: usize = 64 << 10;
+/// How long the last words to a client whose connection has ended may take to leave.
+const CLOSE_GRACE: Duration = Duration::from_secs(5);
 /// Bytes that may arrive before the protocol is known.
 const SNIFF_BYTES_MAX: usize = 64;
 
@@ -144,6 +149,8 @@ struct Client {
     gate: Gate,
     /// What its streams held when they were last looked at.
     queued_bytes: usize,
+    /// When its connection was found to have ended.
+    over_since: Option<Duration>,
     closing: bool,
     touched: bool,
 }
@@ -171,6 +178,8 @@ struct Desk {
     streams: Streams,
     keep_alives: KeepAlives<Place>,
     procedures: Procedures,
+    /// Streams whose clients have said how long they wait.
+    stream_deadlines: Vec<(Place, Duration)>,
     /// The time of the last event that had one.
     now: Duration,
     node: NodeState,
@@ -178,12 +187,14 @@ struct Desk {
     ask: Ask,
     calls: Calls,
     reading: ReadQueue,
-    /// Hashes of the whole store, one after the other.
+    /// Hashes of the whole store, and other reads that need one view, one after the other.
     hashing: VecDeque<Slot>,
     /// No view could be held for the first of them: it is tried again when time has passed.
     hash_waits: bool,
     /// What is left of this turn's budget.
     turn_keys: usize,
+    /// And of that for watchers.
+    turn_watch_bytes: usize,
     buffers: Vec<Vec<u8>>,
     answer: Vec<u8>,
     /// Requests that came in this turn.
@@ -209,6 +220,7 @@ impl FrontendCore {
             streams: Streams::default(),
             keep_alives: KeepAlives::default(),
             procedures: Procedures::default(),
+            stream_deadlines: Vec::new(),
             now: Duration::ZERO,
             node,
             methods: Rc::new(method_table().counted(Arc::clone(&metrics.calls))),
@@ -218,6 +230,7 @@ impl FrontendCore {
             hashing: VecDeque::new(),
             hash_waits: false,
             turn_keys: READ_TURN_KEYS,
+            turn_watch_bytes: WATCH_TURN_BYTES,
             buffers: Vec::new(),
             answer: Vec::new(),
             turn_requests: 0,
@@ -260,6 +273,7 @@ impl FrontendCore {
             paused: false,
             gate: Gate::Open,
             queued_bytes: 0,
+            over_since: None,
             closing: false,
             touched: false,
         });
@@ -376,13 +390,11 @@ impl FrontendCore {
             // The client's own deadline is the client's to notice; ours has etcd's answer.
             if deadline.is_ours {
                 self.refuse(&call, Refusal::TimedOut);
-            } else if let Some(connection) = connection_at(&mut self.clients, call.socket) {
-                let text = "context deadline exceeded";
-                let status = grpc::Status::new(grpc::Code::DeadlineExceeded, text);
-                connection.finish(call.stream, &status);
-                self.touch(call.socket);
+            } else {
+                self.end_late((call.socket, call.stream));
             }
         }
+        self.end_late_streams(now);
         if let Some(slow) = self.desk.calls.poll_slow() {
             let (count, taken) = (slow.count, slow.taken_max);
             let message = "requests take longer than expected";
@@ -403,6 +415,14 @@ impl FrontendCore {
             if connection.http2().poll_deadline().is_some_and(|deadline| deadline <= now) {
                 connection.http2().handle_tick(now);
                 self.desk.read(socket, connection, &[], now);
+            }
+            // One that takes nothing keeps its last send under way for ever.
+            if connection.http2().is_over() && !client.closing {
+                let since = *client.over_since.get_or_insert(now);
+                if now.saturating_sub(since) >= CLOSE_GRACE {
+                    client.closing = true;
+                    self.actions.push_back(SocketAction::Close(socket));
+                }
             }
             self.touch(socket);
         }
@@ -567,44 +587,18 @@ impl FrontendCore {
             return self.handle_procedure_answer((socket, stream), answer);
         }
         if desk.step(connection, stream, &mut reading, keys) == Progress::More {
-            desk.reading.push_begun(socket, slot, &mut reading);
+            if reading.read.needs_same_view() {
+                reading.restart();
+                desk.hashing.push_back(slot);
+            } else {
+                desk.reading.push_begun(socket, slot, &mut reading);
+            }
             desk.calls.end_step(slot, reading);
             return;
         }
         desk.calls.take(slot);
         desk.report_fault();
         self.touch(socket);
-    }
-
-    fn step_watches(&mut self) {
-        self.send_watched();
-        let desk = &mut self.desk;
-        if let Err(error) = desk.watches.step(&mut desk.views) {
-            log_event!(Error, "the store is damaged", "error" => &error as &dyn Display);
-        }
-        self.send_watched();
-    }
-
-    fn send_watched(&mut self) {
-        while let Some((place, output)) = self.desk.watches.poll_output() {
-            let Some((socket, stream)) = place else { continue };
-            if self.desk.procedures.contains((socket, stream)) {
-                let mut response = Vec::new();
-                output.for_each_slice(|slice| response.extend_from_slice(slice));
-                self.handle_procedure_watched((socket, stream), &response);
-                continue;
-            }
-            let Some(connection) = connection_at(&mut self.clients, socket) else { continue };
-            connection.send_with(stream, |out| {
-                output.for_each_slice(|slice| out.extend_from_slice(slice));
-            });
-            let pending = connection.http2().stream_pending_bytes(stream);
-            if pending > 0 {
-                connection.http2().want_room(stream);
-                self.desk.watches.handle_pending((socket, stream), pending);
-            }
-            self.touch(socket);
-        }
     }
 
     fn touch(&mut self, socket: SocketId) {
@@ -625,10 +619,16 @@ impl FrontendCore {
         let Some(client) = client_at(&mut self.clients, socket) else { return };
         if let Speech::Grpc(connection) = &mut client.speech {
             let http2 = connection.http2();
-            drained = http2.is_drained();
+            drained = http2.is_drained() || http2.is_over();
             while let Some(stream) = http2.poll_room() {
                 let pending = http2.stream_pending_bytes(stream);
-                self.desk.watches.handle_pending((socket, stream), pending);
+                // More may have come since it had room: without asking again, a stream that is
+                // held up because of all the others would never be told of room.
+                if pending > 0 {
+                    http2.want_room(stream);
+                }
+                let queued = http2.queued_bytes();
+                self.desk.watches.handle_pending((socket, stream), pending, queued);
                 self.desk.streams.handle_room((socket, stream));
             }
             let pending = http2.socket_pending_bytes();
@@ -643,7 +643,11 @@ impl FrontendCore {
                 client.output = std::mem::take(&mut client.spare);
                 http2.swap_output(&mut client.output);
             }
-            let queued_bytes = http2.queued_bytes();
+            if http2.has_failed() {
+                // It has just met its end in its own output, and has yet to say so.
+                self.desk.read(socket, connection, &[], now);
+            }
+            let queued_bytes = connection.http2().queued_bytes();
             let reading = &mut self.desk.reading;
             reading.handle_queued(client.queued_bytes, queued_bytes);
             client.queued_bytes = queued_bytes;
@@ -686,10 +690,12 @@ impl Desk {
                     self.handle_request(connection, call, &metadata, &message, now);
                     recycle(connection, message);
                 }
-                Event::Call { stream, method, metadata, .. } => {
+                Event::Call { stream, method, timeout, metadata } => {
                     let metadata = call_metadata(&metadata);
                     let method = Method::ALL[usize::from(method.0)];
-                    self.open_stream(connection, (socket, stream), method, &metadata, now);
+                    let place = (socket, stream);
+                    self.note_deadline(place, timeout, now);
+                    self.open_stream(connection, place, method, &metadata, now);
                 }
                 Event::Message { stream, message } => {
                     let place = (socket, stream);
@@ -769,7 +775,10 @@ impl Desk {
                 let call = Call { socket, stream, waiting: Waiting::Write };
                 self.ask.defrags.push(self.calls.insert(call, 0, now, timeouts));
             }
-            Action::Stream => connection.send(stream, &self.answer),
+            Action::Stream => {
+                self.note_deadline((socket, stream), timeout, now);
+                connection.send(stream, &self.answer);
+            }
             Action::Serve(stream) => self.begin_stream(request, stream, now),
             Action::AskLease(question) => {
                 let call = Call { socket, stream, waiting: Waiting::Lease(question) };

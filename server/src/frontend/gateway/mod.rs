@@ -22,6 +22,7 @@
 mod access;
 mod answer;
 mod call;
+mod coding;
 mod health;
 pub mod json;
 mod link;
@@ -38,6 +39,7 @@ use super::http1::{self, Connection, INPUT_BYTES_HIGH, Length, Request};
 pub use access::Access;
 use answer::{Plain, json_error};
 use call::{Call, Metadata};
+pub use coding::prefers_gzip;
 use health::Checks;
 pub use health::{AlarmKind, Facts, Notice};
 use link::Link;

@@ -1,7 +1,12 @@
 //! Clients that ask for much, and others beside them, without a socket.
 
+mod deadlines;
+mod ends;
+mod greed;
 mod http;
+mod leases;
 mod streams;
+mod watching;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -25,6 +30,8 @@ const WINDOW_BYTES: u32 = i32::MAX as u32;
 struct Answer {
     body: Vec<u8>,
     ended: bool,
+    /// The code it was cut off with.
+    reset: Option<Vec<u8>>,
 }
 
 #[derive(Default)]
@@ -35,12 +42,17 @@ struct ClientSide {
     under_way: Option<Vec<u8>>,
     reads_nothing: bool,
     next_id: u32,
+    /// What WINDOW_UPDATEs gave, by stream.
+    granted: BTreeMap<u32, u64>,
+    said_goodbye: bool,
 }
 
 struct Bench {
     store: TestStore,
     core: FrontendCore,
     clients: Vec<ClientSide>,
+    /// Whom the core has hung up on.
+    closed: Vec<usize>,
 }
 
 fn put_frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
@@ -87,7 +99,7 @@ impl Bench {
         store.engine.publish();
         let config = FrontendConfig {
             grpc: grpc::Config {
-                message_bytes_max: 1 << 20,
+                message_bytes_max: limits.request_size_bytes_max,
                 max_concurrent_streams: 10_000,
                 ping_policy: <_>::default(),
                 keepalive: <_>::default(),
@@ -105,7 +117,8 @@ impl Bench {
             node: node(),
             metrics: Arc::new(FrontendMetrics::new(&crate::node::scrape::method_names(), true)),
         };
-        let mut bench = Self { store, core: FrontendCore::new(config, parts), clients: Vec::new() };
+        let core = FrontendCore::new(config, parts);
+        let mut bench = Self { store, core, clients: Vec::new(), closed: Vec::new() };
         let numbers: Vec<usize> = (0..keys).collect();
         for numbers in numbers.chunks(500) {
             bench.put(numbers.iter().map(|number| format!("k{number:05}")), value);
@@ -120,7 +133,12 @@ impl Bench {
             let put = PutRef { key: key.as_bytes(), value, ..<_>::default() };
             writer.push_put(&mut frames, &put);
         }
-        let (_, events) = self.store.commit(&frames);
+        self.commit(&frames);
+    }
+
+    /// Commits commands; what watchers are to be told of them goes to the front-end.
+    fn commit(&mut self, frames: &[u8]) {
+        let (_, events) = self.store.commit(frames);
         let mut reply = Reply { events: events.into_iter().collect(), ..<_>::default() };
         self.core.handle_reply(&mut reply);
     }
@@ -226,8 +244,10 @@ impl Bench {
         self.core.settle(NOW);
         let mut sends = VecDeque::new();
         while let Some(action) = self.core.poll_action() {
-            if let SocketAction::Send(to, bytes) = action {
-                sends.push_back((to.index(), bytes));
+            match action {
+                SocketAction::Send(to, bytes) => sends.push_back((to.index(), bytes)),
+                SocketAction::Close(of) => self.closed.push(of.index()),
+                SocketAction::Pause(_) | SocketAction::Resume(_) => {}
             }
         }
         let has_sent = !sends.is_empty();
@@ -269,12 +289,21 @@ impl ClientSide {
             let head = FrameHead::parse(*head);
             let Some((payload, behind)) = behind.split_at_checked(head.length) else { break };
             rest = behind;
+            if head.kind == FrameKind::WindowUpdate {
+                let increment = u32::from_be_bytes(payload.try_into().unwrap());
+                *self.granted.entry(head.stream).or_default() += u64::from(increment);
+                continue;
+            }
+            self.said_goodbye |= head.kind == FrameKind::GoAway;
             if head.stream == 0 {
                 continue;
             }
             let answer = self.answers.entry(head.stream).or_default();
             if head.kind == FrameKind::Data {
                 answer.body.extend_from_slice(payload);
+            }
+            if head.kind == FrameKind::ResetStream {
+                answer.reset = Some(payload.to_vec());
             }
             answer.ended |= head.has(flag::END_STREAM);
         }
