@@ -99,10 +99,17 @@ pub fn write_put_operation(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
 }
 
 /// Appends a `WatchRequest` that creates a watch.
-pub fn write_watch_create(out: &mut Vec<u8>, key: &[u8], range_end: &[u8], watch_id: u64) {
+pub fn write_watch_create(
+    out: &mut Vec<u8>,
+    key: &[u8],
+    range_end: &[u8],
+    start_revision: u64,
+    watch_id: u64,
+) {
     let mut create = Vec::new();
     write_bytes(&mut create, 1, key);
     write_bytes(&mut create, 2, range_end);
+    write_number(&mut create, 3, start_revision);
     write_number(&mut create, 7, watch_id);
     // The union's member is written even if it were empty.
     write_bytes(out, 1, &create);
@@ -511,7 +518,7 @@ mod tests {
         assert_eq!(txn, expected);
 
         let mut watch = Vec::new();
-        write_watch_create(&mut watch, b"a", b"b", 300);
+        write_watch_create(&mut watch, b"a", b"b", 0, 300);
         assert_eq!(watch, [0x0a, 9, 0x0a, 1, b'a', 0x12, 1, b'b', 0x38, 0xac, 0x02]);
     }
 

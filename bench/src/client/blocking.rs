@@ -75,14 +75,7 @@ impl Blocking {
     ) -> Result<Result<(), Status>, Failure> {
         self.connection.open(0, path, message, true)?;
         loop {
-            self.flush().map_err(Failure::of(format!("write to {path}")))?;
-            let space = self.connection.receive_space();
-            let count =
-                self.socket.read(space).map_err(Failure::of(format!("read from {path}")))?;
-            if count == 0 {
-                return Err(Failure::new(format!("{path}: the server closed the connection")));
-            }
-            self.connection.handle_received(count);
+            self.receive(path)?;
             while let Some(event) = self.connection.poll_event()? {
                 match event {
                     Event::Message { payload, .. } => handle_message(payload),
@@ -93,6 +86,53 @@ impl Blocking {
                 }
             }
         }
+    }
+
+    /// Opens a stream that stays open and sends messages on it; nothing is read. The client can be
+    /// used for nothing else from now on.
+    pub fn open_stream(&mut self, path: &'static str, messages: &[Vec<u8>]) -> Result<(), Failure> {
+        let (first, others) = messages.split_first().expect("a stream begins with a message");
+        let id = self.connection.open(0, path, first, false)?;
+        for message in others {
+            self.connection.send_message(id, message, false);
+        }
+        self.flush().map_err(Failure::of(format!("write to {path}")))
+    }
+
+    /// Reads the messages of such a stream until one of them is the last that is wanted.
+    pub fn read_stream(
+        &mut self,
+        path: &'static str,
+        mut is_last: impl FnMut(&[u8]) -> Result<bool, Failure>,
+    ) -> Result<(), Failure> {
+        loop {
+            self.receive(path)?;
+            while let Some(event) = self.connection.poll_event()? {
+                match event {
+                    Event::Message { payload, .. } => {
+                        if is_last(payload)? {
+                            return Ok(());
+                        }
+                    }
+                    Event::Ended { code, message, .. } => {
+                        let status = Status { code, message: message.to_owned() };
+                        return Err(status.failure(path));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes what there is to write, and reads once.
+    fn receive(&mut self, path: &str) -> Result<(), Failure> {
+        self.flush().map_err(Failure::of(format!("write to {path}")))?;
+        let space = self.connection.receive_space();
+        let count = self.socket.read(space).map_err(Failure::of(format!("read from {path}")))?;
+        if count == 0 {
+            return Err(Failure::new(format!("{path}: the server closed the connection")));
+        }
+        self.connection.handle_received(count);
+        Ok(())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {

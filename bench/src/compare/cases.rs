@@ -66,11 +66,20 @@ pub enum Case {
     /// Puts while many leases run out at once.
     #[value(name = "lease-expiry")]
     LeaseExpiry,
+    /// Puts while ten thousand watchers of another prefix are told what happens there.
+    #[value(name = "watch-crowd")]
+    WatchCrowd,
+    /// Puts while a watcher catches up with a long history.
+    #[value(name = "watch-catch-up")]
+    WatchCatchUp,
+    /// Puts while watchers of them do not read.
+    #[value(name = "watch-stopped")]
+    WatchStopped,
 }
 
 impl Case {
     /// All cases, in the order of the table.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::Put100x10,
         Self::Put8x8,
         Self::Put1x1,
@@ -85,6 +94,9 @@ impl Case {
         Self::Snapshot,
         Self::Defrag,
         Self::LeaseExpiry,
+        Self::WatchCrowd,
+        Self::WatchCatchUp,
+        Self::WatchStopped,
     ];
 
     /// The cases that share one server and its data: reads first, before the puts make it grow.
@@ -101,8 +113,15 @@ impl Case {
     ];
 
     /// The cases that compare puts beside a disturbance with puts at quiet times.
-    pub const DISTURBED: [Self; 4] =
-        [Self::Compaction, Self::Snapshot, Self::Defrag, Self::LeaseExpiry];
+    pub const DISTURBED: [Self; 7] = [
+        Self::Compaction,
+        Self::Snapshot,
+        Self::Defrag,
+        Self::LeaseExpiry,
+        Self::WatchCrowd,
+        Self::WatchCatchUp,
+        Self::WatchStopped,
+    ];
 
     /// The name on the command line.
     pub fn name(self) -> String {
@@ -246,7 +265,14 @@ fn steady_args(case: Case, endpoint: &str, duration: Duration) -> LoadArgs {
             ..args(Kind::Watch, 10, 1)
         },
         Case::KeepAlive => args(Kind::KeepAlive, 8, 8),
-        Case::Keys | Case::Compaction | Case::Snapshot | Case::Defrag | Case::LeaseExpiry => {
+        Case::Keys
+        | Case::Compaction
+        | Case::Snapshot
+        | Case::Defrag
+        | Case::LeaseExpiry
+        | Case::WatchCrowd
+        | Case::WatchCatchUp
+        | Case::WatchStopped => {
             unreachable!("{case:?} starts servers of its own")
         }
     }

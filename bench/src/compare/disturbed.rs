@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::cases::Sample;
-use super::{Case, CompareArgs};
+use super::{Case, CompareArgs, watchers};
 use crate::client::HeaderStyle;
 use crate::client::blocking::Blocking;
 use crate::failure::Failure;
@@ -81,6 +81,9 @@ pub fn measure_case(case: Case, spec: &ServerSpec, args: &CompareArgs) -> Result
         Case::Snapshot => bed.snapshot(),
         Case::Defrag => bed.defrag(),
         Case::LeaseExpiry => bed.lease_expiry(),
+        Case::WatchCrowd => bed.watch_crowd(),
+        Case::WatchCatchUp => bed.watch_catch_up(),
+        Case::WatchStopped => bed.watch_stopped(),
         _ => unreachable!("{case:?} shares a server with others"),
     };
     let sample = match measured {
@@ -105,19 +108,12 @@ struct Bed<'a> {
 }
 
 /// What a disturbance gave beside the time it took.
-type Extra = Vec<(&'static str, f64)>;
+pub type Extra = Vec<(&'static str, f64)>;
 
 impl Bed<'_> {
     /// Compacts all revisions of a few keys, and waits until the history is gone.
     fn compaction(&self) -> Result<Sample, Failure> {
-        let load = LoadArgs {
-            connections: 10,
-            streams: 100,
-            keys: HISTORY_KEYS,
-            operations: Some(self.args.revisions),
-            ..LoadArgs::new(Kind::Put, &self.server.endpoint())
-        };
-        let filled = measure(&load, self.epoch)?;
+        let filled = measure(&self.history(self.args.revisions), self.epoch)?;
         self.disturb(&filled, |client| {
             let newest = head(client)?;
             compact(client, newest)?;
@@ -183,6 +179,58 @@ impl Bed<'_> {
             await_count(client, &space, limit, |count| count == 0)?;
             Ok(Vec::new())
         })
+    }
+
+    /// Tells ten thousand watchers what is put beside the puts that are timed.
+    fn watch_crowd(&self) -> Result<Sample, Failure> {
+        let crowd = watchers::crowd(&self.server.endpoint(), self.args);
+        let filled = fill(&crowd, self.epoch)?;
+        self.disturb(&filled, |_| {
+            let extra = watchers::watch(&crowd, self.epoch)?;
+            self.with_memory(extra)
+        })
+    }
+
+    /// Tells a watcher a long history, as fast as it reads.
+    fn watch_catch_up(&self) -> Result<Sample, Failure> {
+        let load = self.history(self.args.watch_revisions);
+        let before = head(&mut self.client()?)?;
+        let filled = measure(&load, self.epoch)?;
+        let last = head(&mut self.client()?)?;
+        self.disturb(&filled, |client| {
+            let extra = watchers::catch_up(client, &load, before + 1, last)?;
+            self.with_memory(extra)
+        })
+    }
+
+    /// Lets watchers of the very puts that are timed read nothing.
+    fn watch_stopped(&self) -> Result<Sample, Failure> {
+        let filled = fill(&watchers::crowd(&self.server.endpoint(), self.args), self.epoch)?;
+        self.disturb(&filled, |_| {
+            let deaf = watchers::deaf(|| self.client(), PUT_PREFIX)?;
+            std::thread::sleep(self.args.duration);
+            let extra = self.with_memory(Vec::new());
+            drop(deaf);
+            extra
+        })
+    }
+
+    /// What the server holds while the disturbance is there.
+    fn with_memory(&self, mut extra: Extra) -> Result<Extra, Failure> {
+        let usage = self.server.usage()?;
+        extra.push(("anonymous MB", usage.anonymous_bytes as f64 / MEGABYTE));
+        Ok(extra)
+    }
+
+    /// Puts that make a history of a few keys.
+    fn history(&self, revisions: u64) -> LoadArgs {
+        LoadArgs {
+            connections: 10,
+            streams: 100,
+            keys: HISTORY_KEYS,
+            operations: Some(revisions),
+            ..LoadArgs::new(Kind::Put, &self.server.endpoint())
+        }
     }
 
     /// Keys and values that take up as much room as was asked for.

@@ -72,6 +72,8 @@ pub const EXPECTATIONS: &[Expectation] = &[
     expect(Case::Snapshot, "p99 disturbed / quiet", OwnAtMost(1.5)),
     expect(Case::Defrag, "max beyond quiet ms", OwnAtMost(10.0)),
     expect(Case::LeaseExpiry, "p99 disturbed / quiet", OwnAtMost(1.3)),
+    expect(Case::WatchCatchUp, "p99 disturbed / quiet", OwnAtMost(1.5)),
+    expect(Case::WatchStopped, "p99 disturbed / quiet", OwnAtMost(1.5)),
 ];
 
 impl Expectation {

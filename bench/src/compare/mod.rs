@@ -13,6 +13,7 @@
 mod cases;
 mod disturbed;
 mod expect;
+mod watchers;
 
 use std::fs::File;
 use std::io::Write;
@@ -54,7 +55,8 @@ pub struct CompareArgs {
     #[arg(long, default_value_t = 3)]
     pub rounds: usize,
     /// How often the cases that fill servers of their own (keys, compaction, snapshot, defrag,
-    /// lease-expiry) are measured on each server; each takes a minute or more.
+    /// lease-expiry, watch-crowd, watch-catch-up, watch-stopped) are measured on each server; each
+    /// takes a minute or more.
     #[arg(long, default_value_t = 1)]
     pub keys_rounds: usize,
     /// The cases; all of them by default.
@@ -75,6 +77,15 @@ pub struct CompareArgs {
     /// The leases that run out at once.
     #[arg(long, default_value_t = 10_000)]
     pub leases: u64,
+    /// The watchers of the crowd.
+    #[arg(long, default_value_t = 10_000)]
+    pub watchers: usize,
+    /// Puts a second that the crowd is told, beside those that are timed.
+    #[arg(long, default_value_t = 20.0)]
+    pub watched_rate: f64,
+    /// The revisions that a late watcher catches up with.
+    #[arg(long, default_value_t = 500_000)]
+    pub watch_revisions: u64,
     /// Puts a second (open loop) in the cases that disturb them.
     #[arg(long, default_value_t = 500.0)]
     pub put_rate: f64,
@@ -111,8 +122,11 @@ struct Taken {
 
 /// Runs the command.
 pub fn command(args: &CompareArgs) -> Result<bool, Failure> {
-    if !args.put_rate.is_finite() || args.put_rate <= 0.0 {
-        return Err(Failure::new("--put-rate must be above 0"));
+    if [args.put_rate, args.watched_rate].iter().any(|rate| !rate.is_finite() || *rate <= 0.0) {
+        return Err(Failure::new("--put-rate and --watched-rate must be above 0"));
+    }
+    if args.watchers < watchers::CROWD_CONNECTIONS || args.watch_revisions == 0 {
+        return Err(Failure::new("--watchers must be at least 10, --watch-revisions above 0"));
     }
     if [args.keys, args.revisions, args.megabytes, args.leases].contains(&0) {
         return Err(Failure::new("--keys, --revisions, --megabytes and --leases must be above 0"));

@@ -41,7 +41,7 @@ impl Watch {
         // Ids are chosen here, from 1, because 0 would let the server choose.
         let watch_id = u64::try_from(self.requested[slot]).expect("a count of watches");
         let prefix = self.space.prefix.as_bytes();
-        proto::write_watch_create(out, prefix, &self.space.range_end(), watch_id);
+        proto::write_watch_create(out, prefix, &self.space.range_end(), 0, watch_id);
     }
 
     fn handle_events(&mut self, op: &Op, context: &mut Context<'_>, answer: &WatchAnswer<'_>) {

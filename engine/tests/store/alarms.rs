@@ -154,7 +154,7 @@ fn few_alarms_are_found_among_many_and_are_those_of_the_whole_list() {
         let kind = kinds[roll % kinds.len()];
         let alarm = Alarm { kind, member: MemberId((roll / 8 % 4) as u64) };
         // In phases, so that kinds come to have none again.
-        let raises = if step / 50 % 2 == 0 { roll % 5 > 0 } else { roll % 5 == 0 };
+        let raises = (step / 50 % 2 == 0) != roll.is_multiple_of(5);
         let action = if raises { AlarmAction::Raise } else { AlarmAction::Lower };
         driver.apply(Frames::new().alarm(AlarmRef { action, alarm }));
         let view = driver.hold();

@@ -14,14 +14,15 @@
 //!   socket is read from all the same, unless the socket itself takes nothing.
 //! - All bytes that one turn has for a client leave in one send; one send a client is under way.
 
+mod fan_out;
 mod http;
+mod late;
 mod leases;
 mod measuring;
 mod procedures;
 mod stepping;
 mod streaming;
 mod vars;
-mod watching;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -32,6 +33,7 @@ use std::time::Duration;
 
 use engine::{Progress, ReadHandle};
 
+use self::fan_out::WATCH_TURN_BYTES;
 pub use self::http::Entrance;
 use self::http::HttpSide;
 use self::procedures::Procedures;
@@ -176,6 +178,8 @@ struct Desk {
     streams: Streams,
     keep_alives: KeepAlives<Place>,
     procedures: Procedures,
+    /// Streams whose clients have said how long they wait.
+    stream_deadlines: Vec<(Place, Duration)>,
     /// The time of the last event that had one.
     now: Duration,
     node: NodeState,
@@ -189,6 +193,8 @@ struct Desk {
     hash_waits: bool,
     /// What is left of this turn's budget.
     turn_keys: usize,
+    /// And of that for watchers.
+    turn_watch_bytes: usize,
     buffers: Vec<Vec<u8>>,
     answer: Vec<u8>,
     /// Requests that came in this turn.
@@ -214,6 +220,7 @@ impl FrontendCore {
             streams: Streams::default(),
             keep_alives: KeepAlives::default(),
             procedures: Procedures::default(),
+            stream_deadlines: Vec::new(),
             now: Duration::ZERO,
             node,
             methods: Rc::new(method_table().counted(Arc::clone(&metrics.calls))),
@@ -223,6 +230,7 @@ impl FrontendCore {
             hashing: VecDeque::new(),
             hash_waits: false,
             turn_keys: READ_TURN_KEYS,
+            turn_watch_bytes: WATCH_TURN_BYTES,
             buffers: Vec::new(),
             answer: Vec::new(),
             turn_requests: 0,
@@ -382,13 +390,11 @@ impl FrontendCore {
             // The client's own deadline is the client's to notice; ours has etcd's answer.
             if deadline.is_ours {
                 self.refuse(&call, Refusal::TimedOut);
-            } else if let Some(connection) = connection_at(&mut self.clients, call.socket) {
-                let text = "context deadline exceeded";
-                let status = grpc::Status::new(grpc::Code::DeadlineExceeded, text);
-                connection.finish(call.stream, &status);
-                self.touch(call.socket);
+            } else {
+                self.end_late((call.socket, call.stream));
             }
         }
+        self.end_late_streams(now);
         if let Some(slow) = self.desk.calls.poll_slow() {
             let (count, taken) = (slow.count, slow.taken_max);
             let message = "requests take longer than expected";
@@ -616,7 +622,13 @@ impl FrontendCore {
             drained = http2.is_drained() || http2.is_over();
             while let Some(stream) = http2.poll_room() {
                 let pending = http2.stream_pending_bytes(stream);
-                self.desk.watches.handle_pending((socket, stream), pending);
+                // More may have come since it had room: without asking again, a stream that is
+                // held up because of all the others would never be told of room.
+                if pending > 0 {
+                    http2.want_room(stream);
+                }
+                let queued = http2.queued_bytes();
+                self.desk.watches.handle_pending((socket, stream), pending, queued);
                 self.desk.streams.handle_room((socket, stream));
             }
             let pending = http2.socket_pending_bytes();
@@ -678,10 +690,12 @@ impl Desk {
                     self.handle_request(connection, call, &metadata, &message, now);
                     recycle(connection, message);
                 }
-                Event::Call { stream, method, metadata, .. } => {
+                Event::Call { stream, method, timeout, metadata } => {
                     let metadata = call_metadata(&metadata);
                     let method = Method::ALL[usize::from(method.0)];
-                    self.open_stream(connection, (socket, stream), method, &metadata, now);
+                    let place = (socket, stream);
+                    self.note_deadline(place, timeout, now);
+                    self.open_stream(connection, place, method, &metadata, now);
                 }
                 Event::Message { stream, message } => {
                     let place = (socket, stream);
@@ -761,7 +775,10 @@ impl Desk {
                 let call = Call { socket, stream, waiting: Waiting::Write };
                 self.ask.defrags.push(self.calls.insert(call, 0, now, timeouts));
             }
-            Action::Stream => connection.send(stream, &self.answer),
+            Action::Stream => {
+                self.note_deadline((socket, stream), timeout, now);
+                connection.send(stream, &self.answer);
+            }
             Action::Serve(stream) => self.begin_stream(request, stream, now),
             Action::AskLease(question) => {
                 let call = Call { socket, stream, waiting: Waiting::Lease(question) };

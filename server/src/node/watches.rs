@@ -19,6 +19,11 @@ use crate::service::watch::{
 /// Changes that a turn's catch-up may look at.
 const CATCH_UP_CHANGES_MAX: usize = 1000;
 
+/// What the streams of a connection may have unsent together before none of them is fed that has
+/// anything unsent: a client may open thousands, and each may wait with a megabyte. It is worth
+/// sixteen streams that are full.
+pub const CONNECTION_QUEUED_BYTES_MAX: usize = 16 << 20;
+
 /// A stream of a connection.
 pub type Place = (SocketId, StreamKey);
 
@@ -109,15 +114,17 @@ impl Watches {
         self.hub.handle_tick(now);
     }
 
-    /// What a stream has unsent.
-    pub fn handle_pending(&mut self, place: Place, pending_bytes: usize) {
+    /// What a stream has unsent, and what all streams of its connection have.
+    pub fn handle_pending(&mut self, place: Place, pending_bytes: usize, queued_bytes: usize) {
         if self.is_open(place) {
+            let is_full = pending_bytes > 0 && queued_bytes > CONNECTION_QUEUED_BYTES_MAX;
+            let pending_bytes = if is_full { usize::MAX } else { pending_bytes };
             self.hub.handle_pending(id_of(place), pending_bytes);
         }
     }
 
-    /// Tells the log core what is wanted, and takes watchers that are behind further along. The
-    /// hub must be drained.
+    /// Tells the log core what is wanted, and takes watchers that are behind further along if the
+    /// hub is drained.
     ///
     /// # Errors
     /// Damage in the tree; the watchers that met it were cancelled.
@@ -143,10 +150,10 @@ impl Watches {
         self.hub.counts()
     }
 
-    /// Whether watchers are behind.
+    /// Whether watchers are behind, or responses wait for the next turn.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        self.hub.needs_step()
+        self.hub.needs_step() || self.hub.has_output()
     }
 
     /// The next response and where it goes; `None` in place of a stream that has just closed.

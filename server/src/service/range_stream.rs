@@ -147,12 +147,8 @@ impl InOrder {
         }
         self.is_over = true;
         let summary = self.scan.summary();
-        put_message(out, |out| {
-            wire::put_header(out, &Header { revision: summary.revision.0, ..header });
-            out.extend_from_slice(&self.chunk.records);
-            wire::put_bool(out, 3, summary.more && !self.count_only);
-            wire::put_int64(out, 4, summary.count);
-        });
+        let header = Header { revision: summary.revision.0, ..header };
+        put_last(out, &header, &self.chunk, summary.more && !self.count_only, summary.count);
         Ok(StreamProgress::Message)
     }
 }
@@ -206,6 +202,16 @@ impl RecordSink for Cutter<'_> {
 /// A `RangeStreamResponse`.
 fn put_message(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     wire::put_nested(out, 1, write);
+}
+
+/// The last of them, which says what the whole range is.
+fn put_last(out: &mut Vec<u8>, header: &Header, chunk: &Chunk, more: bool, count: i64) {
+    put_message(out, |out| {
+        wire::put_header(out, header);
+        out.extend_from_slice(&chunk.records);
+        wire::put_bool(out, 3, more);
+        wire::put_int64(out, 4, count);
+    });
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use super::super::http2::frame::{
 };
 use super::super::http2::hpack::decoder::Decoder;
 use super::super::http2::settings::{id, put_setting};
+use super::call::LATE;
 
 /// The window of a call: how far its answers may run ahead of the client that reads them.
 const WINDOW_BYTES: u32 = 1 << 20;
@@ -377,9 +378,13 @@ impl Link {
         }
     }
 
-    /// A call that is reset before it has a status: what the other end made of an error on the
-    /// wire. Behind a status there is no call any more.
+    /// A call that is reset before it has a status: it has taken longer than it was given, or is
+    /// what the other end made of an error on the wire. Behind a status there is no call any more.
     fn handle_reset(&mut self, code: u32) {
+        if code == ErrorCode::Cancel.to_wire() {
+            let (code, message) = LATE;
+            return self.end(Ended { code, message: message.to_owned() });
+        }
         let message = format!("stream terminated by RST_STREAM with error code: {code}");
         self.end(Ended { code: 13, message });
     }

@@ -193,7 +193,10 @@ impl Connection {
             KeepaliveStep::Wait => {}
             KeepaliveStep::Ping => put_ping(&mut self.output.bytes, 0, KEEPALIVE_PING),
             KeepaliveStep::Dead => {
-                self.fail(ErrorCode::NoError, "keepalive ping not acked within timeout");
+                // As grpc-go: nobody is told, for nobody listens.
+                let text = "keepalive ping not acked within timeout";
+                self.output.discard();
+                self.phase = Phase::Failed(CloseReason { code: ErrorCode::NoError, text });
             }
         }
     }
@@ -231,9 +234,11 @@ impl Connection {
         self.phase = Phase::Draining { last_id };
     }
 
-    /// Whether a graceful shutdown is complete: the output should be written, the socket closed.
+    /// Whether the connection has come to its end, gracefully or not: the output should be written,
+    /// the socket closed.
     pub fn is_drained(&self) -> bool {
-        matches!(self.phase, Phase::Draining { .. }) && self.streams.open_count() == 0
+        let is_draining = matches!(self.phase, Phase::Draining { .. });
+        self.is_over() || (is_draining && self.streams.open_count() == 0)
     }
 
     /// Whether the connection has met its end and [`Event::Closed`] has yet to tell of it.

@@ -58,6 +58,12 @@ impl Output {
     pub(super) fn forget_all(&mut self) {
         self.queued = 0;
     }
+
+    /// Drops what was to be written and is not on its way yet.
+    pub(super) fn discard(&mut self) {
+        self.bytes.clear();
+        self.written = 0;
+    }
 }
 
 /// Whether a stream goes on after what was just written.

@@ -14,10 +14,13 @@ use super::{
     vars,
 };
 use crate::config::ETCD_VERSION;
-use crate::frontend::gateway::{Access, AlarmKind, Door, Facts, Gateway, PageText, Setup, Wish};
+use crate::frontend::gateway::{
+    Access, AlarmKind, Door, Facts, Gateway, Notice, PageText, Setup, Wish, prefers_gzip,
+};
 use crate::frontend::grpc::{self, MethodTable};
 use crate::log_event;
 use crate::log_lines;
+use crate::metrics::HealthCounts;
 
 /// Kinds of alarms that a health check is told of: etcd knows two, others are whatever clients made
 /// up.
@@ -77,8 +80,8 @@ pub(super) struct HttpSide {
     log_budget: LogBudget,
 }
 
-/// What clients may have this core write into its log. A line is a blocking write, and every request
-/// can bring one about.
+/// What clients may have this core write into its log. A line is a blocking write, and every
+/// request can bring one about.
 #[derive(Default)]
 struct LogBudget {
     second: u64,
@@ -189,6 +192,7 @@ impl FrontendCore {
         loop {
             gateway.advance(now);
             while let Some(notice) = gateway.poll_notice() {
+                count(&notice, &self.desk.metrics.health, now);
                 if notice.is_logged() && self.http.log_budget.admits() {
                     log_lines::http_notice(&notice);
                 }
@@ -198,9 +202,7 @@ impl FrontendCore {
                     Wish::Facts => gateway.handle_facts(&self.desk.facts()),
                     // One text serves every client, so `accept` is not asked.
                     Wish::Metrics { accept_encoding, .. } => {
-                        let gzip = accept_encoding.split(',').any(|coding| {
-                            coding.split(';').next().is_some_and(|name| name.trim() == "gzip")
-                        });
+                        let gzip = prefers_gzip(&accept_encoding);
                         self.http.scrapes.push(Scrape { socket, gzip });
                     }
                     Wish::Vars => gateway.handle_page(&vars::page(&self.desk)),
@@ -241,7 +243,11 @@ impl FrontendCore {
             let http2 = connection.http2();
             while let Some(stream) = http2.poll_room() {
                 let pending = http2.stream_pending_bytes(stream);
-                self.desk.watches.handle_pending((socket, stream), pending);
+                if pending > 0 {
+                    http2.want_room(stream);
+                }
+                let queued = http2.queued_bytes();
+                self.desk.watches.handle_pending((socket, stream), pending, queued);
                 self.desk.streams.handle_room((socket, stream));
             }
             queued_bytes += http2.queued_bytes();
@@ -285,11 +291,21 @@ impl Desk {
     }
 }
 
-fn kind_of(kind: engine::alarm::AlarmKind) -> AlarmKind {
+fn count(notice: &Notice, health: &HealthCounts, now: Duration) {
+    match notice {
+        Notice::HealthAnswered(is_healthy) => health.note_answered(*is_healthy),
+        Notice::CheckMade(path, check, succeeded) => {
+            health.note_check(path, check.name(), *succeeded, now);
+        }
+        _ => {}
+    }
+}
+
+fn kind_of(kind: engine::AlarmKind) -> AlarmKind {
     match kind {
-        engine::alarm::AlarmKind::NO_SPACE => AlarmKind::NoSpace,
-        engine::alarm::AlarmKind::CORRUPT => AlarmKind::Corrupt,
-        engine::alarm::AlarmKind(other) => AlarmKind::Other(other),
+        engine::AlarmKind::NO_SPACE => AlarmKind::NoSpace,
+        engine::AlarmKind::CORRUPT => AlarmKind::Corrupt,
+        engine::AlarmKind(other) => AlarmKind::Other(other),
     }
 }
 

@@ -88,12 +88,7 @@ impl FrontendCore {
             running.filter(|(_, running)| is_late(running)).map(|(&place, _)| place).collect();
         for place in late {
             self.desk.give_up_procedure(place);
-            if let Some(connection) = connection_at(&mut self.clients, place.0) {
-                let text = "context deadline exceeded";
-                let ending = grpc::Status::new(grpc::Code::DeadlineExceeded, text);
-                connection.finish(place.1, &ending);
-                self.touch(place.0);
-            }
+            self.end_late(place);
         }
     }
 }
@@ -182,8 +177,9 @@ impl Desk {
                     connection.send(stream, &message);
                     let pending = connection.http2().stream_pending_bytes(stream);
                     if pending > 0 {
+                        let queued = connection.http2().queued_bytes();
                         connection.http2().want_room(stream);
-                        self.watches.handle_pending(place, pending);
+                        self.watches.handle_pending(place, pending, queued);
                     }
                     running.procedure.handle_sent();
                 }
@@ -220,7 +216,8 @@ impl Desk {
         let pending = connection.http2().stream_pending_bytes(place.1);
         if pending > 0 {
             connection.http2().want_room(place.1);
-            self.watches.handle_pending(place, pending);
+            let queued = connection.http2().queued_bytes();
+            self.watches.handle_pending(place, pending, queued);
         }
         let watched = self.watches.handle_message(place, request, &mut self.views);
         assert!(watched.is_ok(), "a watch request of our own was refused");

@@ -1,9 +1,12 @@
 //! Clients that ask for much, and others beside them, without a socket.
 
+mod deadlines;
+mod ends;
 mod greed;
 mod http;
 mod leases;
 mod streams;
+mod watching;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -27,6 +30,8 @@ const WINDOW_BYTES: u32 = i32::MAX as u32;
 struct Answer {
     body: Vec<u8>,
     ended: bool,
+    /// The code it was cut off with.
+    reset: Option<Vec<u8>>,
 }
 
 #[derive(Default)]
@@ -296,6 +301,9 @@ impl ClientSide {
             let answer = self.answers.entry(head.stream).or_default();
             if head.kind == FrameKind::Data {
                 answer.body.extend_from_slice(payload);
+            }
+            if head.kind == FrameKind::ResetStream {
+                answer.reset = Some(payload.to_vec());
             }
             answer.ended |= head.has(flag::END_STREAM);
         }

@@ -22,8 +22,8 @@ use crate::sequencer::lessor::{Lessor, LessorConfig, Renewal, Renewer};
 
 /// Questions that one turn answers: a renewal costs less than a microsecond.
 const ASKS_PER_TURN_MAX: usize = 4096;
-/// The ticket of a note of the time that leases have left; how it ends is known by its being applied
-/// or not. Those of revokes count from 0.
+/// The ticket of a note of the time that leases have left; how it ends is known by its being
+/// applied or not. Those of revokes count from 0.
 const SLOT_NOTES: Slot = Slot(u32::MAX - 2);
 
 /// The lessor with the questions that wait for it.

@@ -11,7 +11,7 @@ use engine::view::View;
 
 use super::super::stream::StreamProgress;
 use super::super::wire::{self, Header};
-use super::{Chunk, message_size_bytes_max, next_keys_max, put_message};
+use super::{Chunk, message_size_bytes_max, next_keys_max, put_last, put_message};
 
 /// What is being read.
 enum Doing {
@@ -140,13 +140,4 @@ impl SortedStream {
         self.records.clear();
         chunk
     }
-}
-
-fn put_last(out: &mut Vec<u8>, header: &Header, chunk: &Chunk, more: bool, count: i64) {
-    put_message(out, |out| {
-        wire::put_header(out, header);
-        out.extend_from_slice(&chunk.records);
-        wire::put_bool(out, 3, more);
-        wire::put_int64(out, 4, count);
-    });
 }

@@ -1,8 +1,13 @@
 //! Catching up: telling watchers from the tree what they have missed, in bounded steps.
 //!
 //! A step takes one cohort a bounded number of changes further. What it finds goes through the
-//! same index and the same outbox as live events. A cohort arrives when its cursor is past all
-//! that the hub has seen: what comes after that comes through the ring.
+//! same outbox as live events. A cohort arrives when its cursor is past all that the hub has seen:
+//! what comes after that comes through the ring.
+//!
+//! What a change costs depends on who might want it: the index knows all watchers, so that one who
+//! is behind beside ten thousand live ones of the same prefix would pay for all of them at each
+//! change. The members of a small cohort are therefore asked one by one, and how many changes a
+//! slice takes follows from what the last ones cost.
 
 use engine::answer::ReadError;
 use engine::events::{self, EventKind, EventRef, EventSink, Interest};
@@ -11,37 +16,76 @@ use engine::view::View;
 
 use super::cohort::CohortId;
 use super::outbox::Output;
-use super::{Lane, PASS_SIZE_BYTES_MAX, WatchHub};
+use super::slots::Key;
+use super::{Lane, PASS_SIZE_BYTES_MAX, WatchHub, Watcher};
 
-/// Changes looked at between two looks at what they have produced: values may be large.
-const CHANGES_PER_SLICE: usize = 64;
+/// Changes that are told together: what joins their events in a response is that they are told in
+/// one step.
+const CHANGES_PER_STEP: usize = 64;
+
+/// What a step may cost, in looks at a watcher: about a millisecond. A change that costs more
+/// stands alone.
+const STEP_COST_MAX: usize = 32 << 10;
+
+/// Bytes whose copying costs as much as a look at a watcher.
+const BYTES_PER_LOOK: usize = 64;
+
+/// Looks at watchers that count as much as a change that is read.
+const LOOKS_PER_CHANGE: usize = 32;
+
+/// Members of a cohort that are asked one by one whether they want a change. Tests have small
+/// cohorts only and take both ways.
+const MEMBERS_ASKED_MAX: usize = if cfg!(test) { 2 } else { 32 };
 
 /// Gives what the tree holds to the watchers of one cohort.
 struct CohortSink<'h> {
     hub: &'h mut WatchHub,
     cohort: CohortId,
+    /// The members, if they are few.
+    asked: &'h [Key],
+    changes: usize,
+    looks: usize,
 }
 
 impl EventSink for CohortSink<'_> {
     fn interest(&mut self, kind: EventKind, key: &[u8]) -> Interest {
         let lane = Lane::CatchUp(Some(self.cohort));
-        let watchers = &self.hub.watchers;
+        let WatchHub { watchers, index, matched, .. } = &mut *self.hub;
         let mut interest = Interest::Skip;
-        self.hub.index.for_each(key, |watcher| {
-            let watcher = watchers.get(watcher).expect("what is in the index exists");
+        let mut looks = 0;
+        matched.clear();
+        let mut look = |key: Key, watcher: &Watcher| {
             if watcher.lane == lane && watcher.wants(kind) {
+                matched.push(key);
                 interest = match interest {
                     Interest::EventAndPrev => Interest::EventAndPrev,
                     _ if watcher.prev_kv => Interest::EventAndPrev,
                     _ => Interest::Event,
                 };
             }
-        });
+        };
+        if self.asked.is_empty() {
+            index.for_each(key, |watcher| {
+                looks += 1;
+                look(watcher, watchers.get(watcher).expect("what is in the index exists"));
+            });
+        } else {
+            looks += self.asked.len();
+            for member in self.asked {
+                let watcher = watchers.get(*member).expect("members that left were dropped");
+                if watcher.span.holds(key) {
+                    look(*member, watcher);
+                }
+            }
+        }
+        self.looks += looks;
+        self.changes += 1;
         interest
     }
 
+    /// For those whom the question before it has found.
     fn event(&mut self, event: EventRef<'_>) {
-        self.hub.offer(&event, Lane::CatchUp(Some(self.cohort)));
+        self.hub.offer_matched(&event, Lane::CatchUp(Some(self.cohort)));
     }
 }
 
@@ -55,10 +99,11 @@ impl WatchHub {
         self.note_view(view);
         let mut budget_left = budget;
         while budget_left > 0 && self.outbox.is_empty() {
+            self.step_due = false;
             let Some(cohort) = self.cohorts.next() else { break };
-            let slice = budget_left.min(CHANGES_PER_SLICE);
-            budget_left -= slice;
-            self.step_cohort(cohort, view, slice)?;
+            let changes = budget_left.min(CHANGES_PER_STEP);
+            let cost = self.step_cohort(cohort, view, changes)?;
+            budget_left = budget_left.saturating_sub(changes.max(cost / LOOKS_PER_CHANGE));
         }
         Ok(!self.cohorts.is_empty())
     }
@@ -69,45 +114,75 @@ impl WatchHub {
         !self.cohorts.is_empty()
     }
 
+    /// Takes a cohort so many changes further, or as many as one step may cost. Says what it cost.
     fn step_cohort(
         &mut self,
         cohort: CohortId,
         view: &View,
-        budget: usize,
-    ) -> Result<(), ReadError> {
+        changes: usize,
+    ) -> Result<usize, ReadError> {
         self.cancel_compacted(cohort, view.compacted);
         if !self.prune_members(cohort) {
             self.arrive(cohort, None);
-            return Ok(());
+            return Ok(0);
+        }
+        let mut asked = std::mem::take(&mut self.asked);
+        asked.clear();
+        let members = &self.cohorts.get_mut(cohort).members;
+        if members.len() <= MEMBERS_ASKED_MAX {
+            asked.extend_from_slice(members);
         }
         self.outbox.begin_pass(Some(view.revision));
-        let mut budget_left = budget;
-        while budget_left > 0 && self.outbox.size_bytes() < PASS_SIZE_BYTES_MAX {
-            let from = self.cohorts.get_mut(cohort).cursor;
-            if from > view.revision {
-                break;
+        let walked = self.walk(cohort, view, changes, &asked);
+        self.asked = asked;
+        self.matched.clear();
+        let cost = match walked {
+            Ok(cost) => cost,
+            Err(error) => {
+                self.break_cohort(cohort);
+                return Err(error);
             }
-            let slice = budget_left.min(CHANGES_PER_SLICE);
-            budget_left -= slice;
-            let mut sink = CohortSink { hub: self, cohort };
-            match events::events_since(view, from, slice, &mut sink) {
-                Ok(next) => {
-                    assert!(next > from, "a slice from {from} ended at {next}");
-                    self.cohorts.get_mut(cohort).cursor = next;
-                }
-                Err(error) => {
-                    self.break_cohort(cohort);
-                    return Err(error);
-                }
-            }
-        }
+        };
         self.flush();
         let cursor = self.cohorts.get_mut(cohort).cursor;
         if cursor > self.horizon() {
             self.arrive(cohort, Some(cursor));
         }
         self.settle_progress();
-        Ok(())
+        Ok(cost)
+    }
+
+    /// Offers what the tree holds from the cohort's cursor on, in slices: values may be large, and
+    /// what a slice costs is known only afterwards.
+    fn walk(
+        &mut self,
+        cohort: CohortId,
+        view: &View,
+        changes: usize,
+        asked: &[Key],
+    ) -> Result<usize, ReadError> {
+        let mut changes_left = changes;
+        let mut cost = 0;
+        while changes_left > 0 && cost < STEP_COST_MAX {
+            let size_bytes = self.outbox.size_bytes();
+            let walker = self.cohorts.get_mut(cohort);
+            let from = walker.cursor;
+            if from > view.revision || size_bytes >= PASS_SIZE_BYTES_MAX {
+                break;
+            }
+            let slice = walker.slice_changes(STEP_COST_MAX - cost).min(changes_left);
+            changes_left -= slice;
+            let mut sink = CohortSink { hub: self, cohort, asked, changes: 0, looks: 0 };
+            let next = events::events_since(view, from, slice, &mut sink)?;
+            assert!(next > from, "a slice from {from} ended at {next}");
+            let (looked_at, looks) = (sink.changes, sink.looks);
+            let slice_cost = looks + (self.outbox.size_bytes() - size_bytes) / BYTES_PER_LOOK;
+            cost += slice_cost;
+            let walker = self.cohorts.get_mut(cohort);
+            walker.cursor = next;
+            walker.note_cost(looked_at, slice_cost);
+        }
+        Ok(cost)
     }
 
     /// Members whose next revision is forgotten have lost something: they are told and go.

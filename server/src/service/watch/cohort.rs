@@ -42,6 +42,26 @@ pub(super) struct Cohort {
     /// All before it was told.
     pub(super) cursor: Revision,
     pub(super) members: Vec<Key>,
+    /// What the changes that were looked at last have cost each; `None` before the first.
+    change_cost: Option<usize>,
+}
+
+impl Cohort {
+    fn new(cursor: Revision) -> Self {
+        Self { cursor, members: Vec::new(), change_cost: None }
+    }
+
+    /// How many changes cost no more than this, as far as is known; one at least.
+    pub(super) fn slice_changes(&self, cost: usize) -> usize {
+        self.change_cost.map_or(1, |change_cost| (cost / change_cost.max(1)).max(1))
+    }
+
+    /// So many changes have cost so much.
+    pub(super) fn note_cost(&mut self, changes: usize, cost: usize) {
+        if changes > 0 {
+            self.change_cost = Some(cost.div_ceil(changes));
+        }
+    }
 }
 
 /// All cohorts of a core.
@@ -75,7 +95,7 @@ impl Cohorts {
         let at = match (nearest, vacant) {
             (Some(nearest), _) if near(nearest) => nearest,
             (_, Some(vacant)) => {
-                self.cohorts[vacant] = Some(Cohort { cursor: from, members: Vec::new() });
+                self.cohorts[vacant] = Some(Cohort::new(from));
                 vacant
             }
             (Some(nearest), None) => nearest,

@@ -26,6 +26,18 @@ pub(super) enum Span {
     Range(Box<[u8]>, Option<Box<[u8]>>),
 }
 
+impl Span {
+    /// Whether it covers the key.
+    pub(super) fn holds(&self, key: &[u8]) -> bool {
+        match self {
+            Self::Point(point) => **point == *key,
+            Self::Range(start, end) => {
+                **start <= *key && end.as_deref().is_none_or(|end| key < end)
+            }
+        }
+    }
+}
+
 /// The spans of all watchers of a core.
 pub(super) struct WatchIndex {
     points: HashMap<Box<[u8]>, Vec<Key>>,

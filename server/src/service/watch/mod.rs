@@ -8,9 +8,11 @@
 //! - The log core's ring has a batch of events: [`WatchHub::handle_events`]. A mark that batches
 //!   were lost, or that they will come from now on: [`WatchHub::handle_gap`].
 //! - After each of these, and after `step` and `handle_tick`: [`WatchHub::poll_output`] until
-//!   `None`. Send each output at once and report what the stream has pending with
+//!   `None`, or until the turn has done enough of it: the rest waits for the next one while
+//!   [`WatchHub::has_output`]. Send each output at once and report what the stream has pending with
 //!   [`WatchHub::handle_pending`]; report again when it drains.
 //! - While [`WatchHub::needs_step`], give it [`WatchHub::step`] between other work, drained first.
+//!   With both to do, a pass of live events and a step take turns.
 //! - When [`WatchHub::events_wanted`] changes, tell the log core. Its answer, the revision after
 //!   which batches will come, goes to [`WatchHub::handle_gap`]: nobody sent what was before.
 //!
@@ -27,6 +29,8 @@
 //!   any view says.
 //! - Events are offered only while no output waits; so what is parked at a revision has nothing
 //!   older in the queue.
+//! - Batches that wait are bounded: a core that does not keep up drops them, and its watchers read
+//!   the tree, which joins many revisions in a response.
 
 mod catch_up;
 mod cohort;
@@ -43,6 +47,7 @@ use std::time::Duration;
 
 use engine::events::{EventBatch, EventKind, EventRef};
 use engine::ids::Revision;
+use engine::limits::EVENTS_SIZE_BYTES_MAX;
 use engine::view::View;
 
 use super::node_state::NodeState;
@@ -61,6 +66,12 @@ const WATCH_ID_NONE: i64 = -1;
 /// Encoded events and their links between two drains. A pass ends at the next revision behind it,
 /// so that a large batch and many watchers do not add up. Tests meet it with small batches.
 const PASS_SIZE_BYTES_MAX: usize = if cfg!(test) { 500 } else { 1 << 20 };
+
+/// Batches that may wait to be offered. A core with so many is behind by as many log writes, and
+/// responses of one write each would not bring it back. Tests meet it soon.
+const BATCHES_MAX: usize = if cfg!(test) { 3 } else { 256 };
+/// The memory that they may keep alive: two of the largest.
+const BATCHES_SIZE_BYTES_MAX: usize = 2 * EVENTS_SIZE_BYTES_MAX;
 
 /// A watch stream, as its owner knows it: unique on the core among the streams that are open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -193,8 +204,11 @@ pub struct WatchHub {
     /// The newest revision any view has shown.
     seen: Revision,
     batches: VecDeque<Arc<EventBatch>>,
+    batches_size_bytes: usize,
     /// The next event of the first batch.
     batch_next: usize,
+    /// A pass was made while watchers were behind: they get a step before the next one.
+    step_due: bool,
     streams: Slots<Stream>,
     streams_by_id: HashMap<StreamId, Key>,
     watchers: Slots<Watcher>,
@@ -206,6 +220,8 @@ pub struct WatchHub {
     touched: Vec<Key>,
     events_sent: u64,
     matched: Vec<Key>,
+    /// The members of a small cohort, during a step.
+    asked: Vec<Key>,
     progress_asked: Vec<Key>,
     progress_due: BinaryHeap<Reverse<(Duration, Key)>>,
 }
@@ -221,7 +237,9 @@ impl WatchHub {
             position: revision,
             seen: revision,
             batches: VecDeque::new(),
+            batches_size_bytes: 0,
             batch_next: 0,
+            step_due: false,
             streams: Slots::new(),
             streams_by_id: HashMap::new(),
             watchers: Slots::new(),
@@ -232,6 +250,7 @@ impl WatchHub {
             touched: Vec::new(),
             events_sent: 0,
             matched: Vec::new(),
+            asked: Vec::new(),
             progress_asked: Vec::new(),
             progress_due: BinaryHeap::new(),
         }
@@ -264,6 +283,21 @@ impl WatchHub {
     /// A batch of events came through the ring.
     pub fn handle_events(&mut self, batch: &Arc<EventBatch>) {
         self.batches.push_back(Arc::clone(batch));
+        self.batches_size_bytes += batch.size_bytes();
+        let size_bytes = self.batches_size_bytes;
+        if self.batches.len() > BATCHES_MAX || size_bytes > BATCHES_SIZE_BYTES_MAX {
+            // What was offered of the first one stays: `position` says how far that is.
+            self.batches.clear();
+            (self.batches_size_bytes, self.batch_next) = (0, 0);
+            self.handle_gap(batch.last());
+        }
+    }
+
+    fn pop_batch(&mut self) {
+        if let Some(batch) = self.batches.pop_front() {
+            self.batches_size_bytes -= batch.size_bytes();
+        }
+        self.batch_next = 0;
     }
 
     /// Batches up to a revision will not come, or were never sent: live watchers that want
@@ -335,6 +369,12 @@ impl WatchHub {
         }
         let message = outbox::control_message(&output, self.header);
         Some(self.outbox.control_response(stream, &message))
+    }
+
+    /// Whether [`WatchHub::poll_output`] may have something now.
+    #[must_use]
+    pub fn has_output(&self) -> bool {
+        !self.outbox.is_empty() || (!self.batches.is_empty() && !self.step_due)
     }
 
     /// What has to be asked of the log core.
@@ -414,13 +454,14 @@ impl WatchHub {
 
     /// Works off batches until something is to be sent.
     fn advance(&mut self) {
-        while self.outbox.is_empty() {
+        while self.outbox.is_empty() && !self.step_due {
             let Some(batch) = self.batches.front().cloned() else { return };
             if self.batch_next == 0 && (batch.is_gap() || batch.previous() != self.position) {
-                self.batches.pop_front();
+                self.pop_batch();
                 self.handle_gap(batch.last());
             } else {
                 self.pass(&batch);
+                self.step_due = self.needs_step();
             }
             self.settle_progress();
         }
@@ -441,13 +482,12 @@ impl WatchHub {
                 break;
             }
             revision = next;
-            self.offer(&event, Lane::Live);
+            self.offer(&event);
             self.batch_next += 1;
         }
         if self.batch_next == batch.len() {
             self.position = self.position.max(batch.last());
-            self.batch_next = 0;
-            self.batches.pop_front();
+            self.pop_batch();
         } else {
             let told = revision.expect("a pass that ends early has offered an event");
             self.position = self.position.max(told);
@@ -455,10 +495,17 @@ impl WatchHub {
         self.flush();
     }
 
-    /// Adds an event to the chains of the watchers of a lane that want it.
-    fn offer(&mut self, event: &EventRef<'_>, lane: Lane) {
-        let mut matched = std::mem::take(&mut self.matched);
+    /// Adds an event to the chains of the live watchers that want it.
+    fn offer(&mut self, event: &EventRef<'_>) {
+        let matched = &mut self.matched;
+        matched.clear();
         self.index.for_each(event.record.key, |watcher| matched.push(watcher));
+        self.offer_matched(event, Lane::Live);
+    }
+
+    /// Adds an event to the chains of those of the matched watchers that are in a lane and want it.
+    fn offer_matched(&mut self, event: &EventRef<'_>, lane: Lane) {
+        let mut matched = std::mem::take(&mut self.matched);
         let revision = event.change.main;
         let (mut plain, mut with_prev) = (None, None);
         for key in matched.drain(..) {

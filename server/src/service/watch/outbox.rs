@@ -31,6 +31,9 @@ const HEAD_SIZE_BYTES_MAX: usize = 64;
 
 const NO_LINK: u32 = u32::MAX;
 
+/// Memory that an arena keeps for the next pass; a few large values may have needed more.
+const ARENA_KEPT_BYTES: usize = 4 << 20;
+
 /// With or without the record before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Variant {
@@ -198,9 +201,11 @@ impl Outbox {
     pub(super) fn begin_pass(&mut self, read_at: Option<Revision>) {
         self.read_at = read_at;
         if self.outputs.is_empty() {
-            self.plain.clear();
-            self.with_prev.clear();
             self.links.clear();
+            for arena in [&mut self.plain, &mut self.with_prev] {
+                arena.clear();
+                arena.shrink_to(ARENA_KEPT_BYTES);
+            }
         }
     }
 

@@ -15,8 +15,8 @@ use super::outbox::Output;
 use super::slots::Key;
 use super::{Lane, StreamId, WATCH_ID_NONE, WatchHub, scramble};
 
-/// Answers that a stream gets at once to requests that had to wait for the ring. etcd drops what its
-/// channel of as many places cannot take.
+/// Answers that a stream gets at once to requests that had to wait for the ring. etcd drops what
+/// its channel of as many places cannot take.
 const PROGRESS_ANSWERS_MAX: u32 = 1024;
 
 impl WatchHub {

@@ -105,8 +105,8 @@ fn many_streams_of_such_a_client_are_bounded_by_its_connection() {
     assert!(left > u64::from(CONNECTION_WINDOW_BYTES / 2), "{left} bytes");
 }
 
-/// Only a graceful end closed the socket: a client that broke a rule, or whom nobody could reach any
-/// more, kept its place until it went by itself.
+/// Only a graceful end closed the socket: a client that broke a rule, or whom nobody could reach
+/// any more, kept its place until it went by itself.
 #[test]
 fn a_connection_that_has_ended_is_closed_even_if_its_last_words_do_not_leave() {
     let mut bench = Bench::new(1, b"value", ServiceLimits::default());

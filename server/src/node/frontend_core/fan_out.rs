@@ -1,4 +1,4 @@
-//! What watchers are told, on its way to their connections.
+//! What watchers are told in a turn, on its way to their connections.
 //!
 //! Invariant: a stream that keeps something unsent is reported to the hub, which feeds it no more
 //! beyond a bound of its own; so is every stream of a connection that keeps too much in all.
@@ -6,11 +6,17 @@
 use std::fmt::Display;
 
 use super::{FrontendCore, connection_at};
-use crate::frontend::http2::limits::QUEUED_BYTES_MAX;
 use crate::log_event;
 
+/// Responses to watchers that a turn makes, in bytes: a few hundred microseconds, which is what
+/// an answer of the same turn waits for those of its own batch's events. A thousand watchers of a
+/// small value are told in one turn; the rest of a larger fan-out takes further turns, and what
+/// arrives meanwhile is served between them.
+pub(super) const WATCH_TURN_BYTES: usize = 768 << 10;
+/// What a response costs beside its bytes, as bytes.
+const WATCH_RESPONSE_COST_BYTES: usize = 256;
+
 impl FrontendCore {
-    /// Takes watchers that are behind further along, and sends what watchers are told.
     pub(super) fn step_watches(&mut self) {
         self.send_watched();
         let desk = &mut self.desk;
@@ -18,11 +24,16 @@ impl FrontendCore {
             log_event!(Error, "the store is damaged", "error" => &error as &dyn Display);
         }
         self.send_watched();
+        self.desk.turn_watch_bytes = WATCH_TURN_BYTES;
     }
 
-    /// Sends what watchers are told.
+    /// Makes responses for as long as the turn's budget lasts.
     pub(super) fn send_watched(&mut self) {
-        while let Some((place, output)) = self.desk.watches.poll_output() {
+        while self.desk.turn_watch_bytes > 0
+            && let Some((place, output)) = self.desk.watches.poll_output()
+        {
+            let cost = output.size_bytes() + WATCH_RESPONSE_COST_BYTES;
+            self.desk.turn_watch_bytes = self.desk.turn_watch_bytes.saturating_sub(cost);
             let Some((socket, stream)) = place else { continue };
             if self.desk.procedures.contains((socket, stream)) {
                 let mut response = Vec::new();
@@ -34,15 +45,11 @@ impl FrontendCore {
             connection.send_with(stream, |out| {
                 output.for_each_slice(|slice| out.extend_from_slice(slice));
             });
-            let http2 = connection.http2();
-            let mut pending = http2.stream_pending_bytes(stream);
+            let pending = connection.http2().stream_pending_bytes(stream);
             if pending > 0 {
-                http2.want_room(stream);
-                // Each stream has a bound of its own, and all of a connection have one together.
-                if http2.queued_bytes() > QUEUED_BYTES_MAX {
-                    pending = usize::MAX;
-                }
-                self.desk.watches.handle_pending((socket, stream), pending);
+                let queued = connection.http2().queued_bytes();
+                connection.http2().want_room(stream);
+                self.desk.watches.handle_pending((socket, stream), pending, queued);
             }
             self.touch(socket);
         }
