@@ -5,6 +5,10 @@
 //! change in `revisions`, and its value if that is in `values`. What was kept by earlier
 //! compactions is not looked at again.
 //!
+//! It goes by windows of some ten thousand changes: first it notes what they ended, then it removes
+//! that in the order of the tree. The versions that a few changes ended lie far apart; those that
+//! a window ended fill most of the leaves they stand in, and go a leaf at a time.
+//!
 //! Before a sweep begins the store is hashed at its revision, as under the compaction before: etcd
 //! remembers that number of its last compactions, answers `HashKV` with it, and compares it between
 //! members.
@@ -13,7 +17,8 @@
 //! - Of each key that lives at C the newest version at or below C is left, and all later ones.
 //! - A tombstone at C itself is left until the next compaction (watchers may begin at C), earlier
 //!   ones are gone.
-//! - A sweep stopped anywhere, and begun again, ends in the same state.
+//! - A sweep stopped anywhere, and begun again, ends in the same state: what is kept of it is where
+//!   the window begins, and to remove what is gone changes nothing.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,7 +26,7 @@ use std::sync::Arc;
 use crate::answer::{ReadError, Rejection};
 use crate::hash::{HashRun, KeyValueHash};
 use crate::ids::{Change, Revision};
-use crate::layout::{ChangeKind, Logged};
+use crate::layout::ChangeKind;
 use crate::limits::COMPACTION_HASHES_MAX;
 use crate::page::PageFault;
 use crate::range::Progress;
@@ -31,12 +36,15 @@ use crate::system;
 use crate::tree;
 use crate::working::Working;
 
-/// Changes collected before the trees are changed under the cursor.
-const CHUNK_CHANGES_MAX: usize = 256;
+/// Changes of a window: 256 KiB of notes.
+const WINDOW_CHANGES_MAX: usize = 16 << 10;
+/// Bytes of the keys whose tombstones a window may note.
+const WINDOW_KEYS_SIZE_BYTES_MAX: usize = 1 << 20;
 
 /// The store's compactions: those accepted, the one being swept, the hashes they left.
 pub(crate) struct Compaction {
     sweep: Sweep,
+    window: Option<Window>,
     /// Accepted and not yet begun, oldest first.
     waiting: VecDeque<Revision>,
     /// The hash that is taken before a sweep begins: what etcd remembers of a compaction.
@@ -46,7 +54,7 @@ pub(crate) struct Compaction {
 
 impl Compaction {
     pub(crate) fn new(sweep: Sweep) -> Self {
-        Self { sweep, waiting: VecDeque::new(), hashing: None, hashes: Arc::new([]) }
+        Self { sweep, window: None, waiting: VecDeque::new(), hashing: None, hashes: Arc::new([]) }
     }
 
     /// Where history begins.
@@ -108,7 +116,11 @@ impl Compaction {
             };
             self.sweep.begin(next);
         } else {
-            self.sweep.step(&mut working.shards, budget)?;
+            let before = self.sweep;
+            let changed = self.sweep.step(&mut self.window, &mut working.shards, budget)?;
+            if self.sweep == before {
+                return Ok(changed);
+            }
         }
         system::put_sweep(&mut working.shards[0], &self.sweep)?;
         Ok(true)
@@ -149,7 +161,7 @@ pub(crate) struct Sweep {
     goal: Revision,
     /// The shard being swept.
     shard: u64,
-    /// The next change of it to visit.
+    /// The first change of it that was not yet visited, or whose window was not swept to its end.
     next: Change,
 }
 
@@ -205,26 +217,40 @@ impl Sweep {
         Change::first_of(self.finished.max(Revision(0)))
     }
 
-    fn step(&mut self, shards: &mut [Shard], budget: usize) -> Result<(), PageFault> {
-        let mut left = budget.max(1);
+    /// Visits about `budget` changes, or removes what as many have ended. Says whether the trees
+    /// were changed.
+    fn step(
+        &mut self,
+        window: &mut Option<Window>,
+        shards: &mut [Shard],
+        budget: usize,
+    ) -> Result<bool, PageFault> {
+        let (mut left, mut changed) = (budget.max(1), false);
         while !self.is_idle() && left > 0 {
             let index = usize::try_from(self.shard).unwrap_or(usize::MAX);
             let Some(shard) = shards.get_mut(index) else {
                 self.finished = self.goal;
-                return Ok(());
+                break;
             };
-            let chunk = Chunk::collect(shard, self.next, self.goal, left)?;
-            left = left.saturating_sub(chunk.changes.len().max(1));
-            chunk.sweep(shard, self.goal)?;
-            match chunk.next {
-                Some(next) => self.next = next,
-                None => {
-                    self.shard += 1;
-                    self.next = self.start();
+            let begun = window.get_or_insert_with(|| Window::new(self.next));
+            let done = match begun.is_noted {
+                false => begun.note(shard, self.goal, left)?,
+                true => begun.sweep(shard, left)?,
+            };
+            changed |= begun.is_noted && done > 0;
+            left = left.saturating_sub(done.max(1));
+            if begun.is_swept() {
+                match begun.next {
+                    Some(next) => self.next = next,
+                    None => {
+                        self.shard += 1;
+                        self.next = self.start();
+                    }
                 }
+                *window = None;
             }
         }
-        Ok(())
+        Ok(changed)
     }
 
     pub(crate) fn to_bytes(self) -> Vec<u8> {
@@ -250,55 +276,91 @@ impl Sweep {
     }
 }
 
-/// Some changes in sequence, the keys of their tombstones one after the other.
-struct Chunk {
-    changes: Vec<(Logged, usize)>,
+/// What some changes in sequence have ended.
+struct Window {
+    /// Versions, in ascending order once all are noted.
+    ended: Vec<Change>,
+    /// Tombstones that nobody may ask for any more, and where their keys end in `keys`.
+    tombstones: Vec<(Change, usize)>,
     keys: Vec<u8>,
-    /// The change behind them, if it still belongs to the sweep.
+    /// How many of either are removed.
+    removed: (usize, usize),
+    /// The next change to note; none if the sweep's goal is reached.
     next: Option<Change>,
+    noted: usize,
+    is_noted: bool,
 }
 
-impl Chunk {
-    fn collect(
-        shard: &Shard,
-        from: Change,
-        target: Revision,
-        budget: usize,
-    ) -> Result<Self, PageFault> {
-        let mut chunk = Self { changes: Vec::new(), keys: Vec::new(), next: None };
-        let mut changes = ShardChanges::of_shard(0, &shard.file, &shard.roots, from)?;
-        while let Some(Front { logged, key, .. }) = changes.next()? {
-            if logged.version.change.main > target {
-                break;
-            }
-            if chunk.changes.len() >= CHUNK_CHANGES_MAX.min(budget) {
-                chunk.next = Some(logged.version.change);
-                break;
-            }
-            if logged.kind == ChangeKind::Tombstone {
-                chunk.keys.extend_from_slice(key);
-            }
-            chunk.changes.push((logged, chunk.keys.len()));
+impl Window {
+    fn new(from: Change) -> Self {
+        Self {
+            ended: Vec::new(),
+            tombstones: Vec::new(),
+            keys: Vec::new(),
+            removed: (0, 0),
+            next: Some(from),
+            noted: 0,
+            is_noted: false,
         }
-        Ok(chunk)
     }
 
-    fn sweep(&self, shard: &mut Shard, target: Revision) -> Result<(), PageFault> {
-        // What comes before a creation is a tombstone, which has its own turn.
-        let ended = self.changes.iter().filter(|(logged, _)| logged.kind != ChangeKind::Create);
-        let mut ended: Vec<Change> = ended.filter_map(|(logged, _)| logged.prev).collect();
-        // In the order of the tree, so that neighbours go together.
-        ended.sort_unstable();
-        sweep_versions(shard, &ended)?;
-        let mut start = 0;
-        for &(logged, end) in &self.changes {
-            let key = &self.keys[start..end];
-            start = end;
-            if logged.kind == ChangeKind::Tombstone && logged.version.change.main < target {
-                sweep_tombstone(shard, key, logged.version.change)?;
+    /// Notes some more changes up to `goal`; returns how many.
+    fn note(&mut self, shard: &Shard, goal: Revision, budget: usize) -> Result<usize, PageFault> {
+        let mut count = 0;
+        let from = self.next.take().expect("a window that has all changes is noted");
+        let mut changes = ShardChanges::of_shard(0, &shard.file, &shard.roots, from)?;
+        while let Some(Front { logged, key, .. }) = changes.next()? {
+            let change = logged.version.change;
+            if change.main > goal {
+                break;
             }
+            if count == budget || self.is_full() {
+                self.next = Some(change);
+                break;
+            }
+            // What comes before a creation is a tombstone, which has its own turn.
+            if logged.kind != ChangeKind::Create {
+                self.ended.extend(logged.prev);
+            }
+            if logged.kind == ChangeKind::Tombstone && change.main < goal {
+                self.keys.extend_from_slice(key);
+                self.tombstones.push((change, self.keys.len()));
+            }
+            (count, self.noted) = (count + 1, self.noted + 1);
         }
-        Ok(())
+        if self.next.is_none() || self.is_full() {
+            self.is_noted = true;
+            self.ended.sort_unstable();
+        }
+        Ok(count)
+    }
+
+    fn is_full(&self) -> bool {
+        self.noted >= WINDOW_CHANGES_MAX || self.keys.len() >= WINDOW_KEYS_SIZE_BYTES_MAX
+    }
+
+    /// Removes about so much of what was noted; returns how much.
+    fn sweep(&mut self, shard: &mut Shard, budget: usize) -> Result<usize, PageFault> {
+        let (versions, tombstones) = &mut self.removed;
+        let ended = &self.ended[*versions..];
+        let ended = &ended[..ended.len().min(budget)];
+        sweep_versions(shard, ended)?;
+        *versions += ended.len();
+        let start = tombstones.checked_sub(1).map_or(0, |before| self.tombstones[before].1);
+        let keys = &self.keys[start..];
+        let left = &self.tombstones[*tombstones..];
+        let left = &left[..left.len().min(budget - ended.len())];
+        let mut from = start;
+        for &(change, end) in left {
+            sweep_tombstone(shard, &keys[from - start..end - start], change)?;
+            from = end;
+        }
+        *tombstones += left.len();
+        Ok(ended.len() + left.len())
+    }
+
+    fn is_swept(&self) -> bool {
+        self.is_noted && self.removed == (self.ended.len(), self.tombstones.len())
     }
 }
 
