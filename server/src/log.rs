@@ -3,8 +3,9 @@
 //!
 //! [`log_event!`] is the way in. It reads one atomic before it evaluates any field, so a call whose
 //! level is off costs a load and a branch. A line is built whole in a buffer of its thread and
-//! leaves with one write, so lines of different cores never interleave. The write may block on a
-//! full pipe: nothing on a request's path logs above `trace`, and there is no `trace`.
+//! leaves with one write, so lines of different cores never interleave. A full pipe is waited for
+//! once, and briefly (`pipe`); a disk may make a line wait. So nothing on a request's path logs
+//! without a bound on how often.
 //!
 //! Why no framework: `log` carries no typed fields in its stable part, `tracing` needs a subscriber
 //! whose JSON nests the fields and drops arrays, and both would still leave the encoder below to
@@ -17,6 +18,7 @@
 //! - Logging never fails its caller: a sink that cannot be written is skipped.
 
 mod journal;
+mod pipe;
 mod rotation;
 
 use std::cell::RefCell;
@@ -30,6 +32,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use journal::Journal;
+use pipe::Pipe;
 use rotation::RotatingFile;
 pub use rotation::Rotation;
 
@@ -228,6 +231,8 @@ struct Sink {
 enum Target {
     Stderr,
     Stdout,
+    /// Either of them, where it is a pipe. Taking turns keeps lines whole.
+    Pipe(Mutex<Pipe>),
     File(File),
     Journal(Journal),
     /// Taking turns is needed where a line may be the one for which the file changes.
@@ -275,8 +280,8 @@ pub fn install(config: &LogConfig) -> Result<(), SinkFailure> {
     let mut targets = Vec::with_capacity(config.outputs.len());
     for output in &config.outputs {
         targets.push(match output {
-            Output::Stderr => Target::Stderr,
-            Output::Stdout => Target::Stdout,
+            Output::Stderr => pipe_of(2).unwrap_or(Target::Stderr),
+            Output::Stdout => pipe_of(1).unwrap_or(Target::Stdout),
             Output::File(path) => open_file(path, config.rotation)
                 .map_err(|cause| SinkFailure { path: path.clone(), cause, is_journal: false })?,
             Output::Journal => {
@@ -292,6 +297,10 @@ pub fn install(config: &LogConfig) -> Result<(), SinkFailure> {
         LEVEL.store(config.level as u8, Ordering::Relaxed);
     }
     Ok(())
+}
+
+fn pipe_of(descriptor: u32) -> Option<Target> {
+    Pipe::open(descriptor).map(|pipe| Target::Pipe(Mutex::new(pipe)))
 }
 
 fn open_file(path: &Path, rotation: Option<Rotation>) -> io::Result<Target> {
@@ -346,15 +355,29 @@ fn write_named(
                 let _ = io::stderr().lock().write_all(&line);
             }
             Some(sink) => {
-                match sink.format {
-                    Format::Json => encode_json(&mut line, &head, message, fields),
-                    Format::Console => encode_console(&mut line, &head, message, fields),
-                }
+                let encode = match sink.format {
+                    Format::Json => encode_json,
+                    Format::Console => encode_console,
+                };
+                encode(&mut line, &head, message, fields);
                 for target in &sink.targets {
                     // As above: a full disk must not stop a server for the sake of its log.
                     let _ = match target {
                         Target::Stderr => io::stderr().lock().write_all(&line),
                         Target::Stdout => io::stdout().lock().write_all(&line),
+                        Target::Pipe(pipe) => {
+                            let mut pipe = pipe.lock().unwrap_or_else(PoisonError::into_inner);
+                            pipe.write(&line).and_then(|omitted| {
+                                if omitted == 0 {
+                                    return Ok(());
+                                }
+                                let mut line = Vec::new();
+                                let message = "lines were left out while nobody read them";
+                                let head = Head { level: Level::Warn, logger: None, ..head };
+                                encode(&mut line, &head, message, &[("count", omitted.into())]);
+                                pipe.write(&line).map(drop)
+                            })
+                        }
                         Target::File(file) => (&mut &*file).write_all(&line),
                         Target::Journal(journal) => journal.write(head.level, &line),
                         // Whoever panicked here left a file that can still be written.

@@ -42,7 +42,7 @@ func chunked(path string, chunks ...string) string {
 func cases() []exchange {
 	var all []exchange
 	for _, part := range [][]exchange{calls(), mistakes(), values(), streams(), pages(), access(),
-		protocol(), recipes()} {
+		protocol(), recipes(), leavers(), sockets()} {
 		all = append(all, part...)
 	}
 	return all
@@ -122,6 +122,35 @@ func recipes() []exchange {
 	}
 }
 
+// leavers send nothing more before they have their answer. What does not wait for anything is not
+// asked: who is first then is chance.
+func leavers() []exchange {
+	leaver := func(name, send string) exchange {
+		return exchange{name: "gone/" + name, send: send, gone: goneAtOnce}
+	}
+	lock := post("/v3/lock/lock", `{"name":"`+b64("lock")+`"}`)
+	watch := post("/v3/watch", `{"create_request":{"key":"YQ=="}}`)
+	cut := strings.Replace(lock, "}", "", 1)
+	return []exchange{
+		leaver("lock", lock),
+		leaver("lock of HTTP/1.0", strings.Replace(lock, "HTTP/1.1", "HTTP/1.0", 1)),
+		leaver("lock twice", lock+lock),
+		leaver("campaign", post("/v3/election/campaign", `{"name":"`+b64("lock")+`"}`)),
+		leaver("observe", post("/v3/election/observe", `{"name":"`+b64("none")+`"}`)),
+		leaver("cut", cut),
+		leaver("mistake", post("/v3/lock/lock", `{x}`)),
+		leaver("version", get("/version")),
+		leaver("nothing", ""),
+		leaver("half a head", "GET /version HTTP/1.1\r\nHo"),
+		{name: "gone/watch", send: watch, gone: goneWithAnswer, answers: 1},
+	}
+}
+
+// nested is a transaction in a transaction, so many times.
+func nested(depth int) string {
+	return strings.Repeat(`{"success":[{"requestTxn":`, depth) + "{}" + strings.Repeat("}]}", depth)
+}
+
 func mistakes() []exchange {
 	bodies := map[string]string{
 		"empty key":            `{}`,
@@ -199,6 +228,10 @@ func mistakes() []exchange {
 	}
 	for name, body := range list {
 		all = append(all, one("mistake/txn "+name, post("/v3/kv/txn", body)))
+	}
+	for _, depth := range []int{10, 127, 128, 129, 200, 300, 1700, 3333, 3334, 5000} {
+		all = append(all, one(fmt.Sprintf("mistake/txn nested %d deep", depth),
+			post("/v3/kv/txn", nested(depth))))
 	}
 	return append(all,
 		one("mistake/unknown path", post("/v3/kv/nothing", `{}`)),

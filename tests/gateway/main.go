@@ -38,6 +38,12 @@ type exchange struct {
 	// send is written at once; what is in then follows when the answer's first bytes have come.
 	send string
 	then string
+	// gone closes the client's half of the connection: at once, or when the first bytes of an
+	// answer that goes on have come.
+	gone gone
+	// frames are what a client says once it speaks WebSocket, each when what the one before is to
+	// bring has come. With lines the conversation stays open; without, the server has to end it.
+	frames []frame
 	// answers is how many answers are read; 0 reads until the server closes.
 	answers int
 	// lines is how many lines of the last answer's body are read, for answers that do not end.
@@ -45,6 +51,14 @@ type exchange struct {
 	// masks are replaced in bodies.
 	masks []mask
 }
+
+type gone int
+
+const (
+	stays gone = iota
+	goneAtOnce
+	goneWithAnswer
+)
 
 type mask struct {
 	pattern *regexp.Regexp
@@ -127,6 +141,16 @@ func (e exchange) hold(server *server) string {
 		return "write: " + err.Error()
 	}
 	reader := bufio.NewReader(connection)
+	if e.gone == goneWithAnswer {
+		if _, err := reader.Peek(1); err != nil {
+			return "wait: " + err.Error()
+		}
+	}
+	if e.gone != stays {
+		if err := connection.(*net.TCPConn).CloseWrite(); err != nil {
+			return "close: " + err.Error()
+		}
+	}
 	if e.then != "" {
 		if _, err := reader.Peek(1); err != nil {
 			return "wait: " + err.Error()
@@ -134,6 +158,9 @@ func (e exchange) hold(server *server) string {
 		if _, err := io.WriteString(connection, e.then); err != nil {
 			return "write: " + err.Error()
 		}
+	}
+	if e.frames != nil {
+		return e.holdFrames(connection, reader)
 	}
 	if e.answers == 0 {
 		all, err := io.ReadAll(reader)

@@ -28,6 +28,10 @@ const WARNING_UNARY_REQUEST_DEFAULT: Duration = Duration::from_millis(300);
 const REQUEST_BYTES_RECOMMENDED: u64 = 10 * 1024 * 1024;
 /// Lengths are 32 bits on the wire, and a request needs room for its frame and its header.
 const REQUEST_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// A request that writes; the log takes records of 32 MiB, whatever `--max-request-bytes` says.
+pub const COMMAND_SIZE_BYTES_MAX: u64 = 30 << 20;
+/// Streams of a connection, whatever `--max-concurrent-streams` says.
+pub const STREAMS_OPEN_MAX: u32 = 65_536;
 
 /// What fills a log file when nothing is said of it, as in the library that etcd uses.
 const LOG_SIZE_MEBIBYTES: u64 = 100;
@@ -283,6 +287,22 @@ fn check_sizes(config: &mut Config, notices: &mut Vec<Notice>) -> Result<(), Ref
             ("recommended-request-bytes", REQUEST_BYTES_RECOMMENDED.to_string()),
         ];
         notices.push(warning("exceeded recommended request limit", fields));
+    }
+    if request > COMMAND_SIZE_BYTES_MAX {
+        let fields = vec![
+            ("max-request-bytes", request.to_string()),
+            ("max-command-bytes", COMMAND_SIZE_BYTES_MAX.to_string()),
+        ];
+        notices.push(warning("requests that write are refused beyond a lower limit", fields));
+    }
+    let streams = config.max_concurrent_streams;
+    // The default and 0 ask for no limit, and a limit that nobody meets is as good as none.
+    if streams > STREAMS_OPEN_MAX && streams != u32::MAX {
+        let fields = vec![
+            ("max-concurrent-streams", streams.to_string()),
+            ("max-streams-of-a-connection", STREAMS_OPEN_MAX.to_string()),
+        ];
+        notices.push(warning("a connection has fewer streams than were asked for", fields));
     }
     if config.warning_unary_request_duration.is_zero() {
         config.warning_unary_request_duration = WARNING_UNARY_REQUEST_DEFAULT;

@@ -35,6 +35,7 @@ use std::io::{self, Read};
 use std::net::{IpAddr, UdpSocket};
 use std::process::ExitCode;
 
+pub use check::{COMMAND_SIZE_BYTES_MAX, STREAMS_OPEN_MAX};
 pub use features::{FeatureGates, Gate, GateStand, Stage};
 pub use fields::{AutoCompaction, ClusterState, Config, FaultConfig, Keepalive, MetricsDetail};
 pub use flag::{FileKey, Flag, Kind, Section, Stand};

@@ -608,6 +608,18 @@ fn requests_have_a_largest_size() {
     let warned = ask(&["--name=n", "--max-request-bytes=10485761"]).notices;
     assert_eq!(warned[0].message, "exceeded recommended request limit");
     assert_eq!(ask(&["--name=n", "--max-request-bytes=10485760"]).notices, []);
+    let warned = ask(&["--name=n", "--max-request-bytes=31457281"]).notices;
+    assert_eq!(warned[1].message, "requests that write are refused beyond a lower limit");
+}
+
+#[test]
+fn a_connection_has_a_largest_count_of_streams() {
+    let warned = ask(&["--name=n", "--max-concurrent-streams=65537"]).notices;
+    assert_eq!(warned[0].message, "a connection has fewer streams than were asked for");
+    for streams in ["65536", "0", "4294967295"] {
+        let flag = format!("--max-concurrent-streams={streams}");
+        assert_eq!(ask(&["--name=n", &flag]).notices, [], "{streams}");
+    }
 }
 
 #[test]

@@ -6,8 +6,9 @@
 //! checksum is Castagnoli's, carried on over the data of all records; the first record of a segment
 //! repeats it.
 //!
-//! Nothing is repaired and nothing is written. A crash of etcd leaves one kind of mark, a last
-//! frame of which whole sectors are still zero: there the log ends. Anything else is damage, told
+//! Nothing is repaired and nothing is written. A crash of etcd leaves two kinds of marks in the last
+//! segment, both of which etcd cuts off when it starts: a frame of which whole sectors are still
+//! zero, and one that the file is too short for. There the log ends. Anything else is damage, told
 //! by file and offset.
 //!
 //! Invariant: memory holds one record; no size in a file is believed beyond what the file holds.
@@ -174,9 +175,18 @@ impl EtcdLog {
                 continue;
             };
             let offset = segment.offset;
-            let Some(frame) = segment.next()? else {
-                self.segment = None;
-                continue;
+            let frame = match segment.next()? {
+                Next::Frame(frame) => frame,
+                Next::Cut if self.rest.is_empty() => {
+                    self.torn = Some((segment.path.clone(), offset));
+                    self.segment = None;
+                    continue;
+                }
+                Next::Cut => return Err(Failure::log(&segment.path, offset, LogRule::CutShort)),
+                Next::End => {
+                    self.segment = None;
+                    continue;
+                }
             };
             let damage = |rule| Failure::log(&segment.path, offset, rule);
             match follow(&mut self.checksum, frame.record) {
@@ -215,6 +225,15 @@ fn follow(checksum: &mut u32, record: Option<RawRecord>) -> Result<Option<LogRec
     understand(&record)
 }
 
+/// What follows in a segment.
+enum Next {
+    Frame(Frame),
+    /// The file ends inside of a frame.
+    Cut,
+    /// Zeros, or the file's end.
+    End,
+}
+
 /// A frame as it lies there.
 struct Frame {
     /// `None` if it is not the message it should be.
@@ -229,18 +248,17 @@ impl Segment {
         Ok(Self { path, file: BufReader::new(file), size_bytes, offset: 0 })
     }
 
-    /// The next frame; `None` where zeros or the file's end follow.
-    fn next(&mut self) -> Result<Option<Frame>, Failure> {
+    fn next(&mut self) -> Result<Next, Failure> {
         let damage = |rule| Failure::log(&self.path, self.offset, rule);
         let left = self.size_bytes - self.offset;
         if left < FRAME_HEAD_BYTES {
-            return if left == 0 { Ok(None) } else { Err(damage(LogRule::CutShort)) };
+            return Ok(if left == 0 { Next::End } else { Next::Cut });
         }
         let mut head = [0; 8];
         self.file.read_exact(&mut head).map_err(Failure::io("read", &self.path))?;
         let head = u64::from_le_bytes(head);
         if head == 0 {
-            return Ok(None);
+            return Ok(Next::End);
         }
         let (flags, record_bytes) = (head >> 56, head & ((1 << 56) - 1));
         let padding_bytes = flags & 7;
@@ -248,7 +266,7 @@ impl Segment {
             return Err(damage(LogRule::FrameHead));
         }
         if record_bytes + padding_bytes > left - FRAME_HEAD_BYTES {
-            return Err(damage(LogRule::CutShort));
+            return Ok(Next::Cut);
         }
         let len = |bytes: u64| usize::try_from(bytes).map_err(|_| damage(LogRule::FrameHead));
         let (frame_len, record_len) = (len(record_bytes + padding_bytes)?, len(record_bytes)?);
@@ -256,7 +274,7 @@ impl Segment {
         self.file.read_exact(&mut bytes).map_err(Failure::io("read", &self.path))?;
         let has_blank_sector = has_blank_sector(&bytes, self.offset + FRAME_HEAD_BYTES);
         self.offset += FRAME_HEAD_BYTES + record_bytes + padding_bytes;
-        Ok(Some(Frame { record: parse_record(&bytes[..record_len]), has_blank_sector }))
+        Ok(Next::Frame(Frame { record: parse_record(&bytes[..record_len]), has_blank_sector }))
     }
 }
 
@@ -336,4 +354,114 @@ fn sequence_of(name: &str) -> Option<u64> {
     let (sequence, index) = name.strip_suffix(".wal")?.split_once('-')?;
     let is_number = |text: &str| text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
     (is_number(sequence) && is_number(index)).then(|| u64::from_str_radix(sequence, 16).ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: &str = "0000000000000000-0000000000000000.wal";
+    const SECOND: &str = "0000000000000001-0000000000000003.wal";
+
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn new(name: &str) -> Self {
+            let path =
+                std::env::temp_dir().join(format!("ringd-log-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        /// The entries of the log in it, and where it is torn.
+        fn read(&self) -> Result<(Vec<u64>, Option<u64>), String> {
+            let mut log = EtcdLog::open(&self.0).map_err(|failure| failure.to_string())?;
+            let mut entries = Vec::new();
+            while let Some(record) = log.next().map_err(|failure| failure.to_string())? {
+                let LogRecord::Entry(entry) = record else { continue };
+                entries.push(entry.index);
+            }
+            Ok((entries, log.torn().map(|(_, offset)| *offset)))
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn put_uint64(out: &mut Vec<u8>, field: u8, mut number: u64) {
+        out.push(field << 3);
+        while number >= 0x80 {
+            out.push(number.to_le_bytes()[0] | 0x80);
+            number >>= 7;
+        }
+        out.push(number.to_le_bytes()[0]);
+    }
+
+    fn put_short(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
+        out.extend_from_slice(&[field << 3 | 2, u8::try_from(bytes.len()).unwrap()]);
+        out.extend_from_slice(bytes);
+    }
+
+    fn put_record(out: &mut Vec<u8>, kind: u64, checksum: u32, data: &[u8]) {
+        let mut record = Vec::new();
+        put_uint64(&mut record, 1, kind);
+        put_uint64(&mut record, 2, checksum.into());
+        put_short(&mut record, 3, data);
+        let padding = (8 - record.len() % 8) % 8;
+        let flags = if padding > 0 { 0x80 | padding as u64 } else { 0 };
+        out.extend((flags << 56 | record.len() as u64).to_le_bytes());
+        out.extend(record);
+        out.resize(out.len() + padding, 0);
+    }
+
+    /// A segment that goes on from a checksum, with these entries; and where each frame begins.
+    fn segment(checksum: &mut u32, entries: &[u64]) -> (Vec<u8>, Vec<usize>) {
+        let (mut out, mut begins) = (Vec::new(), Vec::new());
+        put_record(&mut out, TYPE_CHECKSUM, *checksum, b"");
+        for &index in entries {
+            begins.push(out.len());
+            let mut data = Vec::new();
+            put_uint64(&mut data, 3, index);
+            put_short(&mut data, 4, b"a request of some length");
+            *checksum = crc32c::crc32c_append(*checksum, &data);
+            put_record(&mut out, TYPE_ENTRY, *checksum, &data);
+        }
+        (out, begins)
+    }
+
+    /// Found by a reviewer: etcd cuts such an end off and starts, and here it was refused.
+    #[test]
+    fn a_last_segment_that_ends_inside_a_frame_ends_before_it() {
+        let directory = Directory::new("cut");
+        let mut checksum = 0;
+        let (first, _) = segment(&mut checksum, &[1, 2]);
+        let (second, begins) = segment(&mut checksum, &[3, 4]);
+        fs::write(directory.0.join(FIRST), &first).unwrap();
+        let last = begins[1];
+        for len in last..=second.len() {
+            fs::write(directory.0.join(SECOND), &second[..len]).unwrap();
+            let expected = if len == second.len() {
+                (vec![1, 2, 3, 4], None)
+            } else {
+                (vec![1, 2, 3], (len > last).then_some(last as u64))
+            };
+            assert_eq!(directory.read(), Ok(expected), "{len}");
+        }
+        // The same in a segment that others follow is damage.
+        fs::write(directory.0.join(SECOND), &second).unwrap();
+        fs::write(directory.0.join(FIRST), &first[..first.len() - 1]).unwrap();
+        let refused = directory.read().unwrap_err();
+        assert!(refused.contains(&LogRule::CutShort.to_string()), "{refused}");
+        // And so is a wrong checksum, wherever it stands.
+        let mut wrong = second.clone();
+        let data = second.windows(7).rposition(|part| part == b"request").unwrap();
+        wrong[data] ^= 1;
+        fs::write(directory.0.join(FIRST), &first).unwrap();
+        fs::write(directory.0.join(SECOND), &wrong).unwrap();
+        let refused = directory.read().unwrap_err();
+        assert!(refused.contains(&LogRule::Checksum.to_string()), "{refused}");
+    }
 }

@@ -77,12 +77,23 @@ impl RotatingFile {
 
     fn rotate(&mut self, now: SystemTime) -> io::Result<()> {
         let full = backup_path(&self.path, now);
-        fs::rename(&self.path, &full)?;
+        let is_renamed = match fs::rename(&self.path, &full) {
+            Ok(()) => true,
+            // Somebody moved it away, and it is theirs now: what follows needs a new one.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(error),
+        };
         match options().append(true).open(&self.path) {
-            Ok(file) => (self.file, self.size_bytes) = (file, 0),
+            Ok(file) => {
+                // A file that somebody else has put there counts with what it holds.
+                self.size_bytes = file.metadata().map_or(0, |metadata| metadata.len());
+                self.file = file;
+            }
             Err(error) => {
-                // The file at hand is open under whatever name; it gets its own back.
-                fs::rename(&full, &self.path)?;
+                if is_renamed {
+                    // The file at hand is open under whatever name; it gets its own back.
+                    fs::rename(&full, &self.path)?;
+                }
                 return Err(error);
             }
         }
@@ -242,6 +253,23 @@ mod tests {
         let mut file = RotatingFile::open(&path, KEEP_ALL).unwrap();
         file.write(b"more\n", at(0)).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"line\nmore\n");
+    }
+
+    /// Found by a reviewer: renaming failed from then on, and lines went into the moved file without
+    /// any bound.
+    #[test]
+    fn a_file_that_was_moved_away_is_begun_anew_when_it_would_be_full() {
+        let directory = Directory::new("moved");
+        let (path, moved) = (directory.0.join("m.log"), directory.0.join("moved"));
+        let mut file = RotatingFile::open(&path, KEEP_ALL).unwrap();
+        let half = vec![b'x'; 512 * 1024];
+        file.write(&half, at(0)).unwrap();
+        fs::rename(&path, &moved).unwrap();
+        file.write(&half, at(0)).unwrap();
+        file.write(b"line\n", at(0)).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"line\n");
+        assert_eq!(fs::metadata(&moved).unwrap().len(), MEBIBYTE);
+        assert_eq!(directory.names(), ["m.log", "moved"]);
     }
 
     #[test]

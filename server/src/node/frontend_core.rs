@@ -42,8 +42,10 @@ use super::reads::{Gate, ReadQueue};
 use super::shared::{Status, WatchInterest};
 use super::streams::Streams;
 use super::watches::{Place, Watches};
+use crate::config;
 use crate::frontend::gateway::Gateway;
 use crate::frontend::grpc::{self, Event, Input, MethodTable};
+use crate::frontend::http2::limits::STREAMS_OPEN_MAX;
 use crate::frontend::http2::{Protocol, StreamKey, sniff};
 use crate::log_event;
 use crate::mail::{Ask, FrontendId, Reply, Slot, Verdict};
@@ -66,8 +68,10 @@ const CALLS_MAX: usize = 64 * 1024;
 /// Bytes of commands that a core has under way. With a batch's limit this also bounds what the
 /// sequencer holds; it is a dozen of the largest requests and far beyond what a disk takes at once.
 const COMMANDS_SIZE_BYTES_MAX: usize = 32 << 20;
-/// A single command; the log takes records of 32 MiB, whatever `--max-request-bytes` says.
-const COMMAND_SIZE_BYTES_MAX: usize = 30 << 20;
+/// A single command.
+#[expect(clippy::cast_possible_truncation, reason = "it is megabytes")]
+const COMMAND_SIZE_BYTES_MAX: usize = config::COMMAND_SIZE_BYTES_MAX as usize;
+const _: () = assert!(STREAMS_OPEN_MAX == config::STREAMS_OPEN_MAX); // or its start-up line lies
 /// Keys that a step of a read may touch: short against the wait for a sync, long against the cost
 /// of coming back.
 const READ_STEP_KEYS: usize = 1000;
@@ -377,7 +381,9 @@ impl FrontendCore {
         self.desk.watches.handle_tick(now, &self.desk.node);
         self.give_up_streams(now);
         self.desk.now = now;
+        self.desk.clean_up();
         self.give_up_late_procedures(now);
+        self.handle_http_tick(now);
         while let Some((call, deadline)) = self.desk.calls.poll_late(now) {
             self.desk.close_serving((call.socket, call.stream));
             if matches!(call.waiting, Waiting::Write) {

@@ -68,6 +68,22 @@ pub struct CompactionRequest {
     pub physical: bool,
 }
 
+/// Why a transaction was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TxnUnread {
+    /// It is none.
+    Malformed,
+    /// It nests deeper than [`TXN_DEPTH_MAX`]. Each level is an operation of the one around it, so
+    /// this is many operations before it is anything else.
+    TooDeep,
+}
+
+impl From<Malformed> for TxnUnread {
+    fn from(Malformed: Malformed) -> Self {
+        Self::Malformed
+    }
+}
+
 /// Reads a `PutRequest`.
 pub fn decode_put(message: &[u8]) -> Result<PutRef<'_>, Malformed> {
     let mut put = PutRef::default();
@@ -90,7 +106,7 @@ pub fn decode_delete_range(message: &[u8]) -> Result<DeleteRangeRef<'_>, Malform
 }
 
 /// Reads a `TxnRequest`.
-pub fn decode_txn(message: &[u8]) -> Result<TxnRequest<'_>, Malformed> {
+pub fn decode_txn(message: &[u8]) -> Result<TxnRequest<'_>, TxnUnread> {
     let mut txn = TxnRequest::default();
     merge_txn(&mut txn, message, TXN_DEPTH_MAX)?;
     Ok(txn)
@@ -170,8 +186,8 @@ fn merge_txn<'a>(
     txn: &mut TxnRequest<'a>,
     message: &'a [u8],
     depth: usize,
-) -> Result<(), Malformed> {
-    let depth = depth.checked_sub(1).ok_or(Malformed)?;
+) -> Result<(), TxnUnread> {
+    let depth = depth.checked_sub(1).ok_or(TxnUnread::TooDeep)?;
     let mut fields = Fields::of(message);
     while let Some((number, value)) = fields.next()? {
         match (number, value) {
@@ -184,7 +200,7 @@ fn merge_txn<'a>(
     Ok(())
 }
 
-fn decode_op(message: &[u8], depth: usize) -> Result<RequestOp<'_>, Malformed> {
+fn decode_op(message: &[u8], depth: usize) -> Result<RequestOp<'_>, TxnUnread> {
     let mut op = RequestOp::Empty;
     let mut fields = Fields::of(message);
     while let Some((number, value)) = fields.next()? {

@@ -527,6 +527,12 @@ impl Service {
                 return Ok(Action::Serve(Box::new(ServerStream::backup(node))));
             }
             Method::RangeStream => return self.begin_range_stream(message, view),
+            // There are no users. A client that was given a name and a password asks this first,
+            // and goes on without them only when it is told so.
+            Method::Authenticate => {
+                pb::AuthenticateRequest::decode(message)?;
+                return Err(Refusal::AuthNotEnabled);
+            }
             Method::HealthCheck => health::put_check(out, message)?,
             Method::HealthList => health::put_list(out),
             Method::HealthWatch => {
@@ -625,6 +631,7 @@ const fn is_served(method: Method) -> bool {
             | Method::Hash
             | Method::HashKv
             | Method::Snapshot
+            | Method::Authenticate
             | Method::Lock
             | Method::Unlock
             | Method::Campaign

@@ -28,12 +28,13 @@ pub(super) fn admits(quota: Quota, size_bytes: u64, method: Method, message: &[u
 #[cold]
 fn is_admitted(quota: Quota, size_bytes: u64, method: Method, message: &[u8]) -> bool {
     let cost = match method {
-        Method::Put => decode::decode_put(message).map(|put| cost_of_put(&put)),
-        Method::Txn => decode::decode_txn(message).map(|txn| cost_of_txn(&txn)),
-        _ => Ok(LEASE_COST_BYTES),
+        Method::Put => decode::decode_put(message).ok().map(|put| cost_of_put(&put)),
+        Method::Txn => decode::decode_txn(message).ok().map(|txn| cost_of_txn(&txn)),
+        _ => Some(LEASE_COST_BYTES),
     };
-    // What costs nothing goes through: a full store could not be emptied otherwise.
-    cost.is_ok_and(|cost| cost == 0 || quota.admits(size_bytes, cost)) || cost.is_err()
+    // What costs nothing goes through: a full store could not be emptied otherwise. So does what
+    // cannot be read, to be refused as that.
+    cost.is_none_or(|cost| cost == 0 || quota.admits(size_bytes, cost))
 }
 
 /// The dearer branch, nested transactions included.

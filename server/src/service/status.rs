@@ -6,6 +6,7 @@
 use engine::answer::Rejection;
 use prost::DecodeError;
 
+use super::decode::TxnUnread;
 use super::method::Method;
 use super::wire::Malformed;
 use crate::frontend::grpc::status::Code;
@@ -74,6 +75,8 @@ pub enum Refusal {
     WrongDowngradeVersion,
     /// The request's action has no meaning.
     UnknownAction,
+    /// Nobody is asked who they are.
+    AuthNotEnabled,
     /// Too much was committed and not yet applied, or too much is waiting to be admitted.
     TooManyRequests,
     /// A backup's client takes so little that the store is not held still for it any longer.
@@ -96,6 +99,17 @@ impl From<Unavailable> for Refusal {
 impl From<Malformed> for Refusal {
     fn from(_: Malformed) -> Self {
         Self::Malformed
+    }
+}
+
+impl From<TxnUnread> for Refusal {
+    fn from(unread: TxnUnread) -> Self {
+        match unread {
+            TxnUnread::Malformed => Self::Malformed,
+            // What etcd says unless `--max-txn-ops` is far above its default: it counts an
+            // operation for each level.
+            TxnUnread::TooDeep => Self::TooManyOps,
+        }
     }
 }
 
@@ -169,6 +183,9 @@ pub const fn status_of(refusal: Refusal) -> (Code, &'static str) {
             (Code::InvalidArgument, "etcdserver: wrong downgrade target version format")
         }
         R::UnknownAction => (Code::Unknown, "etcdserver: unknown method"),
+        R::AuthNotEnabled => {
+            (Code::FailedPrecondition, "etcdserver: authentication is not enabled")
+        }
         R::Unimplemented(method) => (Code::Unimplemented, method.unimplemented_text()),
         R::UnknownHealthService => (Code::NotFound, "unknown service"),
         R::TimedOut => (Code::Unavailable, "etcdserver: request timed out"),
@@ -307,6 +324,7 @@ mod tests {
             (status_of(Refusal::BadLeaderTransferee), 9, "etcdserver: bad leader transferee"),
             (status_of(Refusal::NotLeader), 9, "etcdserver: not leader"),
             (status_of(Refusal::UnknownAction), 2, "etcdserver: unknown method"),
+            (status_of(Refusal::AuthNotEnabled), 9, "etcdserver: authentication is not enabled"),
             (status_of(Refusal::UnknownHealthService), 5, "unknown service"),
             (
                 status_of(Refusal::Unimplemented(Method::AuthEnable)),

@@ -30,7 +30,6 @@ pub const MISSING: &[&str] = &[
     "/etcdserverpb.Auth/AuthEnable",
     "/etcdserverpb.Auth/AuthDisable",
     "/etcdserverpb.Auth/AuthStatus",
-    "/etcdserverpb.Auth/Authenticate",
     "/etcdserverpb.Auth/UserAdd",
     "/etcdserverpb.Auth/UserGet",
     "/etcdserverpb.Auth/UserList",

@@ -87,12 +87,6 @@ impl Call {
         }
     }
 
-    /// Who sends how many messages.
-    #[must_use]
-    pub fn shape(&self) -> Shape {
-        self.rpc.shape
-    }
-
     /// Whether the answer has ended.
     #[must_use]
     pub fn is_answered(&self) -> bool {
@@ -103,7 +97,8 @@ impl Call {
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         let messages: usize = self.messages.iter().map(Vec::len).sum();
-        messages + self.encoder.as_ref().map_or(0, Encoder::held_bytes) + self.text.len()
+        let answer = self.encoder.as_ref().map_or(0, Encoder::held_bytes) + self.text.len();
+        messages + answer + self.json.len() + self.request.len()
     }
 
     /// Begins the call if its requests are a stream.
@@ -346,6 +341,13 @@ impl Call {
 pub fn takes_trailers(request: &Request) -> bool {
     let te = request.field("te").unwrap_or_default().to_ascii_lowercase();
     te.windows(8).any(|part| part == b"trailers")
+}
+
+/// The metadata of a call whose request says nothing but who asks.
+#[must_use]
+pub fn authorized(token: Option<Vec<u8>>) -> Metadata {
+    let fields = token.map(|token| ("authorization".to_owned(), token)).into_iter().collect();
+    Metadata { fields, is_late: false }
 }
 
 /// What of a request's fields becomes metadata of the call.

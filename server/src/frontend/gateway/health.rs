@@ -101,6 +101,14 @@ pub enum Notice {
     CheckMade(&'static str, Check, bool),
 }
 
+impl Notice {
+    /// Whether the log is to have a line of it.
+    #[must_use]
+    pub fn is_logged(&self) -> bool {
+        !matches!(self, Self::HealthAnswered(_) | Self::CheckMade(..))
+    }
+}
+
 /// What is asked.
 #[derive(Debug)]
 enum Question {
@@ -191,6 +199,15 @@ impl Checks {
             notices.push(Notice::NoLeader);
             self.reason = Some("RAFT NO LEADER".into());
         }
+    }
+
+    /// Whether it is a read that is being made, and not one that this member answers alone.
+    pub fn awaits_others(&self) -> bool {
+        let is_serializable = match &self.question {
+            Question::Health { serializable, .. } => *serializable,
+            Question::Checks { left, .. } => left.front() == Some(&Check::SerializableRead),
+        };
+        self.reading && !is_serializable
     }
 
     /// Makes the next check; `false` if nothing came of it.

@@ -62,6 +62,10 @@ struct Call {
     /// We have sent all.
     is_closed: bool,
     has_headers: bool,
+    /// What has come of the five bytes before a message.
+    prefix: [u8; PREFIX_BYTES],
+    prefix_len: usize,
+    /// The message behind them, as far as it has come.
     gathered: Vec<u8>,
     /// Bytes taken in for which no room was given back.
     unreleased: u32,
@@ -141,6 +145,8 @@ impl Link {
             wants_end: false,
             is_closed: false,
             has_headers: false,
+            prefix: [0; PREFIX_BYTES],
+            prefix_len: 0,
             gathered: Vec::new(),
             unreleased: 0,
         });
@@ -171,6 +177,15 @@ impl Link {
             put_reset(&mut self.output, call.id, ErrorCode::Cancel);
         }
         self.events.clear();
+    }
+
+    /// Gives the call up because its client is gone: it ends as etcd's gateway has it then.
+    pub fn give_up(&mut self) {
+        if let Some(call) = self.call.take() {
+            put_reset(&mut self.output, call.id, ErrorCode::Cancel);
+            let message = "context canceled".to_owned();
+            self.events.push_back(LinkEvent::Ended(Ended { code: 1, message }));
+        }
     }
 
     /// Whether a further call may begin.
@@ -280,11 +295,20 @@ impl Link {
                 }
                 self.send_unsent();
             }
-            FrameKind::GoAway => {
-                // A call that is under way is served to its end; the owner begins no other.
-                self.next_id = STREAM_ID_MAX;
-            }
+            FrameKind::GoAway => self.handle_go_away(payload),
             _ => {}
+        }
+    }
+
+    /// The owner begins no further call. One that is under way is served to its end, unless the
+    /// other end found a rule broken: from then on it says nothing.
+    fn handle_go_away(&mut self, payload: &[u8]) {
+        self.next_id = STREAM_ID_MAX;
+        let code = payload.get(4..8).expect("a farewell has a code");
+        if code != [0; 4] && self.call.is_some() {
+            let text = String::from_utf8_lossy(&payload[8..]);
+            let message = format!("the connection to the services was closed: {text}");
+            self.end(Ended { code: 14, message });
         }
     }
 
@@ -328,26 +352,30 @@ impl Link {
     fn handle_data(&mut self, payload: &[u8], size: u32) {
         let call = self.call.as_mut().expect("the caller looked at it");
         call.unreleased += size;
-        call.gathered.extend_from_slice(payload);
-        let mut at = 0;
-        while let Some(prefix) = call.gathered.get(at..at + PREFIX_BYTES) {
-            let size = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]);
-            let begin = at + PREFIX_BYTES;
-            let end = begin + usize::try_from(size).expect("32 bits fit");
-            if end > call.gathered.len() {
-                break;
-            }
-            if at == 0 && end == call.gathered.len() {
-                // One message and nothing else, as large ones come: taken over as it is.
-                let mut message = std::mem::take(&mut call.gathered);
-                message.drain(..begin);
-                self.events.push_back(LinkEvent::Message(message));
+        let mut rest = payload;
+        // A message without bytes is whole with its prefix.
+        while !rest.is_empty() {
+            let take = rest.len().min(PREFIX_BYTES - call.prefix_len);
+            call.prefix[call.prefix_len..call.prefix_len + take].copy_from_slice(&rest[..take]);
+            call.prefix_len += take;
+            rest = &rest[take..];
+            if call.prefix_len < PREFIX_BYTES {
                 return;
             }
-            self.events.push_back(LinkEvent::Message(call.gathered[begin..end].to_vec()));
-            at = end;
+            let [_, size @ ..] = call.prefix;
+            let size = usize::try_from(u32::from_be_bytes(size)).expect("32 bits fit");
+            let missing = size - call.gathered.len();
+            let take = rest.len().min(missing);
+            // Room for all of it at once: a large answer is not copied again as it grows. What is
+            // reserved and not yet written takes no memory.
+            call.gathered.reserve_exact(missing);
+            call.gathered.extend_from_slice(&rest[..take]);
+            rest = &rest[take..];
+            if take == missing {
+                call.prefix_len = 0;
+                self.events.push_back(LinkEvent::Message(std::mem::take(&mut call.gathered)));
+            }
         }
-        call.gathered.drain(..at);
     }
 
     /// A call that is reset before it has a status: what the other end made of an error on the

@@ -12,8 +12,12 @@
 //!
 //! Invariants:
 //! - One request of a client is worked on at a time.
-//! - Nothing is translated for a client that does not read: [`OUTPUT_BYTES_HIGH`] bounds what waits
-//!   for it, and the calls behind it are held up by their windows.
+//! - Nothing is translated, and no request taken, for a client that does not read:
+//!   [`OUTPUT_BYTES_HIGH`] bounds what waits for it, and the calls behind it are held up by their
+//!   windows.
+//! - A client that sends nothing more has gone: its call is given up, as Go's server does, and the
+//!   services clean up as after any client that cancels.
+//! - A turn does [`TURN_STEPS`] steps for a client, whatever it has sent.
 
 mod access;
 mod answer;
@@ -23,6 +27,7 @@ pub mod json;
 mod link;
 mod query;
 mod route;
+mod upgrade;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -32,16 +37,19 @@ use super::http1::{self, Connection, INPUT_BYTES_HIGH, Length, Request};
 
 pub use access::Access;
 use answer::{Plain, json_error};
-use call::Call;
+use call::{Call, Metadata};
 use health::Checks;
 pub use health::{AlarmKind, Facts, Notice};
 use link::Link;
-use route::{Page, Shape};
+use route::{Page, Rpc, Shape};
 
 /// Output that may wait for a client before nothing more is made for it.
 const OUTPUT_BYTES_HIGH: usize = 256 << 10;
 /// What is translated in one go.
 const STEP_BYTES: usize = 64 << 10;
+/// Requests that are begun and steps of answers that are made in a turn: a fraction of a millisecond
+/// of a core that others wait for.
+const TURN_STEPS: usize = 16;
 /// Requests of a stream that may wait for the services before no more are read.
 const UNSENT_BYTES_HIGH: usize = 1 << 20;
 
@@ -127,6 +135,8 @@ pub struct Gateway {
     cors: Vec<(&'static str, String)>,
     wish: Option<Wish>,
     notices: Vec<Notice>,
+    /// What may be done still in this turn.
+    steps_left: usize,
 }
 
 /// Both ends of the connection to the services, and what was read from one for the other.
@@ -150,7 +160,13 @@ impl Gateway {
             cors: Vec::new(),
             wish: None,
             notices: Vec::new(),
+            steps_left: TURN_STEPS,
         }
+    }
+
+    /// A turn begins.
+    pub fn handle_turn(&mut self) {
+        self.steps_left = TURN_STEPS;
     }
 
     /// Tells the time of day.
@@ -171,14 +187,10 @@ impl Gateway {
         }
     }
 
-    /// The client sends nothing more. What it asked for is answered, except for what never ends.
+    /// The client sends nothing more. Calls that are not answered are given up once they were read
+    /// to their end, and it is told so: it may have closed one direction only.
     pub fn handle_half_closed(&mut self) {
-        let streams = matches!(&self.work, Work::Call(call) if call.shape() != Shape::Unary);
-        if streams {
-            self.http.abort();
-        } else {
-            self.http.handle_half_closed();
-        }
+        self.http.handle_half_closed();
     }
 
     /// The member goes away: the present request is answered, no other taken.
@@ -213,7 +225,8 @@ impl Gateway {
         self.answer(&Plain { status: page.status, fields: &fields, late: &[], body });
     }
 
-    /// Does what can be done, until the client, the services or the owner have to do something.
+    /// Does what can be done, until the client, the services or the owner have to do something, or
+    /// the turn's steps are used up.
     pub fn advance(&mut self, now: Duration) {
         loop {
             let mut is_idle = true;
@@ -223,7 +236,13 @@ impl Gateway {
                 is_idle = false;
                 self.handle_event(event, now);
             }
-            is_idle &= !self.step(now);
+            if self.http.is_deserted() {
+                self.give_up();
+            }
+            if self.steps_left > 0 && self.step(now) {
+                self.steps_left -= 1;
+                is_idle = false;
+            }
             if is_idle {
                 return;
             }
@@ -249,7 +268,7 @@ impl Gateway {
     #[must_use]
     pub fn has_business(&self) -> bool {
         let has_bytes = self.services.as_ref().is_some_and(|services| services.link.has_output());
-        has_bytes || self.wish.is_some() || !self.notices.is_empty()
+        has_bytes || self.wish.is_some() || !self.notices.is_empty() || self.has_more()
     }
 
     /// Bytes for [`Self::grpc`], as if from a socket. The buffer comes back with
@@ -296,7 +315,8 @@ impl Gateway {
     #[must_use]
     pub fn wants_pause(&self) -> bool {
         // A head has a bound of its own, and until it is there nothing else can be done.
-        self.http.input_bytes() > INPUT_BYTES_HIGH && !self.http.awaits_head()
+        let is_ahead = self.http.input_bytes() > INPUT_BYTES_HIGH && !self.http.awaits_head();
+        is_ahead || self.http.output_bytes() >= OUTPUT_BYTES_HIGH
     }
 
     /// Whether the connection is to be closed once its output has left.
@@ -305,29 +325,59 @@ impl Gateway {
         self.http.is_over()
     }
 
-    /// Bytes of answers that are held for the client, its output aside.
+    /// Bytes that are held for the client: of answers, and of a request that is not whole.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         let link = self.services.as_ref().map_or(0, |services| services.link.held_bytes());
         let call = if let Work::Call(call) = &self.work { call.held_bytes() } else { 0 };
-        link + call
+        link + call + self.http.output_bytes()
     }
 
     /// Whether the next bytes of the request are wanted.
     fn reads_on(&self) -> bool {
         match &self.work {
-            Work::Idle | Work::Answered => true,
+            // What comes next may be another request.
+            Work::Idle | Work::Answered => self.steps_left > 0 && self.has_room(),
             Work::Call(_) => {
                 let services = self.services.as_ref();
-                services.is_none_or(|services| services.link.unsent_bytes() < UNSENT_BYTES_HIGH)
+                // Pings are answered at once, so whoever sends them has to read.
+                (self.has_room() || !self.http.is_upgraded())
+                    && services
+                        .is_none_or(|services| services.link.unsent_bytes() < UNSENT_BYTES_HIGH)
             }
             Work::Checks(_) | Work::Version | Work::Page => true,
         }
     }
 
+    fn has_room(&self) -> bool {
+        self.http.output_bytes() < OUTPUT_BYTES_HIGH
+    }
+
+    /// Whether the turn's steps were too few. A turn that finds nothing to do uses none, so this
+    /// does not keep a core awake.
+    fn has_more(&self) -> bool {
+        let is_idle = matches!(self.work, Work::Idle) && self.http.input_bytes() == 0;
+        self.steps_left == 0 && !is_idle
+    }
+
+    /// The client of a request that was read to its end is gone.
+    fn give_up(&mut self) {
+        let is_given_up = match &self.work {
+            Work::Call(_) => true,
+            Work::Checks(checks) => checks.awaits_others(),
+            Work::Idle | Work::Version | Work::Page | Work::Answered => false,
+        };
+        if let (true, Some(services)) = (is_given_up, &mut self.services) {
+            services.link.give_up();
+        }
+    }
+
     fn handle_event(&mut self, event: http1::Event, now: Duration) {
         match event {
-            http1::Event::Request(request) => self.handle_request(&request, now),
+            http1::Event::Request(request) => {
+                self.steps_left -= 1;
+                self.handle_request(&request, now);
+            }
             http1::Event::Body(bytes) => {
                 if let (Work::Call(call), Some(services)) = (&mut self.work, &mut self.services) {
                     call.handle_body(&bytes, &mut services.link);
@@ -372,6 +422,9 @@ impl Gateway {
         let is_below = parts.next().is_some_and(is_cut);
         if self.door == Door::Client && self.setup.serves_json && is_below {
             if let Some(rest) = path.strip_prefix(b"/v3/") {
+                if upgrade::is_wanted(request) {
+                    return self.handle_upgrade(request, rest, now);
+                }
                 return self.handle_json(request, rest, now);
             }
             if path == b"/v3" {
@@ -432,10 +485,38 @@ impl Gateway {
             let (code, text) = call::LATE;
             return self.json_answer(answer::http_status(code), code, text);
         }
-        let json_bytes_max = self.setup.json_bytes_max();
         let takes_trailers = call::takes_trailers(request);
-        let mut call = Box::new(Call::new(rpc, metadata, takes_trailers, json_bytes_max));
-        let services = self.services(now);
+        self.begin_call(rpc, metadata, takes_trailers, now);
+    }
+
+    /// A client that wants to speak WebSocket: its messages are the body of a call, and the lines of
+    /// the answer are messages to it.
+    fn handle_upgrade(&mut self, request: &Request, path: &[u8], now: Duration) {
+        let accepted = match upgrade::accepted(request) {
+            Ok(accepted) => accepted,
+            Err((status, text)) => {
+                let (fields, body) = (upgrade::ERROR_FIELDS, text.as_bytes());
+                return self.answer(&Plain { status, fields, late: &[], body });
+            }
+        };
+        self.http.upgrade(&accepted.key, accepted.protocol);
+        if self.http.is_over() {
+            return;
+        }
+        // Whatever the method was, it counts as the one that calls have.
+        match route::find_rpc(path) {
+            Some(rpc) => {
+                let metadata = call::authorized(accepted.authorization);
+                self.begin_call(rpc, metadata, false, now);
+            }
+            None => self.json_answer(404, 5, "Not Found"),
+        }
+    }
+
+    fn begin_call(&mut self, rpc: Rpc, metadata: Metadata, in_chunks: bool, now: Duration) {
+        let json_bytes_max = self.setup.json_bytes_max();
+        let mut call = Box::new(Call::new(rpc, metadata, in_chunks, json_bytes_max));
+        let Some(services) = self.services(now) else { return };
         call.begin(&mut services.link);
         self.http.want_body();
         self.work = Work::Call(call);
@@ -468,32 +549,42 @@ impl Gateway {
             Page::Health | Page::Livez(_) | Page::Readyz(_) => {
                 let path = String::from_utf8_lossy(&request.path).into_owned();
                 let checks = Checks::new(page, path, &request.query, &mut self.notices);
-                self.services(now);
+                if self.services(now).is_none() {
+                    return;
+                }
                 self.work = Work::Checks(Box::new(checks));
                 self.wish = Some(Wish::Facts);
             }
         }
     }
 
-    /// The connection to the services, made when it is first needed and anew when it is used up.
-    fn services(&mut self, now: Duration) -> &mut Services {
-        if self.services.as_ref().is_some_and(|services| !services.link.has_ids()) {
-            self.services = None;
-        }
+    /// The connection to the services, made when it is first needed. One that is used up is not
+    /// replaced, because the owner knows its calls by their numbers, and there may be remains of
+    /// them: the client is sent away, which it is used to, and comes back with a new one.
+    fn services(&mut self, now: Duration) -> Option<&mut Services> {
         let setup = &self.setup;
-        self.services.get_or_insert_with(|| {
+        let services = self.services.get_or_insert_with(|| {
             let methods = Rc::clone(&setup.methods);
             let grpc = Box::new(grpc::Connection::new(&setup.grpc, methods, now));
             Services { link: Link::default(), grpc, carried: Vec::new() }
-        })
+        });
+        if !services.link.has_ids() {
+            self.http.abort();
+            return None;
+        }
+        Some(services)
     }
 
     /// Takes in what the services answered and says what can be said; `false` if there was nothing.
     fn step(&mut self, _now: Duration) -> bool {
-        let has_room = self.http.output().len() < OUTPUT_BYTES_HIGH;
+        let has_room = self.has_room();
         match std::mem::replace(&mut self.work, Work::Idle) {
             Work::Call(mut call) => {
                 let services = self.services.as_mut().expect("a call has a connection");
+                if !services.link.has_ids() {
+                    // The next request will find no connection to the services.
+                    self.http.shut_down();
+                }
                 let mut has_moved = false;
                 if has_room {
                     has_moved = call.step(&mut services.link, &mut self.http, &self.cors);

@@ -8,6 +8,7 @@ use crate::frontend::grpc::{
     Code, Event, Input, Method as GrpcMethod, MethodId, MethodKind, Status,
 };
 use crate::frontend::http2::StreamKey;
+use crate::frontend::http2::frame::put_go_away;
 
 const NOW: Duration = Duration::ZERO;
 const DATE: &str = "Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n";
@@ -85,6 +86,7 @@ impl World {
 
     fn settle(&mut self) {
         loop {
+            self.gateway.handle_turn();
             self.gateway.advance(NOW);
             while let Some(notice) = self.gateway.poll_notice() {
                 self.notices.push(notice);
@@ -105,7 +107,7 @@ impl World {
                 self.gateway.recycle(bytes);
                 continue;
             }
-            if !self.gateway.carry_answers() {
+            if !self.gateway.carry_answers() && !self.gateway.has_business() {
                 return;
             }
         }
@@ -406,17 +408,79 @@ fn hosts_and_origins_are_looked_at_first() {
     assert!(text.starts_with("HTTP/1.1 200 OK\r\nDate: "), "{text}");
 }
 
+/// What follows the head of the last answer.
+fn last_body(text: &str) -> &str {
+    text.rsplit_once("\r\n\r\n").map_or(text, |(_, body)| body)
+}
+
+/// As etcd 3.7.1 answers who has closed its half before the answer.
 #[test]
-fn a_half_closed_client_gets_what_it_asked_for() {
+fn a_call_whose_client_is_gone_is_given_up_and_says_so() {
+    let canceled = "{\"code\":1,\"message\":\"context canceled\"}";
     let mut world = World::new().replies(&[Reply::Nothing]);
-    world.say(&post("/v3/kv/range", "{}"));
+    let call = post("/v3/kv/range", "{}");
+    assert_eq!(world.say(&call.repeat(2)), "");
+    world.gateway.handle_half_closed();
+    world.replies.push_back(Reply::Nothing);
+    world.settle();
+    let text = world.output();
+    assert_eq!(text.matches("HTTP/1.1 499 status code 499\r\n").count(), 2, "{text}");
+    assert!(!text.contains("Grpc-Metadata") && last_body(&text) == canceled, "{text}");
+    assert!(world.gateway.is_over());
+    // A body that was promised and does not come makes no difference once the request is there.
+    let mut world = World::new().replies(&[Reply::Nothing]);
+    world.say(b"POST /v3/kv/range HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n{}");
     world.gateway.handle_half_closed();
     world.settle();
-    assert!(!world.gateway.is_over(), "its answer is to come");
-    let mut world = World::new().replies(&[Reply::Messages(vec![COUNT.to_vec()])]);
-    world.say(&post("/v3/watch", "{}"));
+    assert_eq!(last_body(&world.output()), canceled);
+    let mut world = World::new();
+    world.say(b"POST /v3/kv/range HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n{");
     world.gateway.handle_half_closed();
-    assert!(world.gateway.is_over(), "a stream has nobody to go to");
+    world.settle();
+    assert!(world.gateway.is_over());
+    assert!(world.output().ends_with("{\"code\":3,\"message\":\"unexpected EOF\"}"));
+}
+
+#[test]
+fn a_stream_whose_client_is_gone_ends() {
+    let chunks = "{\"error\":{\"code\":1,\"message\":\"context canceled\"}}\n\r\n0\r\n\r\n";
+    let mut world = World::new().replies(&[Reply::Messages(vec![HEADER.to_vec()])]);
+    assert!(world.say(&post("/v3/watch", "{}")).starts_with("HTTP/1.1 200 OK\r\n"));
+    assert!(world.open.is_some());
+    world.gateway.handle_half_closed();
+    world.settle();
+    assert!(world.gateway.is_over() && world.open.is_none(), "the services hear of it");
+    assert_eq!(world.output(), format!("32\r\n{chunks}"));
+    let mut world = World::new().replies(&[Reply::Nothing]);
+    world.say(&post("/v3/maintenance/snapshot", "{}"));
+    world.gateway.handle_half_closed();
+    world.settle();
+    let text = world.output();
+    assert!(text.starts_with("HTTP/1.1 499 status code 499\r\n") && text.ends_with(chunks));
+}
+
+#[test]
+fn a_health_check_whose_client_is_gone_has_failed() {
+    let asked = |path: &str, replies: &[Reply]| {
+        let mut world = World::new().replies(replies);
+        world.gateway.handle_received(&get(path), NOW);
+        world.gateway.handle_half_closed();
+        world.settle();
+        assert!(world.gateway.is_over());
+        world.output()
+    };
+    let text = asked("/health", &[Reply::Nothing]);
+    assert!(text.starts_with("HTTP/1.1 503 "), "{text}");
+    let reason = "{\"health\":\"false\",\"reason\":\"RANGE ERROR:context canceled\"}\n";
+    assert_eq!(last_body(&text), reason);
+    let text = asked("/readyz", &[Reply::Answer(Vec::new()), Reply::Nothing]);
+    assert!(
+        text.contains("[+]serializable_read ok\n[-]linearizable_read failed: context canceled")
+    );
+    // What waits for nobody is answered.
+    let text = asked("/health?serializable=true", &[Reply::Answer(Vec::new())]);
+    assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+    assert!(asked("/version", &[]).starts_with("HTTP/1.1 200 OK\r\n"));
     for request in [&b""[..], b"GET /ver", b"POST /v3/kv/range HTTP/1.1\r\nHost: h\r\n"] {
         let mut world = World::new();
         world.say(request);
@@ -424,12 +488,138 @@ fn a_half_closed_client_gets_what_it_asked_for() {
         world.settle();
         assert!(world.gateway.is_over() && world.output().is_empty());
     }
-    let mut world = World::new();
-    world.say(b"POST /v3/kv/range HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n{");
-    world.gateway.handle_half_closed();
-    world.settle();
+}
+
+/// A frame of a client, whose mask changes nothing.
+fn frame(payload: &str) -> Vec<u8> {
+    let len = u8::try_from(payload.len()).unwrap();
+    [&[0x81, 0x80 | len, 0, 0, 0, 0], payload.as_bytes()].concat()
+}
+
+fn upgrade(path: &str) -> Vec<u8> {
+    let key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n{key}\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+const UPGRADED: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+#[test]
+fn a_browser_watches_message_by_message() {
+    let message = |revision: u8| vec![0x0a, 2, 0x18, revision];
+    let mut world = World::new().replies(&[
+        Reply::Messages(vec![message(1), message(2)]),
+        Reply::Status(Code::Unavailable, "gone"),
+    ]);
+    let bytes = |world: &mut World, sent: &[u8]| {
+        world.gateway.handle_received(sent, NOW);
+        world.settle();
+        std::mem::take(world.gateway.output())
+    };
+    assert_eq!(bytes(&mut world, &upgrade("/v3/watch")), UPGRADED.as_bytes());
+    assert_eq!(bytes(&mut world, b"\x89\x80\0\0\0\0"), b"\x8a\x00");
+    let line = |revision| {
+        format!("\u{26}{{\"result\":{{\"header\":{{\"revision\":\"{revision}\"}}}}}}").into_bytes()
+    };
+    let expected = [&[0x81][..], &line(1), &[0x81], &line(2)].concat();
+    assert_eq!(bytes(&mut world, &frame("{\"create_request\":{}}")), expected);
+    let error = "{\"error\":{\"code\":14,\"message\":\"gone\"}}";
+    let expected = [&[0x81, u8::try_from(error.len()).unwrap()], error.as_bytes()].concat();
+    assert_eq!(bytes(&mut world, &frame("{}")), expected);
     assert!(world.gateway.is_over());
-    assert!(world.output().ends_with("{\"code\":3,\"message\":\"unexpected EOF\"}"));
+    // A farewell is returned, and the call ends with the connection.
+    let mut world = World::new();
+    bytes(&mut world, &upgrade("/v3/watch"));
+    assert_eq!(bytes(&mut world, b"\x88\x82\0\0\0\0\x03\xe8"), b"\x88\x02\x03\xe8");
+    assert!(world.gateway.is_over());
+}
+
+#[test]
+fn what_is_wrong_with_an_upgrade_is_said_where_it_can_be() {
+    let mut world = World::new();
+    world.gateway.handle_received(&upgrade("/v3/nothing"), NOW);
+    world.settle();
+    let body = "{\"code\":5,\"message\":\"Not Found\"}";
+    let frame_head = [0x81, u8::try_from(body.len()).unwrap()];
+    let expected = [UPGRADED.as_bytes(), &frame_head, body.as_bytes()].concat();
+    assert!(*world.gateway.output() == expected && world.gateway.is_over());
+    let mut world = World::new();
+    let early = [upgrade("/v3/watch"), frame("{}")].concat();
+    assert_eq!(world.say(&early), "");
+    assert!(world.gateway.is_over(), "it sent something before it was told to");
+    let old = String::from_utf8(upgrade("/v3/watch")).unwrap().replace("13", "12");
+    let text = World::new().say(old.as_bytes());
+    assert!(text.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{text}");
+    assert!(text.contains("\r\nSec-Websocket-Version: 13\r\n"), "{text}");
+}
+
+/// Pongs are output, too.
+#[test]
+fn pings_of_a_client_that_does_not_read_are_not_read() {
+    let mut world = World::new();
+    world.gateway.handle_received(&upgrade("/v3/watch"), NOW);
+    world.settle();
+    let pings = b"\x89\xfd\0\0\0\0".to_vec();
+    let ping = [pings, vec![b'x'; 125]].concat();
+    world.gateway.handle_received(&ping.repeat(20_000), NOW);
+    world.settle();
+    let output = world.gateway.output().len();
+    assert!(output < OUTPUT_BYTES_HIGH + 1024 && world.gateway.wants_pause(), "{output}");
+}
+
+/// Found by a reviewer: answers to pipelined requests were made whether anybody read them or not.
+#[test]
+fn no_request_is_taken_from_a_client_that_does_not_read() {
+    let mut world = World::new();
+    let count = 4_000;
+    world.gateway.handle_received(&get("/none").repeat(count), NOW);
+    world.settle();
+    assert!(world.gateway.wants_pause());
+    let mut text = String::new();
+    for _ in 0..1000 {
+        let some = world.output();
+        assert!(some.len() < OUTPUT_BYTES_HIGH + 1024, "{}", some.len());
+        text += &some;
+        world.settle();
+    }
+    assert_eq!(text.matches("HTTP/1.1 404 ").count(), count);
+    assert!(!world.gateway.wants_pause() && !world.gateway.has_business());
+}
+
+#[test]
+fn a_turn_begins_few_requests() {
+    let mut world = World::new();
+    world.gateway.handle_received(&get("/none").repeat(3 * TURN_STEPS), NOW);
+    for turn in 1..=3 {
+        world.gateway.advance(NOW);
+        assert_eq!(world.output().matches("HTTP/1.1 404 ").count(), TURN_STEPS, "turn {turn}");
+        world.gateway.advance(NOW);
+        assert_eq!(world.output(), "");
+        assert!(world.gateway.has_business(), "the core comes back");
+        world.gateway.handle_turn();
+    }
+    world.gateway.advance(NOW);
+    assert!(!world.gateway.has_business(), "and only if there is something");
+}
+
+/// Found by a reviewer: the call under way never ended, and the next connection to the services
+/// used its number again.
+#[test]
+fn a_connection_to_the_services_that_breaks_ends_the_client_too() {
+    let mut world = World::new().replies(&[Reply::Nothing]);
+    assert_eq!(world.say(&post("/v3/kv/range", "{}").repeat(2)), "");
+    let mut farewell = Vec::new();
+    let code = crate::frontend::http2::ErrorCode::EnhanceYourCalm;
+    put_go_away(&mut farewell, 1, code, "too_many_pings");
+    world.gateway.services.as_mut().expect("there is a call").link.handle_bytes(&farewell);
+    world.settle();
+    let text = world.output();
+    assert!(text.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{text}");
+    assert!(text.contains("Connection: close\r\n") && text.contains("\"code\":14"), "{text}");
+    assert!(world.gateway.is_over() && world.heard.len() == 1);
 }
 
 #[test]

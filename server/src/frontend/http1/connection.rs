@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::body::{Body, Found};
 use super::date::http_date;
 use super::head::{Refused, Request, parse};
+use super::websocket::{self, WebSocket};
 
 /// The largest head, as Go's server has it.
 pub const HEAD_BYTES_MAX: usize = 1 << 20;
@@ -22,7 +23,7 @@ const SPARE_BYTES_MAX: usize = 64 << 10;
 pub enum Event {
     /// A request; its body, if any, follows.
     Request(Box<Request>),
-    /// A piece of its body.
+    /// A piece of its body, which may be empty.
     Body(Vec<u8>),
     /// Its body has come whole.
     BodyEnd,
@@ -69,6 +70,8 @@ pub struct Connection {
     /// How much of the input holds no end of a head.
     searched: usize,
     exchange: Option<Exchange>,
+    /// Since the present request, the last one, asked for it.
+    socket: Option<WebSocket>,
     head_deadline: Option<Duration>,
     output: Vec<u8>,
     date: Option<(u64, String)>,
@@ -125,10 +128,22 @@ impl Connection {
         self.exchange.is_none() && self.searched > 0
     }
 
+    /// Whether the client sends nothing more, and the present request was read to its end.
+    #[must_use]
+    pub fn is_deserted(&self) -> bool {
+        self.input_ends && self.exchange.as_ref().is_some_and(|exchange| exchange.body_reported)
+    }
+
     /// Bytes that wait to be looked at.
     #[must_use]
     pub fn input_bytes(&self) -> usize {
         self.input.len() - self.at
+    }
+
+    /// Bytes of answers that wait to be written.
+    #[must_use]
+    pub fn output_bytes(&self) -> usize {
+        self.output.len()
     }
 
     /// What is to be written.
@@ -145,6 +160,9 @@ impl Connection {
             }
             if self.exchange.is_none() {
                 return self.poll_head();
+            }
+            if self.socket.is_some() {
+                return self.poll_socket();
             }
             match self.poll_body() {
                 Polled::Event(event) => return Some(event),
@@ -254,6 +272,24 @@ impl Connection {
         }
     }
 
+    /// The body of the last request are the messages that come, each with a line end.
+    fn poll_socket(&mut self) -> Option<Event> {
+        let socket = self.socket.as_mut()?;
+        let (used, found) = socket.poll(&self.input[self.at..], &mut self.output);
+        self.at += used;
+        match found {
+            websocket::Found::Payload(payload) => return Some(Event::Body(payload)),
+            websocket::Found::Control => return Some(Event::Body(Vec::new())),
+            websocket::Found::MessageEnd => return Some(Event::Body(b"\n".to_vec())),
+            websocket::Found::NeedMore => {
+                self.is_over |= self.input_ends;
+                self.compact();
+            }
+            websocket::Found::Ended => self.is_over = true,
+        }
+        None
+    }
+
     fn begin_next(&mut self, now: Duration) {
         self.exchange = None;
         if self.ends {
@@ -266,8 +302,12 @@ impl Connection {
         }
     }
 
-    /// Gives the room of what was read back.
+    /// Gives the room of what was read back. What is left moves only if it is the smaller part, so
+    /// that requests behind each other do not move all that follows each time.
     fn compact(&mut self) {
+        if self.at < self.input.len() - self.at {
+            return;
+        }
         self.input.drain(..self.at);
         self.at = 0;
         if self.input.is_empty() && self.input.capacity() > SPARE_BYTES_MAX {
@@ -285,6 +325,30 @@ impl Connection {
         }
     }
 
+    /// Leaves HTTP for WebSocket; `accept` is the answer to the client's key. Who has sent something
+    /// without waiting for that is sent away, as by the library that etcd uses.
+    pub fn upgrade(&mut self, accept: &str, protocol: Option<&str>) {
+        assert!(self.exchange.is_some() && self.socket.is_none(), "a request asks for it once");
+        if self.input_bytes() > 0 {
+            self.is_over = true;
+            return;
+        }
+        self.socket = Some(WebSocket::default());
+        let out = &mut self.output;
+        put(out, &["HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"]);
+        put(out, &["Connection: Upgrade\r\nSec-WebSocket-Accept: ", accept, "\r\n"]);
+        if let Some(protocol) = protocol {
+            put(out, &["Sec-WebSocket-Protocol: ", protocol, "\r\n"]);
+        }
+        put(out, &["\r\n"]);
+    }
+
+    /// Whether the connection has left HTTP.
+    #[must_use]
+    pub fn is_upgraded(&self) -> bool {
+        self.socket.is_some()
+    }
+
     /// Begins the answer. The fields of `late` stand behind the date, as Go has those that it adds
     /// itself.
     pub fn begin(
@@ -297,6 +361,11 @@ impl Connection {
         let date = self.date().to_owned();
         let Some(exchange) = &mut self.exchange else { return };
         assert!(exchange.answer == Answer::Awaited, "an answer was begun twice");
+        if self.socket.is_some() {
+            // There is no status and there are no fields any more; the lines say it all.
+            exchange.answer = Answer::Begun { is_chunked: false };
+            return;
+        }
         // A client that was never told to send its body may or may not do so.
         self.ends |= exchange.expects_continue;
         let is_old = !exchange.is_modern;
@@ -332,6 +401,9 @@ impl Connection {
     pub fn put(&mut self, bytes: &[u8]) {
         let Some(exchange) = &self.exchange else { return };
         let Answer::Begun { is_chunked } = exchange.answer else { return };
+        if let Some(socket) = &mut self.socket {
+            return socket.put(&mut self.output, bytes);
+        }
         if bytes.is_empty() || exchange.is_head {
             return;
         }
@@ -347,6 +419,10 @@ impl Connection {
     /// Ends the answer.
     pub fn end(&mut self) {
         let Some(exchange) = &mut self.exchange else { return };
+        if let Some(socket) = &mut self.socket {
+            socket.end(&mut self.output);
+            self.is_over = true;
+        }
         if let Answer::Begun { is_chunked: true } = exchange.answer {
             self.output.extend_from_slice(b"0\r\n\r\n");
         }

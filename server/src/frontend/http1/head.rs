@@ -12,7 +12,7 @@ const FIELDS_MAX: usize = 4096;
 const FIELDS_USUAL: usize = 64;
 
 /// What a client asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
     /// As it came: methods are told apart by case.
     pub method: String,

@@ -19,6 +19,7 @@ mod body;
 mod connection;
 mod date;
 mod head;
+mod websocket;
 
 pub use connection::{Connection, Event, HEAD_BYTES_MAX, INPUT_BYTES_HIGH, Length};
 pub use head::{Request, unescape};

@@ -18,10 +18,15 @@ use super::{
 use crate::config::ETCD_VERSION;
 use crate::frontend::gateway::{Access, AlarmKind, Door, Facts, Gateway, PageText, Setup, Wish};
 use crate::frontend::grpc::{self, MethodTable};
+use crate::log_event;
 use crate::log_lines;
 use crate::service::dispatch::Action;
 use crate::service::method::Method;
 use crate::service::proto::etcdserverpb as pb;
+
+/// Lines about HTTP requests that a core writes in a second: enough to see what goes on, and a few
+/// milliseconds at the most.
+const NOTICES_PER_SECOND_MAX: u64 = 32;
 
 /// What an address serves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,6 +75,33 @@ pub(super) struct HttpSide {
     pub(super) waiting: Vec<SocketId>,
     /// Pages of metrics that clients want.
     scrapes: Vec<Scrape>,
+    log_budget: LogBudget,
+}
+
+/// What clients may have this core write into its log. A line is a blocking write, and every request
+/// can bring one about.
+#[derive(Default)]
+struct LogBudget {
+    second: u64,
+    wanted: u64,
+}
+
+impl LogBudget {
+    /// Time passed; how many lines were left out until now.
+    fn handle_time(&mut self, now: Duration) -> u64 {
+        if now.as_secs() == self.second {
+            return 0;
+        }
+        let omitted = self.wanted.saturating_sub(NOTICES_PER_SECOND_MAX);
+        *self = Self { second: now.as_secs(), wanted: 0 };
+        omitted
+    }
+
+    /// Whether a line may be written.
+    fn admits(&mut self) -> bool {
+        self.wanted += 1;
+        self.wanted <= NOTICES_PER_SECOND_MAX
+    }
 }
 
 impl HttpSide {
@@ -81,8 +113,8 @@ impl HttpSide {
             grpc: grpc::Config { max_concurrent_streams: 1, ..config.grpc },
             methods: Rc::clone(methods),
         };
-        let (waiting, scrapes) = (Vec::new(), Vec::new());
-        Self { setup: Rc::new(setup), wall_clock: Duration::ZERO, waiting, scrapes }
+        let (waiting, scrapes, log_budget) = (Vec::new(), Vec::new(), LogBudget::default());
+        Self { setup: Rc::new(setup), wall_clock: Duration::ZERO, waiting, scrapes, log_budget }
     }
 
     pub(super) fn gateway(&self, entrance: Entrance) -> Box<Gateway> {
@@ -104,6 +136,13 @@ impl FrontendCore {
         self.http.wall_clock = since_epoch;
     }
 
+    pub(super) fn handle_http_tick(&mut self, now: Duration) {
+        let omitted = self.http.log_budget.handle_time(now);
+        if omitted > 0 {
+            log_event!(Warn, "lines about HTTP requests were left out", "count" => omitted);
+        }
+    }
+
     /// The next page of metrics that a client wants; to be answered with
     /// [`Self::handle_scraped`].
     pub fn poll_scrape(&mut self) -> Option<Scrape> {
@@ -119,8 +158,8 @@ impl FrontendCore {
         }
     }
 
-    /// A client sends nothing more. One that speaks HTTP/1 gets what it has asked for; for every
-    /// other that is the end.
+    /// A client sends nothing more. One that speaks HTTP/1 is told what became of its requests; for
+    /// every other that is the end.
     pub fn handle_half_closed(&mut self, socket: SocketId) {
         let Some(client) = client_at(&mut self.clients, socket) else { return };
         match &mut client.speech {
@@ -147,10 +186,13 @@ impl FrontendCore {
         let Some(client) = client_at(&mut self.clients, socket) else { return };
         let Speech::Http1(gateway) = &mut client.speech else { return };
         gateway.handle_wall_clock(self.http.wall_clock);
+        gateway.handle_turn();
         loop {
             gateway.advance(now);
             while let Some(notice) = gateway.poll_notice() {
-                log_lines::http_notice(&notice);
+                if notice.is_logged() && self.http.log_budget.admits() {
+                    log_lines::http_notice(&notice);
+                }
             }
             if let Some(wish) = gateway.poll_wish() {
                 match wish {
@@ -282,4 +324,22 @@ fn metrics_page(page: Option<Page>) -> PageText {
         fields.insert(0, ("Content-Encoding", "gzip".to_owned()));
     }
     PageText { status: 200, fields, body }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_about_requests_are_bounded_by_the_second() {
+        let mut budget = LogBudget::default();
+        let admitted = (0..1000).filter(|_| budget.admits()).count();
+        assert_eq!(admitted as u64, NOTICES_PER_SECOND_MAX);
+        assert_eq!(budget.handle_time(Duration::from_millis(999)), 0);
+        assert!(!budget.admits());
+        let omitted = 1001 - NOTICES_PER_SECOND_MAX;
+        assert_eq!(budget.handle_time(Duration::from_millis(1000)), omitted, "told once");
+        assert_eq!(budget.handle_time(Duration::from_millis(2000)), 0);
+        assert!(budget.admits());
+    }
 }

@@ -6,8 +6,10 @@
 //! Invariants:
 //! - A procedure is advanced until it waits: it has no step left when an event finds it.
 //! - A procedure leaves the table with its call; what it still has under way is answered to nobody.
+//! - What a procedure leaves behind is removed: a request to do so that finds too many others under
+//!   way waits until there is room.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use super::super::calls::{Call, Timeouts, Waiting};
@@ -33,6 +35,15 @@ struct Running {
 #[derive(Default)]
 pub(super) struct Procedures {
     running: HashMap<Place, Running>,
+    /// Requests that clean up after calls which were given up. Each was a call of a client, which
+    /// bounds them; a client has to be gone, or pay with a call, for another one.
+    cleaning: VecDeque<Cleaning>,
+}
+
+struct Cleaning {
+    place: Place,
+    method: Method,
+    request: Vec<u8>,
 }
 
 impl Procedures {
@@ -110,8 +121,21 @@ impl Desk {
         };
         self.watches.close(place);
         if let Some((method, request)) = procedure.give_up() {
+            self.procedures.cleaning.push_back(Cleaning { place, method, request });
+            self.clean_up();
+        }
+    }
+
+    /// Begins what is to be cleaned up, as far as there is room. What is refused for another reason
+    /// is over, as in etcd.
+    pub(super) fn clean_up(&mut self) {
+        while let Some(Cleaning { place, method, request }) = self.procedures.cleaning.pop_front() {
             // Nobody waits for its answer: the stream is closed by now.
-            self.begin_inner_call(place, method, &request, Waiting::Write);
+            let answer = self.begin_inner_call(place, method, &request, Waiting::Write);
+            if let Some(Err(Refusal::TooManyRequests)) = answer {
+                self.procedures.cleaning.push_front(Cleaning { place, method, request });
+                return;
+            }
         }
     }
 

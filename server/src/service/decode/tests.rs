@@ -274,6 +274,6 @@ fn nesting_is_bounded() {
         message
     };
     assert!(decode_txn(&nested(TXN_DEPTH_MAX - 1)).is_ok());
-    assert_eq!(decode_txn(&nested(TXN_DEPTH_MAX)), Err(Malformed));
-    assert_eq!(decode_txn(&nested(20_000)), Err(Malformed));
+    assert_eq!(decode_txn(&nested(TXN_DEPTH_MAX)), Err(TxnUnread::TooDeep));
+    assert_eq!(decode_txn(&nested(20_000)), Err(TxnUnread::TooDeep));
 }

@@ -563,6 +563,15 @@ fn calls_are_refused_by_their_headers() {
     assert_eq!(check(&desk, Method::Watch, CallMetadata::default()), Ok(()));
 }
 
+/// A client that was given a name goes on without one when it is told this, and gives up otherwise.
+#[test]
+fn nobody_is_asked_for_a_password() {
+    let mut desk = Desk::new(true);
+    let request = pb::AuthenticateRequest { name: "a".to_owned(), password: "b".to_owned() };
+    let answer = desk.call::<pb::AuthenticateResponse>(Method::Authenticate, &request);
+    assert_eq!(answer, Err(Refusal::AuthNotEnabled));
+}
+
 /// Every method either is served or says that it is not, and no bytes make any of them panic.
 #[test]
 fn any_bytes_are_answered() {

@@ -193,12 +193,17 @@ fn add_upkeep(corpus: &mut Corpus) {
 }
 
 fn add_auth(corpus: &mut Corpus) {
+    corpus.case("auth/nobody-is-asked-for-a-password", |c| {
+        let path = "/etcdserverpb.Auth/Authenticate";
+        for (name, password) in [("a", "b"), ("root", ""), ("", "")] {
+            let (name, password) = (name.to_owned(), password.to_owned());
+            let request = pb::AuthenticateRequest { name, password };
+            ask::<_, pb::AuthenticateResponse>(c, path, request);
+        }
+    });
     corpus.case("auth/while-it-is-off", |c| {
         let status = "/etcdserverpb.Auth/AuthStatus";
         ask::<_, pb::AuthStatusResponse>(c, status, pb::AuthStatusRequest {});
-        let request = pb::AuthenticateRequest { name: "a".to_owned(), password: "b".to_owned() };
-        let path = "/etcdserverpb.Auth/Authenticate";
-        ask::<_, pb::AuthenticateResponse>(c, path, request);
         let path = "/etcdserverpb.Auth/AuthEnable";
         ask::<_, pb::AuthEnableResponse>(c, path, pb::AuthEnableRequest {});
         let path = "/etcdserverpb.Auth/UserAdd";

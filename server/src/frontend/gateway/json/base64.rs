@@ -8,7 +8,7 @@ const STANDARD: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 pub(super) const STEP_BYTES: usize = 48 << 10;
 
 /// Appends bytes in base64, with padding.
-pub(super) fn put(out: &mut Vec<u8>, bytes: &[u8]) {
+pub fn put(out: &mut Vec<u8>, bytes: &[u8]) {
     out.reserve(bytes.len().div_ceil(3) * 4);
     let mut triples = bytes.chunks_exact(3);
     for triple in &mut triples {
@@ -33,7 +33,7 @@ fn digit(bits: u32, shift: u32) -> u8 {
 }
 
 /// Reads base64; `None` if it is none.
-pub(super) fn read(text: &str) -> Option<Vec<u8>> {
+pub fn read(text: &str) -> Option<Vec<u8>> {
     let text = text.as_bytes();
     let is_url = text.iter().any(|byte| matches!(byte, b'-' | b'_'));
     let is_padded = text.len().is_multiple_of(4);

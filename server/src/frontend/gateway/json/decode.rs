@@ -6,6 +6,11 @@
 //!
 //! The value is whole and its grammar was checked by [`Scanner`](super::Scanner); what is found
 //! wrong here is what only this parser looks at.
+//!
+//! Invariants:
+//! - The path from the outermost message to the one being read lies in [`Decoder::levels`], not on
+//!   the stack: a client chooses how deep it nests, and Go's parser lets it nest ten thousand deep.
+//! - Every byte of the output is written once and moved at most once, however deep it stands.
 
 use super::base64;
 use super::scan::is_space;
@@ -15,16 +20,20 @@ use super::schema::{ENUMS, Field, Kind, MESSAGES, Message, MessageId, message};
 const DEPTH_MAX: usize = 10_000;
 /// The prefix of Go's texts; the space is a no-break space in the reference's build.
 const PREFIX: &str = "proto:\u{a0}";
+/// The lengths that take one byte, for which there is room from the beginning.
+const LENGTH_SHORT_MAX: usize = 0x7f;
 
 /// Translates a value; what is wrong with it is in the words of Go.
 ///
 /// # Errors
 /// If the value is none of the message.
 pub fn decode(json: &[u8], id: MessageId) -> Result<Vec<u8>, String> {
-    let mut decoder = Decoder { json, at: 0 };
-    let mut out = Vec::with_capacity(json.len() / 4 * 3);
-    decoder.message(&mut out, message(id), DEPTH_MAX)?;
-    Ok(out)
+    let out = Vec::with_capacity(json.len() / 4 * 3);
+    let mut decoder = Decoder { json, at: 0, out, levels: Vec::new(), lengths: Lengths::default() };
+    decoder.open(message(id))?;
+    decoder.run()?;
+    let Decoder { out, lengths, .. } = decoder;
+    Ok(lengths.insert_into(out))
 }
 
 #[derive(Clone, Copy)]
@@ -40,6 +49,76 @@ enum Token<'j> {
 struct Decoder<'j> {
     json: &'j [u8],
     at: usize,
+    out: Vec<u8>,
+    levels: Vec<Level>,
+    lengths: Lengths,
+}
+
+/// A message that is being read.
+struct Level {
+    message: &'static Message,
+    /// Its fields that have come, a bit each.
+    seen: u64,
+    /// Its oneofs that are set.
+    oneofs: u64,
+    /// The list among its fields whose values are being read.
+    list: Option<&'static Field>,
+    mark: Mark,
+}
+
+/// The lengths of nested messages. Each has room for one byte; those that need more are listed,
+/// and written in one pass at the end.
+#[derive(Default)]
+struct Lengths {
+    /// Where a message begins in the output, and its length as it will be; in the order of their
+    /// beginnings. Of messages that are still being read the length is not known.
+    long: Vec<(usize, usize)>,
+    /// Bytes that the lengths known so far will take beyond their first.
+    grown: usize,
+}
+
+/// What was so when a message began.
+#[derive(Clone, Copy, Default)]
+struct Mark {
+    begin: usize,
+    place: usize,
+    grown: usize,
+}
+
+impl Lengths {
+    fn open(&mut self, out: &mut Vec<u8>) -> Mark {
+        out.push(0);
+        let mark = Mark { begin: out.len(), place: self.long.len(), grown: self.grown };
+        self.long.push((mark.begin, 0));
+        mark
+    }
+
+    fn close(&mut self, mark: Mark, out: &mut [u8]) {
+        let length = out.len() - mark.begin + self.grown - mark.grown;
+        if length <= LENGTH_SHORT_MAX {
+            // A message within is shorter still, so this one is the last of the list.
+            self.long.truncate(mark.place);
+            out[mark.begin - 1] = length.to_le_bytes()[0];
+        } else {
+            self.long[mark.place].1 = length;
+            self.grown += varint_len(length) - 1;
+        }
+    }
+
+    fn insert_into(self, out: Vec<u8>) -> Vec<u8> {
+        if self.long.is_empty() {
+            return out;
+        }
+        let mut whole = Vec::with_capacity(out.len() + self.grown);
+        let mut done = 0;
+        for (begin, length) in self.long {
+            whole.extend_from_slice(&out[done..begin - 1]);
+            put_varint(&mut whole, length as u64);
+            done = begin;
+        }
+        whole.extend_from_slice(&out[done..]);
+        whole
+    }
 }
 
 /// A token and where it stands.
@@ -50,87 +129,105 @@ struct Found<'j> {
 }
 
 impl<'j> Decoder<'j> {
-    fn message(
-        &mut self,
-        out: &mut Vec<u8>,
-        message: &'static Message,
-        depth: usize,
-    ) -> Result<(), String> {
-        let Some(depth) = depth.checked_sub(1) else {
+    /// Reads until the outermost message has ended.
+    fn run(&mut self) -> Result<(), String> {
+        while let Some(level) = self.levels.last() {
+            if let Some(field) = level.list {
+                if self.peek()? == b']' {
+                    self.next()?;
+                    self.level().list = None;
+                } else {
+                    self.value(field)?;
+                }
+                continue;
+            }
+            let name = self.next()?;
+            if let Token::String(raw) = name.token {
+                self.field(raw, &name)?;
+            } else {
+                // The grammar was checked, so this is the end.
+                self.close();
+            }
+        }
+        Ok(())
+    }
+
+    fn level(&mut self) -> &mut Level {
+        self.levels.last_mut().expect("fields are read inside of a message")
+    }
+
+    /// Enters a message.
+    fn open(&mut self, message: &'static Message) -> Result<(), String> {
+        if self.levels.len() >= DEPTH_MAX {
             return Err(format!("{PREFIX}exceeded max recursion depth"));
-        };
+        }
         let open = self.next()?;
         if !matches!(open.token, Token::Open(b'{')) {
             return Err(self.unexpected(&open));
         }
-        let mut seen = Vec::new();
-        let mut oneofs = Vec::new();
-        loop {
-            let name = self.next()?;
-            let Token::String(raw) = name.token else {
-                // The grammar was checked, so this is the end.
-                return Ok(());
-            };
-            let text = self.unescape(raw, &name)?;
-            let field = message
-                .fields
-                .iter()
-                .find(|field| field.camel_name == text)
-                .or_else(|| message.fields.iter().find(|field| field.name == text));
-            let Some(field) = field else {
-                self.skip(depth)?;
-                continue;
-            };
-            if seen.contains(&field.number) {
-                return Err(self.failed(&name, &format!("duplicate field {}", self.raw(&name))));
-            }
-            seen.push(field.number);
-            if self.peek()? == b'n' {
-                self.next()?;
-                continue;
-            }
-            if field.repeated {
-                self.list(out, field, depth)?;
-                continue;
-            }
-            if let Some(oneof) = field.oneof {
-                if oneofs.contains(&oneof) {
-                    let (raw, oneof) = (self.raw(&name), message.oneofs[oneof]);
-                    let text = format!("error parsing {raw}, oneof {oneof} is already set");
-                    return Err(self.failed(&name, &text));
-                }
-                oneofs.push(oneof);
-            }
-            self.value(out, field, depth)?;
-        }
-    }
-
-    fn list(&mut self, out: &mut Vec<u8>, field: &Field, depth: usize) -> Result<(), String> {
-        let open = self.next()?;
-        if !matches!(open.token, Token::Open(b'[')) {
-            return Err(self.unexpected(&open));
-        }
-        while self.peek()? != b']' {
-            self.value(out, field, depth)?;
-        }
-        self.next()?;
+        assert!(message.fields.len() <= 64, "a bit for each field of {}", message.name);
+        let is_outermost = self.levels.is_empty();
+        let mark = if is_outermost { Mark::default() } else { self.lengths.open(&mut self.out) };
+        self.levels.push(Level { message, seen: 0, oneofs: 0, list: None, mark });
         Ok(())
     }
 
-    fn value(&mut self, out: &mut Vec<u8>, field: &Field, depth: usize) -> Result<(), String> {
-        if let Kind::Message(id) = field.kind {
-            // Written in place behind room for a length, which is then fitted to it.
-            put_varint(out, u64::from(field.number) << 3 | 2);
-            let begin = out.len();
-            self.message(out, &MESSAGES[id], depth)?;
-            let mut length = Vec::with_capacity(5);
-            put_varint(&mut length, (out.len() - begin) as u64);
-            out.splice(begin..begin, length);
+    fn close(&mut self) {
+        let level = self.levels.pop().expect("the caller looked at it");
+        if !self.levels.is_empty() {
+            self.lengths.close(level.mark, &mut self.out);
+        }
+    }
+
+    /// Reads what a name stands for.
+    fn field(&mut self, raw: &[u8], name: &Found<'j>) -> Result<(), String> {
+        let text = self.unescape(raw, name)?;
+        let message = self.level().message;
+        let named = |of: fn(&Field) -> &str| message.fields.iter().position(|f| of(f) == text);
+        let place = named(|field| field.camel_name).or_else(|| named(|field| field.name));
+        let Some(place) = place else {
+            let depth = DEPTH_MAX - self.levels.len();
+            return self.skip(depth);
+        };
+        let field = &message.fields[place];
+        let bit = 1 << place;
+        if self.level().seen & bit != 0 {
+            return Err(self.failed(name, &format!("duplicate field {}", self.raw(name))));
+        }
+        self.level().seen |= bit;
+        if self.peek()? == b'n' {
+            self.next()?;
             return Ok(());
         }
+        if field.repeated {
+            let open = self.next()?;
+            if !matches!(open.token, Token::Open(b'[')) {
+                return Err(self.unexpected(&open));
+            }
+            self.level().list = Some(field);
+            return Ok(());
+        }
+        if let Some(oneof) = field.oneof {
+            if self.level().oneofs & 1 << oneof != 0 {
+                let (raw, oneof) = (self.raw(name), message.oneofs[oneof]);
+                let text = format!("error parsing {raw}, oneof {oneof} is already set");
+                return Err(self.failed(name, &text));
+            }
+            self.level().oneofs |= 1 << oneof;
+        }
+        self.value(field)
+    }
+
+    fn value(&mut self, field: &Field) -> Result<(), String> {
+        if let Kind::Message(id) = field.kind {
+            put_varint(&mut self.out, u64::from(field.number) << 3 | 2);
+            return self.open(&MESSAGES[id]);
+        }
         let found = self.next()?;
-        let is_kept = self.scalar(out, field, &found)?;
-        if is_kept {
+        let mut out = std::mem::take(&mut self.out);
+        let is_kept = self.scalar(&mut out, field, &found);
+        self.out = out;
+        if is_kept? {
             return Ok(());
         }
         let (kind, name, raw) = (field.kind.name(), field.camel_name, self.raw(&found));
@@ -423,6 +520,11 @@ fn whole_number(text: &[u8]) -> Option<i128> {
 fn digits(text: &[u8]) -> (&[u8], &[u8]) {
     let end = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
     text.split_at(end)
+}
+
+fn varint_len(value: usize) -> usize {
+    let bits = (usize::BITS - value.leading_zeros()).max(1);
+    bits.div_ceil(7) as usize
 }
 
 fn put_varint(out: &mut Vec<u8>, mut value: u64) {

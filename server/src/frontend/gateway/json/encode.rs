@@ -1,8 +1,8 @@
 //! A protobuf message as JSON, piece by piece.
 //!
 //! A message's fields are looked up once, when it is entered, because JSON has them in the order of
-//! their declaration, lists together. From there on a step writes until it has written enough, so
-//! that a large answer neither keeps a core nor takes memory three times over.
+//! their declaration, lists together. A step looks up so many of them, or writes until it has
+//! written enough, so that a large answer neither keeps a core nor takes memory three times over.
 //!
 //! Invariants:
 //! - `frames` is the path from the message asked for to the one being written.
@@ -11,6 +11,10 @@
 use super::base64;
 use super::schema::{ENUMS, Field, Kind, MESSAGES, Message, MessageId, message};
 use super::text::{Escape, put_string};
+
+/// Fields that are looked up in a step: a hundred microseconds' worth, and more than any answer has
+/// whose size is told before it.
+const STEP_FIELDS: usize = 16 << 10;
 
 /// The bytes are not a message of this type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +32,8 @@ enum Value {
 #[derive(Debug)]
 struct Frame {
     message: &'static Message,
+    /// The part of the encoder's bytes whose fields were not looked up.
+    unread: Option<(usize, usize)>,
     /// Field and value, in the order in which they are to be written.
     values: Vec<(usize, Value)>,
     next: usize,
@@ -65,13 +71,20 @@ impl Encoder {
     pub fn step(&mut self, out: &mut Vec<u8>, room: usize) -> Result<bool, Malformed> {
         let limit = out.len().saturating_add(room);
         if let Some(id) = self.root.take() {
-            self.enter(out, message(id), 0, self.bytes.len())?;
+            self.enter(out, message(id), 0, self.bytes.len());
         }
         loop {
             if let Some((from, to)) = self.span {
                 self.put_span(out, from, to);
             } else {
                 let Some(frame) = self.frames.last_mut() else { return Ok(true) };
+                if frame.unread.is_some() {
+                    frame.read_fields(&self.bytes)?;
+                    if frame.unread.is_some() {
+                        return Ok(false);
+                    }
+                    continue;
+                }
                 match frame.values.get(frame.next).copied() {
                     Some((place, value)) => self.put_value(out, place, value)?,
                     None => self.leave(out),
@@ -83,17 +96,10 @@ impl Encoder {
         }
     }
 
-    fn enter(
-        &mut self,
-        out: &mut Vec<u8>,
-        message: &'static Message,
-        from: usize,
-        to: usize,
-    ) -> Result<(), Malformed> {
-        let values = read_fields(&self.bytes, message, from, to)?;
+    fn enter(&mut self, out: &mut Vec<u8>, message: &'static Message, from: usize, to: usize) {
         out.push(b'{');
-        self.frames.push(Frame { message, values, next: 0, in_list: false });
-        Ok(())
+        let (unread, values) = (Some((from, to)), Vec::new());
+        self.frames.push(Frame { message, unread, values, next: 0, in_list: false });
     }
 
     fn leave(&mut self, out: &mut Vec<u8>) {
@@ -134,7 +140,7 @@ impl Encoder {
         }
         match (field.kind, value) {
             (Kind::Message(id), Value::Span(from, to)) => {
-                self.enter(out, &MESSAGES[id], from, to)?;
+                self.enter(out, &MESSAGES[id], from, to);
             }
             (Kind::Bytes, Value::Span(from, to)) => {
                 out.push(b'"');
@@ -184,40 +190,48 @@ fn put_number(out: &mut Vec<u8>, field: &Field, number: u64) {
     out.extend_from_slice(text.as_bytes());
 }
 
-/// The fields of a message, sorted as JSON has them. Of a field that is there twice and no list,
-/// the last counts; a default value counts only where presence says something.
-fn read_fields(
-    bytes: &[u8],
-    message: &'static Message,
-    from: usize,
-    to: usize,
-) -> Result<Vec<(usize, Value)>, Malformed> {
-    let mut values: Vec<(usize, Value)> = Vec::new();
-    let mut at = from;
-    while at < to {
-        let key = read_varint(bytes, &mut at, to)?;
+impl Frame {
+    /// Looks up some of the fields, and when all are known, sorts them as JSON has them. Of a field
+    /// that is there twice and no list, the last counts; a default value counts only where presence
+    /// says something.
+    fn read_fields(&mut self, bytes: &[u8]) -> Result<(), Malformed> {
+        let Some((mut at, to)) = self.unread.take() else { return Ok(()) };
+        for _ in 0..STEP_FIELDS {
+            if at >= to {
+                break;
+            }
+            self.read_field(bytes, &mut at, to)?;
+        }
+        if at < to {
+            self.unread = Some((at, to));
+        } else {
+            self.values.sort_by_key(|(place, _)| *place);
+        }
+        Ok(())
+    }
+
+    fn read_field(&mut self, bytes: &[u8], at: &mut usize, to: usize) -> Result<(), Malformed> {
+        let Self { message, values, .. } = self;
+        let key = read_varint(bytes, at, to)?;
         let number = u32::try_from(key >> 3).map_err(|_| Malformed)?;
-        let place = message.fields.iter().position(|field| field.number == number);
+        let skip = |at: &mut usize, len: usize| {
+            let begin = *at;
+            *at = begin.checked_add(len).filter(|end| *end <= to).ok_or(Malformed)?;
+            Ok((begin, *at))
+        };
         let value = match key & 7 {
-            0 => Value::Varint(read_varint(bytes, &mut at, to)?),
+            0 => Value::Varint(read_varint(bytes, at, to)?),
             2 => {
-                let len =
-                    usize::try_from(read_varint(bytes, &mut at, to)?).map_err(|_| Malformed)?;
-                let begin = at;
-                at = at.checked_add(len).filter(|end| *end <= to).ok_or(Malformed)?;
-                Value::Span(begin, at)
+                let len = read_varint(bytes, at, to)?;
+                let (begin, end) = skip(at, usize::try_from(len).map_err(|_| Malformed)?)?;
+                Value::Span(begin, end)
             }
-            1 => {
-                at = at.checked_add(8).filter(|end| *end <= to).ok_or(Malformed)?;
-                continue;
-            }
-            5 => {
-                at = at.checked_add(4).filter(|end| *end <= to).ok_or(Malformed)?;
-                continue;
-            }
+            1 => return skip(at, 8).map(drop),
+            5 => return skip(at, 4).map(drop),
             _ => return Err(Malformed),
         };
-        let Some(place) = place else { continue };
+        let place = message.fields.iter().position(|field| field.number == number);
+        let Some(place) = place else { return Ok(()) };
         let field = &message.fields[place];
         if let (true, false, Value::Span(mut begin, end)) =
             (field.repeated, field.kind.is_delimited(), value)
@@ -226,7 +240,7 @@ fn read_fields(
             while begin < end {
                 values.push((place, Value::Varint(read_varint(bytes, &mut begin, end)?)));
             }
-            continue;
+            return Ok(());
         }
         if !field.repeated {
             if field.oneof.is_some() {
@@ -234,14 +248,13 @@ fn read_fields(
             } else {
                 values.retain(|(other, _)| *other != place);
                 if is_default(field, value) {
-                    continue;
+                    return Ok(());
                 }
             }
         }
         values.push((place, value));
+        Ok(())
     }
-    values.sort_by_key(|(place, _)| *place);
-    Ok(values)
 }
 
 fn is_default(field: &Field, value: Value) -> bool {

@@ -8,7 +8,7 @@
 //! - Depth is bounded on the way in, by [`scan`] and by [`decode`]; an answer is as deep as its
 //!   message's type, and that of a transaction as deep as its request was.
 
-mod base64;
+pub mod base64;
 pub mod decode;
 pub mod encode;
 pub mod scan;

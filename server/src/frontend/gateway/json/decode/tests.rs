@@ -123,6 +123,72 @@ fn numbers_are_whole_and_fit() {
     }
 }
 
+/// Requests of so many transactions, each the only operation of the one around it.
+fn nested_txns(depth: usize) -> String {
+    let (open, close) = ("{\"success\":[{\"requestTxn\":", "}]}");
+    format!("{}{{}}{}", open.repeat(depth), close.repeat(depth))
+}
+
+/// Found by a reviewer: 50 KB of brackets overflowed the stack of a core, and with it the server.
+/// The limit is the grammar's; the stack here is an eighth of a core's.
+#[test]
+fn nesting_takes_no_stack() {
+    let (request, _) = messages_of("/etcdserverpb.KV/Txn").expect("it is in our .proto files");
+    let deepest = 3333;
+    let nested = std::thread::Builder::new().stack_size(256 << 10).spawn(move || {
+        let json = nested_txns(deepest);
+        let mut scanner = super::super::Scanner::default();
+        let end = super::super::Step::End(json.len());
+        assert_eq!(scanner.scan(json.as_bytes()), end, "the scanner lets this through");
+        scanner.begin();
+        let deeper = scanner.scan(nested_txns(deepest + 1).as_bytes());
+        let text = "invalid character '[' exceeded max depth".to_owned();
+        assert_eq!(deeper, super::super::Step::Failed(text));
+        let bytes = decode(json.as_bytes(), request);
+        let unknown = format!("{{\"x\":{}{}}}", "[".repeat(9_999), "]".repeat(9_999));
+        (bytes, decode(unknown.as_bytes(), request))
+    });
+    let (bytes, unknown) = nested.unwrap().join().expect("the stack is large enough");
+    let mut expected = Vec::new();
+    for depth in 0..deepest {
+        let mut op = Vec::new();
+        if depth == 0 {
+            op.extend_from_slice(b"\x22\x00");
+        } else {
+            put_delimited(&mut op, 4, &expected);
+        }
+        expected.clear();
+        put_delimited(&mut expected, 2, &op);
+    }
+    assert!(bytes == Ok(expected), "every length is as short as it can be");
+    assert_eq!(unknown, Ok(Vec::new()));
+}
+
+#[test]
+fn lengths_of_every_size_stand_where_they_belong() {
+    for size in [1usize, 2, 121, 122, 123, 124, 125, 126, 127, 128, 129, 16_380, 16_384, 40_000] {
+        let put = |key: usize| pb::RequestOp {
+            request: Some(pb::request_op::Request::RequestPut(pb::PutRequest {
+                key: vec![b'k'; key].into(),
+                ..pb::PutRequest::default()
+            })),
+        };
+        let json = |key: usize| {
+            let key = "a2tr".repeat(key / 3) + ["", "aw==", "a2s="][key % 3];
+            format!("{{\"request_put\":{{\"key\":\"{key}\"}}}}")
+        };
+        let expected = pb::TxnRequest {
+            success: vec![put(1), put(size), put(2)],
+            failure: vec![put(size), pb::RequestOp { request: None }],
+            ..pb::TxnRequest::default()
+        };
+        let (one, many, two) = (json(1), json(size), json(2));
+        let request = format!("{{\"success\":[{one},{many},{two}],\"failure\":[{many},{{}}]}}");
+        let (id, _) = messages_of("/etcdserverpb.KV/Txn").expect("it is in our .proto files");
+        assert_eq!(decode(request.as_bytes(), id), Ok(expected.encode_to_vec()), "{size}");
+    }
+}
+
 #[test]
 fn no_text_of_json_letters_breaks_the_decoder() {
     let (request, _) = messages_of("/etcdserverpb.KV/Txn").expect("it is in our .proto files");

@@ -60,6 +60,23 @@ fn a_range_reads_as_etcd_writes_it_however_it_is_cut() {
     assert_eq!(encoded("/etcdserverpb.KV/Range", &empty, 1), "{}");
 }
 
+/// Whoever asks for a million keys without their values has them looked up in turns.
+#[test]
+fn the_fields_of_a_large_answer_are_looked_up_step_by_step() {
+    let count = 2 * STEP_FIELDS + 1;
+    let kvs = vec![mvccpb::KeyValue::default(); count];
+    let message = pb::RangeResponse { kvs, ..pb::RangeResponse::default() };
+    let (_, answer) = messages_of("/etcdserverpb.KV/Range").expect("it is in our .proto files");
+    let mut encoder = Encoder::new(message.encode_to_vec(), answer, Escape::Json);
+    let mut out = Vec::new();
+    for _ in 0..2 {
+        assert_eq!((encoder.step(&mut out, usize::MAX), &out[..]), (Ok(false), &b"{"[..]));
+    }
+    assert_eq!(encoder.step(&mut out, usize::MAX), Ok(true));
+    let text = String::from_utf8(out).expect("JSON is text");
+    assert_eq!(text.len(), "{\"kvs\":[]}".len() + 3 * count - 1);
+}
+
 #[test]
 fn the_arm_of_a_oneof_is_there_even_if_it_is_empty() {
     let arm = pb::response_op::Response::ResponsePut(pb::PutResponse::default());

@@ -1,0 +1,3 @@
+module ringd.test/etcdctl
+
+go 1.26
