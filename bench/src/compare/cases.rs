@@ -265,9 +265,14 @@ fn steady_args(case: Case, endpoint: &str, duration: Duration) -> LoadArgs {
             ..args(Kind::Watch, 10, 1)
         },
         Case::KeepAlive => args(Kind::KeepAlive, 8, 8),
-        Case::Keys | Case::Compaction | Case::Snapshot | Case::Defrag | Case::LeaseExpiry => {
-            unreachable!("{case:?} starts servers of its own")
-        }
+        Case::Keys
+        | Case::Compaction
+        | Case::Snapshot
+        | Case::Defrag
+        | Case::LeaseExpiry
+        | Case::WatchCrowd
+        | Case::WatchCatchUp
+        | Case::WatchStopped => unreachable!("{case:?} starts servers of its own"),
     }
 }
 
