@@ -48,13 +48,12 @@ pub(crate) struct AlarmGate {
 
 impl AlarmGate {
     pub(crate) fn load<P: Pages>(pages: &P, roots: &ShardRoots) -> Result<Self, ReadError> {
-        let (mut gate, mut alarms) = (Self::default(), Vec::new());
-        list(pages, roots, &mut alarms)?;
-        for alarm in alarms {
-            gate.no_space |= alarm.kind == AlarmKind::NO_SPACE;
-            gate.corrupt |= alarm.kind == AlarmKind::CORRUPT;
-        }
-        Ok(gate)
+        let stands = |kind| -> Result<bool, ReadError> {
+            let first = first_from(pages, roots, kind)?;
+            Ok(first.is_some_and(|alarm| alarm.kind == kind))
+        };
+        let no_space = stands(AlarmKind::NO_SPACE)?;
+        Ok(Self { no_space, corrupt: stands(AlarmKind::CORRUPT)? })
     }
 
     /// Why a command is refused, if it is. What only serves the cluster itself never is.
@@ -72,10 +71,15 @@ impl AlarmGate {
             | Command::Alarm(_)
             | Command::Downgrade(_) => return None,
         };
+        self.refusal_of_storing().filter(|refusal| stores || *refusal == Rejection::Corrupt)
+    }
+
+    /// Why a command that stores something is refused, if it is.
+    pub(crate) fn refusal_of_storing(self) -> Option<Rejection> {
         if self.corrupt {
             Some(Rejection::Corrupt)
         } else {
-            (self.no_space && stores).then_some(Rejection::NoSpace)
+            self.no_space.then_some(Rejection::NoSpace)
         }
     }
 }
@@ -113,9 +117,50 @@ pub(crate) fn list<P: Pages>(
     Ok(())
 }
 
-fn stands(working: &Working, key: &[u8]) -> Result<bool, PageFault> {
-    let shard = &working.shards[0];
-    Ok(system::get(&shard.file, &shard.roots, key)?.is_some())
+/// The first alarm of a kind, or of the next one that has any. How many stand is up to clients,
+/// and so whoever wants to know of few must not walk all.
+fn first_from<P: Pages>(
+    pages: &P,
+    roots: &ShardRoots,
+    kind: AlarmKind,
+) -> Result<Option<Alarm>, ReadError> {
+    let mut cursor = Cursor::new(pages, roots.system);
+    cursor.seek(&alarm_key(Alarm { kind, member: MemberId(0) }))?;
+    let Some((key, _)) = cursor.next()? else { return Ok(None) };
+    let Some(suffix) = key.strip_prefix(ALARM) else { return Ok(None) };
+    match alarm_of(suffix) {
+        Some(alarm) => Ok(Some(alarm)),
+        None => Err(store::damaged(pages, roots.system, "alarm").into()),
+    }
+}
+
+/// An alarm of each kind that has any, of `kinds_max` kinds at most.
+pub(crate) fn list_kinds<P: Pages>(
+    pages: &P,
+    roots: &ShardRoots,
+    kinds_max: usize,
+) -> Result<Vec<Alarm>, ReadError> {
+    let (mut alarms, mut kind) = (Vec::new(), AlarmKind::NONE);
+    while alarms.len() < kinds_max
+        && let Some(alarm) = first_from(pages, roots, kind)?
+    {
+        alarms.push(alarm);
+        // As they stand in the tree: those below zero behind the others.
+        kind = AlarmKind(alarm.kind.0.wrapping_add(1));
+        if kind == AlarmKind::NONE {
+            break;
+        }
+    }
+    Ok(alarms)
+}
+
+/// Whether an alarm stands; the roots are those of shard 0.
+pub(crate) fn stands<P: Pages>(
+    pages: &P,
+    roots: &ShardRoots,
+    alarm: Alarm,
+) -> Result<bool, PageFault> {
+    Ok(system::get(pages, roots, &alarm_key(alarm))?.is_some())
 }
 
 /// Takes over an alarm that stood in another store.
@@ -130,7 +175,7 @@ pub(crate) fn import(alarm: Alarm, working: &mut Working) -> Result<(), ReadErro
 pub(crate) fn apply(change: AlarmRef, working: &mut Working) -> Result<Outcome, ReadError> {
     let AlarmRef { action, alarm } = change;
     let key = alarm_key(alarm);
-    let stood = stands(working, &key)?;
+    let stood = stands(&working.shards[0].file, &working.shards[0].roots, alarm)?;
     let told = match action {
         AlarmAction::Raise | AlarmAction::RaiseForQuota if alarm.kind == AlarmKind::NONE => false,
         AlarmAction::Raise | AlarmAction::RaiseForQuota => {

@@ -29,6 +29,7 @@ use rkyv::ser::allocator::Arena;
 use crate::alarm::Alarm;
 use crate::ids::{LeaseId, MemberId, Revision, Term};
 use crate::limits::FRAME_SIZE_BYTES_MAX;
+use crate::quota::{LEASE_COST_BYTES, cost_of_put};
 use crate::view::MemberAttributes;
 use body::{
     AlarmBody, ClusterVersionBody, CompactBody, DeleteRangeBody, DowngradeBody,
@@ -135,6 +136,21 @@ pub enum CommandKind {
 }
 
 impl CommandKind {
+    /// All of them, by their number.
+    pub const ALL: [Self; 11] = [
+        Self::Put,
+        Self::DeleteRange,
+        Self::Txn,
+        Self::Compact,
+        Self::MemberPublish,
+        Self::ClusterVersionSet,
+        Self::LeaseGrant,
+        Self::LeaseRevoke,
+        Self::LeaseCheckpoint,
+        Self::Alarm,
+        Self::Downgrade,
+    ];
+
     fn from_byte(byte: u8) -> Option<Self> {
         Some(match byte {
             1 => Self::Put,
@@ -472,6 +488,20 @@ impl Batch {
         match self.command(index) {
             Command::Put(put) => Some(put.as_ref()),
             _ => None,
+        }
+    }
+
+    /// What the quota counts for a command: what it may store, and nothing for others.
+    ///
+    /// # Panics
+    /// If `index` is not below [`Batch::len`].
+    #[must_use]
+    pub fn cost(&self, index: usize) -> u64 {
+        match self.command(index) {
+            Command::Put(put) => cost_of_put(&put.as_ref()),
+            Command::Txn(table) => table.cost(),
+            Command::LeaseGrant(_) => LEASE_COST_BYTES,
+            _ => 0,
         }
     }
 

@@ -6,7 +6,7 @@
 //! Invariant: a downgrade goes one minor version back and no further, whoever asks.
 
 use crate::answer::{Outcome, ReadError, Rejection};
-use crate::page::Pages;
+use crate::page::{PageFault, Pages};
 use crate::store::{self, ShardRoots};
 use crate::system;
 use crate::working::Working;
@@ -76,6 +76,11 @@ fn version_of<P: Pages>(
 ) -> Result<Option<ClusterVersion>, ReadError> {
     let text = system::cluster_version(pages, roots)?;
     Ok(text.as_deref().and_then(ClusterVersion::from_text))
+}
+
+/// Takes over a downgrade that was on in another store.
+pub(crate) fn import(target: &str, working: &mut Working) -> Result<(), PageFault> {
+    system::put(&mut working.shards[0], DOWNGRADE, target.as_bytes())
 }
 
 /// Begins a downgrade, or ends one. Ending what is not on does nothing.

@@ -11,6 +11,7 @@
 //! - A step is bounded by what it touches: bytes, look-ups and keys that bring nothing count too.
 
 use crate::answer::{ReadError, Rejection};
+use crate::bbolt::protobuf::varint_into;
 use crate::ids::{Change, Revision};
 use crate::layout::ChangeKind;
 use crate::limits;
@@ -318,18 +319,6 @@ fn protobuf_into(record: &Record<'_>, out: &mut Vec<u8>) {
     number(out, 4, record.version);
     bytes(out, 5, record.value);
     number(out, 6, record.lease.0);
-}
-
-fn varint_into(mut number: u64, out: &mut Vec<u8>) {
-    loop {
-        let [low, ..] = number.to_le_bytes();
-        number >>= 7;
-        if number == 0 {
-            out.push(low & 0x7f);
-            return;
-        }
-        out.push(low | 0x80);
-    }
 }
 
 /// The hash of the whole store, for `Maintenance.Hash`: over the logical content, so that members

@@ -52,9 +52,63 @@ pub fn cost_of_put(put: &PutRef<'_>) -> u64 {
     RECORD_OVERHEAD_BYTES + (put.key.len() + put.value.len()) as u64
 }
 
+/// A command's operation takes as many bytes of its frame at least, whatever it stores.
+const OPERATION_SIZE_BYTES_MIN: u64 = 16;
+
+/// What a command of a batch of this size costs at most.
+#[must_use]
+pub fn cost_max_of_batch(size_bytes: usize) -> u64 {
+    let size_bytes = size_bytes as u64;
+    size_bytes + size_bytes / OPERATION_SIZE_BYTES_MIN * RECORD_OVERHEAD_BYTES
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::{Batch, BatchHeader, FrameWriter, OperationRef, TxnRef};
+    use crate::ids::{LeaseId, MemberId};
+
+    fn batch(write: impl FnOnce(&mut FrameWriter, &mut Vec<u8>)) -> Batch {
+        let header =
+            BatchHeader { frame_count: 1, member: MemberId(1), boot_nonce: 1, sequence_first: 1 };
+        let mut bytes = header.to_bytes().to_vec();
+        write(&mut FrameWriter::new(), &mut bytes);
+        Batch::validate(bytes).unwrap()
+    }
+
+    /// As the front-end counts it by the request's bytes.
+    #[test]
+    fn a_frame_costs_what_its_request_costs() {
+        let put = |value: &'static [u8]| PutRef { key: b"key", value, ..PutRef::default() };
+        let nested = TxnRef {
+            success: vec![OperationRef::Put(put(b"12345"))],
+            failure: vec![OperationRef::Put(put(b""))],
+            ..TxnRef::default()
+        };
+        let txn = TxnRef {
+            success: vec![OperationRef::Put(put(b"1"))],
+            failure: vec![OperationRef::Txn(nested.clone()), OperationRef::Txn(nested)],
+            ..TxnRef::default()
+        };
+        let cost = |batch: &Batch| batch.cost(0);
+        assert_eq!(cost(&batch(|writer, out| writer.push_put(out, &put(b"1")))), 260);
+        assert_eq!(cost(&batch(|writer, out| writer.push_txn(out, &txn))), 528);
+        let none = TxnRef::default();
+        assert_eq!(cost(&batch(|writer, out| writer.push_txn(out, &none))), 0);
+        let grant = crate::command::LeaseGrantRef { id: LeaseId(1), ttl_seconds: 1 };
+        assert_eq!(cost(&batch(|writer, out| writer.push_lease_grant(out, grant))), 64);
+    }
+
+    #[test]
+    fn the_bound_by_size_is_never_below_the_cost() {
+        for count in [0, 1, 2, 100, 10_000] {
+            let put = OperationRef::Put(PutRef::default());
+            let txn = TxnRef { success: vec![put; count], ..TxnRef::default() };
+            let batch = batch(|writer, out| writer.push_txn(out, &txn));
+            let bound = cost_max_of_batch(batch.bytes().len());
+            assert!(batch.cost(0) <= bound, "{count} puts cost {}", batch.cost(0));
+        }
+    }
 
     #[test]
     fn a_put_costs_its_bytes_and_what_etcd_adds() {

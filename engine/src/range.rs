@@ -379,6 +379,12 @@ impl RangeScan {
         self.sorted.size_bytes()
     }
 
+    /// How many records wait to be sorted.
+    #[must_use]
+    pub fn held_count(&self) -> usize {
+        self.sorted.len()
+    }
+
     /// No more records than this are to come, as far as that is known without looking at them.
     #[must_use]
     pub fn records_max(&self) -> Option<i64> {

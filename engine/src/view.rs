@@ -8,8 +8,8 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::alarm::{self, Alarm};
-use crate::answer::ReadError;
+use crate::alarm::{self, Alarm, AlarmGate};
+use crate::answer::{ReadError, Rejection};
 use crate::downgrade::{self, ClusterVersion};
 use crate::hash::KeyValueHash;
 use crate::ids::{LeaseId, LogIndex, MemberId, Revision, Term};
@@ -57,6 +57,26 @@ impl View {
         let mut alarms = Vec::new();
         alarm::list(pages, roots, &mut alarms)?;
         Ok(alarms)
+    }
+
+    /// Whether an alarm stands.
+    pub fn has_alarm(&self, alarm: Alarm) -> Result<bool, ReadError> {
+        let (pages, roots) = self.shard(0);
+        Ok(alarm::stands(pages, roots, alarm)?)
+    }
+
+    /// What the alarms that stand answer to whoever wants a lease, if anything: for a request that
+    /// is refused before it is in the log, and yet not before it would have been there.
+    pub fn refusal_of_grant(&self) -> Result<Option<Rejection>, ReadError> {
+        let (pages, roots) = self.shard(0);
+        Ok(AlarmGate::load(pages, roots)?.refusal_of_storing())
+    }
+
+    /// One alarm of each kind of which any stands, of `kinds_max` kinds at most; costs no more the
+    /// more alarms there are.
+    pub fn alarm_kinds(&self, kinds_max: usize) -> Result<Vec<Alarm>, ReadError> {
+        let (pages, roots) = self.shard(0);
+        alarm::list_kinds(pages, roots, kinds_max)
     }
 
     /// The version to which the cluster is being downgraded, if it is.

@@ -10,12 +10,16 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use engine::quota::QUOTA_SIZE_BYTES_DEFAULT;
 use engine::{Identity, MemberId};
 
 use crate::config::{Config, ETCD_VERSION, texts};
 use crate::frontend::gateway::Notice;
 use crate::log::Value;
 use crate::log_event;
+
+/// A larger quota draws a warning from etcd.
+const QUOTA_SIZE_BYTES_ADVISED_MAX: u64 = 8 << 30;
 
 /// Whether the data directory holds a member already; the first thing etcd says of it.
 pub fn data_directory(data_dir: &Path, is_new: bool) {
@@ -93,6 +97,67 @@ pub fn restarting_local_member(identity: Identity, commit_index: u64) {
 /// The store is open; `revision` is where it stands.
 pub fn kvstore_restored(revision: i64) {
     log_event!(Info, "kvstore restored", "current-rev" => revision);
+}
+
+/// How large the store may become. etcd asks for its quota in three places and tells the first.
+pub fn backend_quota(quota_backend_bytes: i64) {
+    let name = "v3-applier";
+    let Ok(given) = u64::try_from(quota_backend_bytes) else {
+        log_event!(
+            Info,
+            "disabled backend quota",
+            "quota-name" => name,
+            "quota-size-bytes" => quota_backend_bytes,
+        );
+        return;
+    };
+    let message = match given {
+        0 => "enabled backend quota with default value",
+        _ => "enabled backend quota",
+    };
+    let size_bytes = if given == 0 { QUOTA_SIZE_BYTES_DEFAULT } else { given };
+    let size = human_size(size_bytes);
+    if size_bytes > QUOTA_SIZE_BYTES_ADVISED_MAX {
+        log_event!(
+            Warn,
+            "quota exceeds the maximum value",
+            "quota-name" => name,
+            "quota-size-bytes" => size_bytes,
+            "quota-size" => &size,
+            "quota-maximum-size-bytes" => QUOTA_SIZE_BYTES_ADVISED_MAX,
+            "quota-maximum-size" => &human_size(QUOTA_SIZE_BYTES_ADVISED_MAX),
+        );
+    }
+    log_event!(
+        Info,
+        message,
+        "quota-name" => name,
+        "quota-size-bytes" => size_bytes,
+        "quota-size" => &size,
+    );
+}
+
+/// What was admitted has found the quota used up; the alarm is raised.
+pub fn quota_exceeded(quota_backend_bytes: i64) {
+    log_event!(
+        Warn,
+        "message exceeded backend quota; raising alarm",
+        "quota-size-bytes" => quota_backend_bytes,
+        "quota-size" => &human_size(quota_backend_bytes.unsigned_abs()),
+        "error" => "etcdserver: no space",
+    );
+}
+
+/// Bytes as etcd's log tells them to people: `2.1 GB`, `83 MB`, by thousands.
+fn human_size(size_bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+    if size_bytes < 10 {
+        return format!("{size_bytes} B");
+    }
+    let place = size_bytes.ilog10() / 3;
+    let tenths = (size_bytes as f64 / 1000_u64.pow(place) as f64 * 10.0 + 0.5).floor();
+    let (value, unit) = (tenths / 10.0, UNITS[place as usize]);
+    if value < 10.0 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
 }
 
 /// The log of this life is open and raft is about to run.
@@ -348,6 +413,9 @@ mod tests {
         configuring_client_listeners(config);
         starting_local_member(identity);
         kvstore_restored(1);
+        for quota in [0, -1, 4_000_000_000, 16 << 30] {
+            backend_quota(quota);
+        }
         starting_etcd_server(member, None);
         now_serving(member, config);
         serving_peer_traffic(peer);
@@ -367,6 +435,25 @@ mod tests {
         restarting_local_member(identity, 4);
         let reason = "couldn't find local name \"foo\" in the initial cluster configuration";
         discovery_failed(&reason);
+    }
+
+    #[test]
+    fn sizes_are_told_as_etcd_tells_them() {
+        for (size_bytes, text) in [
+            (0, "0 B"),
+            (9, "9 B"),
+            (10, "10 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (9949, "9.9 kB"),
+            (9960, "10 kB"),
+            (82_854_982, "83 MB"),
+            (2 << 30, "2.1 GB"),
+            (8 << 30, "8.6 GB"),
+            (u64::MAX, "18 EB"),
+        ] {
+            assert_eq!(human_size(size_bytes), text);
+        }
     }
 
     /// A line without the value of one key, which must be there.

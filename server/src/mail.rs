@@ -9,7 +9,6 @@
 //! find one are dropped and reported as a gap, which watchers fill from the tree.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use engine::ids::LeaseId;
 use engine::{Answer, EventBatch};
@@ -112,9 +111,9 @@ pub enum LeaseReply {
     },
     /// The seconds left, and those it was granted for; `None` if there is no such lease.
     TimeToLive(Option<(i64, i64)>),
-    /// All leases with the moments when they run out. Of a lease that stands there twice the last
-    /// place counts.
-    List(Vec<(Duration, LeaseId)>),
+    /// All leases, those that run out earlier before others; where there is a zero, there is none.
+    /// Shared by all that wanted it at once.
+    List(Arc<Vec<LeaseId>>),
     /// None, to anything but a keep-alive.
     Unavailable(Unavailable),
 }

@@ -100,7 +100,7 @@ func sorted(list string) string {
 	return strings.Replace(list, inside, strings.Join(keys, separator), 1)
 }
 
-// --- leases ---------------------------------------------------------------------------------------
+// --- leases --------------------------------------------------------------------------------------
 
 var (
 	hexadecimal = regexp.MustCompile(`\b[0-9a-f]{14,16}\b`)
@@ -150,7 +150,7 @@ func (m *masks) maskVarints(text string) string {
 	return text
 }
 
-// --- the status of an endpoint and of a file ------------------------------------------------------
+// --- the status of an endpoint and of a file -----------------------------------------------------
 
 // unequal are columns that hold what `patterns` takes out of other formats.
 var unequal = []string{

@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// Every wait and every command is bounded, so that what hangs ends; nothing is judged by how long it
-// took. The longest command measures for a minute.
+// Every wait and every command is bounded, so that what hangs ends; nothing is judged by how long
+// it took. The longest command measures for a minute.
 const (
 	patience        = time.Minute
 	commandPatience = 4 * time.Minute
@@ -110,7 +110,7 @@ func (p *player) leave(directory, section, name string) error {
 	return os.WriteFile(path, []byte(text.String()), 0o600)
 }
 
-// --- steps ----------------------------------------------------------------------------------------
+// --- steps ---------------------------------------------------------------------------------------
 
 // ctl runs etcdctl with these words on the section's member.
 func ctl(line string) step {
@@ -256,7 +256,7 @@ func (p *player) answer(line string) string {
 	return string(out)
 }
 
-// --- what they are made of ------------------------------------------------------------------------
+// --- what they are made of -----------------------------------------------------------------------
 
 // addressed are a line's words, told of the section's member unless they name an endpoint.
 func (p *player) addressed(line string) []string {

@@ -10,8 +10,8 @@
 //   - A case of a limit is held with both servers under the same flags, and what was seen must be
 //     equal: the last that passes, the first that fails, its code, its text, and what becomes of
 //     the connection.
-//   - A case of load is held with ringd, and with etcd when that is asked for: it shows that the case
-//     is fair, but takes etcd minutes. Memory is bounded for ringd alone.
+//   - A case of load is held with ringd, and with etcd when that is asked for: it shows that the
+//     case is fair, but takes etcd minutes. Memory is bounded for ringd alone.
 //   - No case judges by time. Waits are bounded so that a server that says nothing fails.
 package main
 

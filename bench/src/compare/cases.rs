@@ -272,7 +272,9 @@ fn steady_args(case: Case, endpoint: &str, duration: Duration) -> LoadArgs {
         | Case::LeaseExpiry
         | Case::WatchCrowd
         | Case::WatchCatchUp
-        | Case::WatchStopped => unreachable!("{case:?} starts servers of its own"),
+        | Case::WatchStopped => {
+            unreachable!("{case:?} starts servers of its own")
+        }
     }
 }
 

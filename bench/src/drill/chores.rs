@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use super::compactions::{Compactions, Read};
 use super::history::Found;
 use super::leases::{Counts, LEASE_KEYS_MAX, LeaseHistory, LeaseKey, Seen};
+use super::pages::read_pages;
 use crate::client::blocking::{Blocking, Status};
 use crate::client::code;
 use crate::failure::Failure;
@@ -35,7 +36,6 @@ const CANDIDATES_MAX: usize = 64;
 pub const TTL_SECONDS_SHORT: u64 = 2;
 const TTL_SECONDS_LONG: u64 = 3600;
 const VALUE_BYTES: usize = 64;
-const PAGE_KEYS: u64 = 1000;
 
 /// All chores of a drill, and what became of them.
 pub struct Chores {
@@ -379,44 +379,21 @@ fn read_keys(
     space: &KeySpace,
     found: &mut Found,
 ) -> Result<Vec<LeaseKey>, Failure> {
-    let range_end = space.range_end();
-    let mut key = space.prefix.clone().into_bytes();
-    let (mut revision, mut keys) = (0, Vec::new());
-    loop {
-        let mut request = Vec::new();
-        let range = RangeRequest {
-            key: &key,
-            range_end: &range_end,
-            limit: PAGE_KEYS,
-            revision,
-            serializable: false,
-        };
-        proto::write_range(&mut request, &range);
-        let answer = client.call(proto::RANGE, &request)?;
-        let malformed = |_| Failure::new("a page of the leases' keys is malformed");
-        let page = RangeAnswer::read(&answer).map_err(malformed)?;
-        if revision == 0 {
-            revision = page.revision;
-        }
-        for kv in page.kvs() {
-            let kv = kv.map_err(malformed)?;
-            key = [kv.key, &[0]].concat();
-            match space.index_of(kv.key) {
-                Some(index) => {
-                    if let Err(text) = space.check_value(index, kv.value) {
-                        found.wrong(text);
-                    }
-                    keys.push(LeaseKey { index, lease: kv.lease });
-                }
-                None => {
-                    found.wrong(format!("a foreign key {}", String::from_utf8_lossy(kv.key)));
-                }
+    let mut keys = Vec::new();
+    let start = space.prefix.clone().into_bytes();
+    read_pages(client, start, &space.range_end(), |_, kvs| {
+        for kv in kvs {
+            let Some(index) = space.index_of(kv.key) else {
+                found.wrong(format!("a foreign key {}", String::from_utf8_lossy(kv.key)));
+                continue;
+            };
+            if let Err(text) = space.check_value(index, kv.value) {
+                found.wrong(text);
             }
+            keys.push(LeaseKey { index, lease: kv.lease });
         }
-        if !page.more {
-            return Ok(keys);
-        }
-    }
+    })?;
+    Ok(keys)
 }
 
 impl UpkeepChores {

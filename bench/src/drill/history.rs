@@ -12,16 +12,16 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::pages::read_pages;
 use crate::client::blocking::Blocking;
 use crate::failure::Failure;
 use crate::load::resolve;
-use crate::proto::{self, OperationAnswer, RangeAnswer, RangeRequest, TxnAnswer, WriteAnswer};
+use crate::proto::{self, OperationAnswer, TxnAnswer, WriteAnswer};
 use crate::workload::{Begun, Context, KeySpace, Op, Workload};
 
 /// Few enough that each is overwritten many times a second.
 const HOT_KEYS: u64 = 64;
 const VALUE_BYTES: usize = 128;
-const PAGE_KEYS: u64 = 1000;
 const COMPLAINTS_MAX: usize = 16;
 const CALL_TIME_MAX: Duration = Duration::from_secs(30);
 
@@ -267,33 +267,13 @@ fn read_family(
     revision_min: u64,
     found: &mut Found,
 ) -> Result<Vec<Entry>, Failure> {
-    let range_end = space.range_end();
-    let mut key = space.key(start);
-    let mut revision = 0;
     let mut entries = Vec::new();
-    loop {
-        let mut request = Vec::new();
-        let range = RangeRequest {
-            key: &key,
-            range_end: &range_end,
-            limit: PAGE_KEYS,
-            revision,
-            serializable: false,
-        };
-        proto::write_range(&mut request, &range);
-        let answer = client.call(proto::RANGE, &request)?;
-        let malformed = |_| Failure::new("a page of the history is malformed");
-        let page = RangeAnswer::read(&answer).map_err(malformed)?;
-        if page.revision < revision_min {
-            found.wrong(format!("revision {revision_min} was acknowledged, now {}", page.revision));
+    read_pages(client, space.key(start), &space.range_end(), |revision, kvs| {
+        if revision < revision_min {
+            found.wrong(format!("revision {revision_min} was acknowledged, now {revision}"));
         }
-        if revision == 0 {
-            revision = page.revision;
-        }
-        for kv in page.kvs() {
-            let kv = kv.map_err(malformed)?;
+        for kv in kvs {
             found.keys_count += 1;
-            key = [kv.key, &[0]].concat();
             let checked = space
                 .index_of(kv.key)
                 .ok_or_else(|| format!("a foreign key {}", String::from_utf8_lossy(kv.key)))
@@ -305,10 +285,8 @@ fn read_family(
                 Err(text) => found.wrong(text),
             }
         }
-        if !page.more {
-            return Ok(entries);
-        }
-    }
+    })?;
+    Ok(entries)
 }
 
 fn place(number: u64) -> usize {

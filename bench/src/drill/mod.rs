@@ -19,6 +19,7 @@ mod chores;
 mod compactions;
 mod history;
 mod leases;
+mod pages;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};

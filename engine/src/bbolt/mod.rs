@@ -39,7 +39,7 @@ pub mod check;
 mod format;
 mod json;
 mod layout;
-mod protobuf;
+pub(crate) mod protobuf;
 pub mod reader;
 pub mod schema;
 #[cfg(test)]

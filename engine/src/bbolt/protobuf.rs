@@ -58,7 +58,8 @@ fn varint_len(number: u64) -> usize {
     bits.div_ceil(7) as usize
 }
 
-fn varint_into(mut number: u64, out: &mut Vec<u8>) {
+/// Appends a number, seven bits a byte.
+pub(crate) fn varint_into(mut number: u64, out: &mut Vec<u8>) {
     loop {
         let [low, ..] = number.to_le_bytes();
         number >>= 7;

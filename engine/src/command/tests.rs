@@ -55,6 +55,13 @@ fn full_txn() -> TxnRef<'static> {
     }
 }
 
+#[test]
+fn all_kinds_are_those_that_the_disk_knows() {
+    let known: Vec<CommandKind> = (0..=u8::MAX).filter_map(CommandKind::from_byte).collect();
+    assert_eq!(known, CommandKind::ALL);
+    assert!(known.iter().all(|kind| CommandKind::from_byte(*kind as u8) == Some(*kind)));
+}
+
 const GOLDEN_PUT: &str = "\
     250000000101666f6f76616c7565f8ffffff03000000f3ffffff050000000807060504030201010001";
 const GOLDEN_DELETE_RANGE: &str = "1500000002016162feffffff01000000f7ffffff0100000001";

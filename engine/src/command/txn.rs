@@ -16,6 +16,7 @@ use rkyv::{Archive, Serialize};
 use super::body;
 use super::{DeleteRangeRef, PutRef};
 use crate::ids::LeaseId;
+use crate::quota::cost_of_put;
 use crate::range::{RangeQuery, SortOrder, SortTarget};
 
 /// A comparison to be written into a frame; the fields mean what they mean in etcd's `Compare`.
@@ -274,6 +275,24 @@ impl<'a> TxnTable<'a> {
     pub(crate) fn has_put(&self) -> bool {
         let is_put = |row: &ArchivedOperationRow| matches!(row, ArchivedOperationRow::Put { .. });
         self.body.operations.iter().any(is_put)
+    }
+
+    /// What the quota counts: the dearer branch of each node, nested ones included.
+    pub(crate) fn cost(&self) -> u64 {
+        // Nested transactions stand behind those they belong to.
+        let mut costs = vec![0; self.node_count()];
+        for node in (0..costs.len()).rev() {
+            let cost_of_branch = |succeeded| -> u64 {
+                let cost = |position| match self.operation(position) {
+                    Operation::Put(put) => cost_of_put(&put),
+                    Operation::Txn(nested) => costs[nested],
+                    Operation::Range(_) | Operation::DeleteRange(_) => 0,
+                };
+                self.branch(node, succeeded).map(cost).sum()
+            };
+            costs[node] = cost_of_branch(true).max(cost_of_branch(false));
+        }
+        costs[0]
     }
 
     /// The positions of a node's comparisons.

@@ -223,6 +223,8 @@ impl Engine {
             // The file stays as long as it was; whoever needs the room asks again.
             Source::Growth(shard) => {
                 let file = &mut self.working.shards[shard].file;
+                // A file that was not shortened is longer than views say.
+                self.changed |= completion.result.is_err();
                 self.checkpoints.growth_failure = file.handle_disk_completion(completion).err();
                 self.checkpoints.growth_is_held = self.checkpoints.growth_failure.is_some();
             }

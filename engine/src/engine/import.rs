@@ -14,6 +14,7 @@ use std::fmt;
 use crate::alarm::{self, Alarm};
 use crate::answer::ReadError;
 use crate::compaction::{Compaction, Sweep};
+use crate::downgrade::{self, ClusterVersion};
 use crate::ids::{Change, LogIndex, Revision, Term};
 use crate::lease::{self, Lease};
 use crate::page::PageFault;
@@ -39,6 +40,8 @@ pub enum ImportRule {
     Compacted,
     /// A lease's id is zero, or there are two of it.
     LeaseId,
+    /// What a downgrade goes back to is no version.
+    DowngradeTarget,
 }
 
 impl fmt::Display for ImportRule {
@@ -51,6 +54,7 @@ impl fmt::Display for ImportRule {
             Self::Deleted => "a key is deleted twice",
             Self::Compacted => "the compacted revision does not fit the history",
             Self::LeaseId => "a lease has no id, or one that is taken",
+            Self::DowngradeTarget => "a downgrade goes back to what is no version",
         })
     }
 }
@@ -138,6 +142,16 @@ impl Engine {
         })
     }
 
+    /// Takes over a downgrade that is on: it goes on here.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn import_downgrade(&mut self, target: &str) -> Result<Imported, Failure> {
+        if ClusterVersion::from_text(target).is_none() {
+            return Ok(Imported::Refused(ImportRule::DowngradeTarget));
+        }
+        self.import_system(target.len(), |engine| downgrade::import(target, &mut engine.working))
+    }
     /// Keeps a pair of one of etcd's buckets as it is, for a version that knows its meaning, and
     /// for backups.
     ///

@@ -334,12 +334,11 @@ impl PageFile {
         self.growth_out.is_some() || self.shortening.is_some()
     }
 
-    /// Cuts the file off behind `pages`. What it was to grow by is forgotten: whoever needs it asks
-    /// again.
-    pub(super) fn want_shortening(&mut self, pages: u32) {
+    /// Cuts the file off. What it was to grow by is forgotten: whoever needs it asks again.
+    pub(super) fn want_shortening(&mut self, shortening: Shortening) {
         assert!(!self.is_resizing());
         self.growing_to = None;
-        self.shortening = Some(Shortening::Wanted(pages));
+        self.shortening = Some(shortening);
     }
 
     /// The next operation that changes the file's length.
@@ -347,15 +346,15 @@ impl PageFile {
         if self.growth_out.is_some() {
             return None;
         }
-        match self.shortening {
-            Some(Shortening::Out(_)) => return None,
-            Some(Shortening::Wanted(pages)) => {
-                let token = OpToken(self.next_token);
-                self.next_token += 1;
-                self.shortening = Some(Shortening::Out(token));
-                return Some(DiskOp { token, file: self.config.file, kind: shorten_op(pages) });
+        if let Some(Shortening { pages, token, .. }) = &mut self.shortening {
+            if token.is_some() {
+                return None;
             }
-            None => {}
+            let next = OpToken(self.next_token);
+            self.next_token += 1;
+            *token = Some(next);
+            let kind = shorten_op(*pages);
+            return Some(DiskOp { token: next, file: self.config.file, kind });
         }
         let pages = self.growing_to?;
         let token = OpToken(self.next_token);
@@ -371,14 +370,22 @@ impl PageFile {
     /// The disk refused. The file stays as long as it was; whether to ask again is the owner's
     /// choice: the next reservation that needs it does.
     pub fn handle_disk_completion(&mut self, completion: Completion) -> Result<(), DiskError> {
-        if self.shortening == Some(Shortening::Out(completion.token)) {
+        if let Some(shortening) = self.shortening
+            && shortening.token == Some(completion.token)
+        {
             self.shortening = None;
+            if completion.result.is_err() {
+                // A file that stays longer than it is used does no harm, as long as its length is
+                // told as what it is.
+                self.note_grown(shortening.pages_before);
+                self.alloc.note_reach(shortening.reach_before.max(self.alloc.reach()));
+                self.growing_to = self.growing_to.filter(|pages| *pages > self.map.pages());
+            }
             if !self.map.is_file()
                 && let Some(pages) = self.growing_to.take()
             {
                 self.note_grown(pages);
             }
-            // A file that stays longer than it is used does no harm.
             return Ok(());
         }
         let (token, grown) = self.growth_out.take().expect("an answer nobody waits for");

@@ -44,11 +44,14 @@ const SHORTEN_PAGES_MAX: u32 = 1024;
 
 /// A file on its way to a shorter length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shortening {
-    /// To so many pages, as soon as nothing else is being done to its length.
-    Wanted(u32),
-    /// The operation is out.
-    Out(OpToken),
+pub(super) struct Shortening {
+    /// Its pages then.
+    pub(super) pages: u32,
+    /// Its pages until now, and how far they were used: what counts again if the disk refuses.
+    pub(super) pages_before: u32,
+    pub(super) reach_before: u32,
+    /// The operation, once it is out; it waits until nothing else is being done to the length.
+    pub(super) token: Option<OpToken>,
 }
 
 impl PageFile {
@@ -141,6 +144,7 @@ impl PageFile {
     pub(crate) fn shorten(&mut self, free_pages_min: u32) -> bool {
         assert!(!self.has_copies_to_drop() && !self.is_resizing());
         let end = self.alloc.end();
+        let (pages_before, reach_before) = (self.alloc.pages(), self.alloc.reach());
         self.alloc.note_reach(end);
         let least = end.max(self.used_pages().saturating_add(free_pages_min));
         // Less than a part of a step of growth is not worth the trouble of growing again.
@@ -150,7 +154,7 @@ impl PageFile {
         let pages = least.max(self.alloc.pages().saturating_sub(SHORTEN_PAGES_MAX));
         self.alloc.shorten(pages);
         self.map.shrink(pages);
-        self.want_shortening(pages);
+        self.want_shortening(Shortening { pages, pages_before, reach_before, token: None });
         true
     }
 }

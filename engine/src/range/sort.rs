@@ -100,6 +100,11 @@ impl SortedRecords {
         self.size_bytes
     }
 
+    /// How many records that is.
+    pub(super) fn len(&self) -> usize {
+        self.heap.len() + self.sorted.len()
+    }
+
     pub(super) fn push(&mut self, record: Record<'_>, options: &Options) {
         let item = Item::new(&record, options);
         if self.heap.len() < options.records_max() {

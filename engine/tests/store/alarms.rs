@@ -141,6 +141,46 @@ fn an_alarm_stands_once_and_is_told_as_etcd_tells_it() {
     assert_eq!(driver.engine.revision(), Revision(1), "alarms are not part of the history");
 }
 
+/// Who wants to know of a kind, or of one alarm, walked over all that stood, and how many stand is
+/// up to clients: the gate did so inside of apply.
+#[test]
+fn few_alarms_are_found_among_many_and_are_those_of_the_whole_list() {
+    let mut driver = Driver::new(2);
+    let kinds = [1, 2, 3, 70_000, i32::MAX, i32::MIN, -5, -1].map(AlarmKind);
+    let mut state = 7u64;
+    for step in 0..400 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let roll = (state >> 33) as usize;
+        let kind = kinds[roll % kinds.len()];
+        let alarm = Alarm { kind, member: MemberId((roll / 8 % 4) as u64) };
+        // In phases, so that kinds come to have none again.
+        let raises = (step / 50 % 2 == 0) != roll.is_multiple_of(5);
+        let action = if raises { AlarmAction::Raise } else { AlarmAction::Lower };
+        driver.apply(Frames::new().alarm(AlarmRef { action, alarm }));
+        let view = driver.hold();
+        let all = view.alarms().unwrap();
+        assert_eq!(view.has_alarm(alarm).unwrap(), all.contains(&alarm), "step {step}");
+        let mut firsts = all.clone();
+        firsts.dedup_by_key(|alarm| alarm.kind);
+        assert_eq!(view.alarm_kinds(usize::MAX).unwrap(), firsts, "step {step}");
+        firsts.truncate(3);
+        assert_eq!(view.alarm_kinds(3).unwrap(), firsts, "step {step}");
+        let stands = |kind| all.iter().any(|alarm| alarm.kind == kind);
+        let refused = if stands(AlarmKind::CORRUPT) {
+            Some(Rejection::Corrupt)
+        } else {
+            stands(AlarmKind::NO_SPACE).then_some(Rejection::NoSpace)
+        };
+        assert_eq!(view.refusal_of_grant().unwrap(), refused, "step {step}");
+        drop(view);
+        let expected = match refused {
+            Some(rejection) => Outcome::Rejected(rejection),
+            None => continue,
+        };
+        assert_eq!(outcome(&mut driver, Frames::new().put(&put(b"k"))), expected, "step {step}");
+    }
+}
+
 #[test]
 fn a_downgrade_goes_one_version_back() {
     let mut driver = Driver::new(2);

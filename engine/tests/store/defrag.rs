@@ -53,6 +53,29 @@ fn everything(view: &HeldView) -> Vec<OwnedRecord> {
     records
 }
 
+/// The size that was told was the one that the file should have had.
+#[test]
+fn a_file_that_the_disk_does_not_shorten_is_told_as_long_as_it_is() {
+    let mut driver = hollow(2);
+    let expected = everything(&driver.hold());
+    let (before, file_before) = (driver.hold().size_bytes, driver.engine.file_size_bytes());
+    driver.refuses_to_shorten = true;
+    driver.defrag();
+    let file = driver.engine.file_size_bytes();
+    assert!(file >= file_before);
+    // What is free is used again, and the next run has another try.
+    write(&mut driver, 0..KEYS / 20);
+    assert_eq!(driver.engine.file_size_bytes(), file);
+    assert!(driver.hold().size_bytes >= before);
+    driver.checkpoint();
+    driver.refuses_to_shorten = false;
+    driver.defrag();
+    assert!(driver.hold().size_bytes < before / 3);
+    assert!(driver.engine.file_size_bytes() < file);
+    driver.reopen();
+    assert!(everything(&driver.hold()).len() == expected.len());
+}
+
 /// What the operator's recovery from a full quota rests on.
 #[test]
 fn the_size_falls_to_what_is_in_use() {

@@ -4,7 +4,7 @@ use engine::command::{
     AlarmRef, BATCH_HEADER_SIZE_BYTES, CompactRef, DeleteRangeRef, LeaseGrantRef, LeaseRemaining,
     LeaseRevokeRef, MemberPublishRef, PutRef, TxnRef,
 };
-use engine::page::disk::{Completion, DiskOpKind, FileId};
+use engine::page::disk::{Completion, DiskError, DiskOpKind, FileId};
 use engine::{
     Answer, Batch, BatchHeader, Engine, EngineConfig, EngineFiles, EventBatch, FrameWriter,
     HeldView, Identity, LogIndex, MemberId, OwnedRecord, Progress, RangeQuery, RangeScan,
@@ -115,6 +115,8 @@ pub struct Driver {
     shards: Vec<Vec<u8>>,
     /// Keys a step may touch.
     pub budget: usize,
+    /// The disk does not cut files off.
+    pub refuses_to_shorten: bool,
 }
 
 pub fn config(shards: u16) -> EngineConfig {
@@ -128,7 +130,15 @@ impl Driver {
         let engine = Engine::create(files, config, IDENTITY).unwrap();
         let handle = engine.read_handle();
         let disk = vec![Vec::new(); usize::from(shards)];
-        Self { engine, handle, config, meta: Vec::new(), shards: disk, budget: usize::MAX }
+        Self {
+            engine,
+            handle,
+            config,
+            meta: Vec::new(),
+            shards: disk,
+            budget: usize::MAX,
+            refuses_to_shorten: false,
+        }
     }
 
     /// Applies and publishes a batch as the next entry.
@@ -191,7 +201,7 @@ impl Driver {
                 FileId::Meta => &mut self.meta,
                 FileId::Shard(shard) => &mut self.shards[usize::from(shard)],
             };
-            let mut buffer = Vec::new();
+            let (mut buffer, mut result) = (Vec::new(), Ok(()));
             match op.kind {
                 DiskOpKind::Write { offset, bytes } => {
                     let start = usize::try_from(offset).unwrap();
@@ -202,6 +212,10 @@ impl Driver {
                     buffer = bytes;
                 }
                 DiskOpKind::Sync => {}
+                DiskOpKind::Shorten { .. } if self.refuses_to_shorten => {
+                    let cause = std::io::Error::from_raw_os_error(5);
+                    result = Err(DiskError { file: op.file, operation: "shorten", cause });
+                }
                 DiskOpKind::Shorten { size_bytes } => {
                     file.truncate(usize::try_from(size_bytes).unwrap());
                 }
@@ -210,7 +224,7 @@ impl Driver {
                     file.resize(file.len().max(size), 0);
                 }
             }
-            let completion = Completion { token: op.token, buffer, result: Ok(()) };
+            let completion = Completion { token: op.token, buffer, result };
             self.engine.handle_disk_completion(completion).unwrap();
         }
     }

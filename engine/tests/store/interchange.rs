@@ -85,6 +85,10 @@ fn import(file: &[u8], shards: u16) -> Driver {
     if let Some(version) = cluster.version {
         assert_eq!(engine.import_cluster_version(&version).unwrap(), Imported::Done);
     }
+    if let Some(downgrade) = cluster.downgrade {
+        let done = engine.import_downgrade(&downgrade.target_version).unwrap();
+        assert_eq!((done, downgrade.enabled), (Imported::Done, true));
+    }
     let mut meta = schema::Meta::default();
     let mut pairs = walk(schema::META);
     while let Some((key, value)) = pairs.next_pair().unwrap() {
@@ -205,9 +209,15 @@ fn a_file_is_the_same_after_a_round_trip() {
         let kind = if random.one_in(2) { AlarmKind::NO_SPACE } else { AlarmKind::CORRUPT };
         let alarm = Alarm { kind, member: MemberId(seed) };
         driver.apply(Frames::new().alarm(AlarmRef { action: AlarmAction::Raise, alarm }));
+        if random.one_in(2) {
+            driver.apply(Frames::new().cluster_version("3.7.0"));
+            driver.apply(Frames::new().downgrade(Some("3.6.0")));
+        }
         let file = backup(&driver, 17);
         let mut other = import(&file, 1);
         assert!(backup(&other, 1000) == file, "seed {seed}");
+        let target = |driver: &Driver| driver.hold().downgrade_target().unwrap();
+        assert_eq!(target(&other), target(&driver), "seed {seed}");
         // It refuses there what it refused here.
         let put = PutRef { key: b"k", ..PutRef::default() };
         let refused = |driver: &mut Driver| driver.apply(Frames::new().put(&put));

@@ -131,13 +131,11 @@ impl<'a> Filling<'a> {
         while let Some((key, value)) = pairs.next_pair().map_err(|cause| database.damage(cause))? {
             cluster.read_pair(key, value).map_err(|cause| database.broken(cause))?;
         }
-        if cluster.downgrade.is_some_and(|downgrade| downgrade.enabled) {
-            let path = path(database);
-            let text = format!("{path}: a downgrade is under way; end or cancel it in etcd first");
-            return Err(Failure::Refused(text));
-        }
         if let Some(version) = cluster.version {
             self.add_own(|engine| engine.import_cluster_version(&version))?;
+        }
+        if let Some(downgrade) = cluster.downgrade.filter(|downgrade| downgrade.enabled) {
+            self.add_own(|engine| engine.import_downgrade(&downgrade.target_version))?;
         }
         let mut pairs = database.walk(schema::MEMBERS)?;
         while let Some((key, value)) = pairs.next_pair().map_err(|cause| database.damage(cause))? {

@@ -6,10 +6,10 @@
 //! checksum is Castagnoli's, carried on over the data of all records; the first record of a segment
 //! repeats it.
 //!
-//! Nothing is repaired and nothing is written. A crash of etcd leaves two kinds of marks in the last
-//! segment, both of which etcd cuts off when it starts: a frame of which whole sectors are still
-//! zero, and one that the file is too short for. There the log ends. Anything else is damage, told
-//! by file and offset.
+//! Nothing is repaired and nothing is written. A crash of etcd leaves two kinds of marks in the
+//! last segment, both of which etcd cuts off when it starts: a frame of which whole sectors are
+//! still zero, and one that the file is too short for. There the log ends. Anything else is damage,
+//! told by file and offset.
 //!
 //! Invariant: memory holds one record; no size in a file is believed beyond what the file holds.
 

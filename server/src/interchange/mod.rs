@@ -7,7 +7,8 @@
 //!
 //! Invariants:
 //! - What etcd has written is never changed. A stopped ringd is opened as its own start opens it,
-//!   which may cut a torn end off its log and write a checkpoint, and changes nothing that it holds.
+//!   which may cut a torn end off its log and write a checkpoint, and changes nothing that
+//!   it holds.
 //! - What is made is made aside and renamed when it is whole and on the disk, so a directory or
 //!   file of the name that was asked for is always a whole one.
 //! - Memory is bounded whatever the size of the files: one record, a page's bits, and what a store

@@ -1,10 +1,10 @@
 //! Standard error, or standard output, where it is a pipe: a reader that stops reading costs lines
 //! and no core.
 //!
-//! A full pipe makes its writers wait, and the writers here are the cores that serve. So the pipe is
-//! opened once more, under a description of our own that does not wait; the inherited one is shared
-//! with others, who may rely on waiting. Files and terminals are written as they are, and so are
-//! sockets, which cannot be opened once more.
+//! A full pipe makes its writers wait, and the writers here are the cores that serve. So the pipe
+//! is opened once more, under a description of our own that does not wait; the inherited one is
+//! shared with others, who may rely on waiting. Files and terminals are written as they are, and so
+//! are sockets, which cannot be opened once more.
 //!
 //! Invariants:
 //! - A line is written whole or not at all, as far as the reader reads: what is left of one that

@@ -255,8 +255,8 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"line\nmore\n");
     }
 
-    /// Found by a reviewer: renaming failed from then on, and lines went into the moved file without
-    /// any bound.
+    /// Found by a reviewer: renaming failed from then on, and lines went into the moved file
+    /// without any bound.
     #[test]
     fn a_file_that_was_moved_away_is_begun_anew_when_it_would_be_full() {
         let directory = Directory::new("moved");

@@ -5,8 +5,12 @@
 use std::sync::Arc;
 
 use super::calls::{CallCounts, MethodName};
-use super::cell::Counter;
+use super::cell::{Bounds, Counter, Distribution};
+use super::health::HealthCounts;
 use super::stage::StageSlot;
+
+/// etcd's bounds for snapshots, in nanoseconds.
+pub(super) const BACKUPS: Bounds = Bounds::Doubling { first: 10_000_000, count: 17 };
 
 /// The counts of one front-end.
 #[derive(Debug)]
@@ -32,6 +36,10 @@ pub struct FrontendMetrics {
     pub events_sent: Counter,
     /// Connections that are open.
     pub connections: Counter,
+    /// What health checks came to.
+    pub health: HealthCounts,
+    /// From the beginning of a backup until it was sent or given up.
+    pub backups: Distribution,
     pub(super) stage: Arc<StageSlot>,
 }
 
@@ -50,6 +58,8 @@ impl FrontendMetrics {
             events_pending: Counter::default(),
             events_sent: Counter::default(),
             connections: Counter::default(),
+            health: HealthCounts::default(),
+            backups: Distribution::new(BACKUPS),
             stage: Arc::default(),
         }
     }

@@ -16,6 +16,8 @@ const APPLIES: Bounds = Bounds::Doubling { first: 100_000, count: 20 };
 const PAUSES: Bounds = Bounds::Doubling { first: 1_000, count: 13 };
 /// etcd's bounds for compactions, in microseconds.
 const COMPACTIONS: Bounds = Bounds::Doubling { first: 100_000, count: 14 };
+/// etcd's bounds for defragmentations, in nanoseconds.
+const DEFRAGS: Bounds = Bounds::Doubling { first: 100_000_000, count: 13 };
 /// Bounds for checkpoints, in nanoseconds: 10 ms to 80 s.
 const CHECKPOINTS: Bounds = Bounds::Doubling { first: 10_000_000, count: 14 };
 /// Bounds for the number of commands in a batch.
@@ -25,7 +27,7 @@ const BATCHES: Bounds = Bounds::Doubling { first: 1, count: 16 };
 const LEASES: Bounds = Bounds::Doubling { first: 1, count: 24 };
 
 /// The kinds of commands by their number, in the words of etcd's `op` label.
-const OPERATIONS: [&str; 10] = [
+const OPERATIONS: [&str; 12] = [
     "unknown",
     "Put",
     "DeleteRange",
@@ -36,6 +38,8 @@ const OPERATIONS: [&str; 10] = [
     "LeaseGrant",
     "LeaseRevoke",
     "LeaseCheckpoint",
+    "Alarm",
+    "DowngradeInfoSet",
 ];
 
 /// The kind of a command, as far as metrics tell them apart.
@@ -119,6 +123,10 @@ pub struct LogMetrics {
     pub compactions: Distribution,
     /// When the last one ended, in nanoseconds since the origin; 0 if none did.
     pub compacted_at_nanos: Counter,
+    /// From the beginning of a defragmentation until its end.
+    pub defrags: Distribution,
+    /// Whether one is under way.
+    pub defrags_inflight: Counter,
     /// Leases whose time was up, so that their end was proposed.
     pub leases_expired: Counter,
     /// Leases that were kept alive.
@@ -154,6 +162,8 @@ impl Default for LogMetrics {
             compaction_pauses: Distribution::new(PAUSES),
             compactions: Distribution::new(COMPACTIONS),
             compacted_at_nanos: Counter::default(),
+            defrags: Distribution::new(DEFRAGS),
+            defrags_inflight: Counter::default(),
             leases_expired: Counter::default(),
             leases_renewed: Counter::default(),
             lease_ttls: Distribution::new(LEASES),

@@ -20,6 +20,7 @@
 mod calls;
 pub mod cell;
 mod frontend;
+mod health;
 mod log;
 mod render;
 pub mod stage;
@@ -30,8 +31,11 @@ mod text;
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::alarm::Alarm;
+
 pub use calls::{CallCounts, CountedCall, MethodName, MethodType};
 pub use frontend::FrontendMetrics;
+pub use health::HealthCounts;
 pub use log::{AppliedCommands, CommandType, LogMetrics};
 pub use stage::{Stage, StageLatency};
 
@@ -99,6 +103,8 @@ pub struct MemberSample {
     pub cluster_version: Option<String>,
     /// All members' ids.
     pub members: Vec<u64>,
+    /// The alarms that stand.
+    pub alarms: Vec<Alarm>,
 }
 
 /// What the operating system says about the process.

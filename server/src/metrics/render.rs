@@ -2,11 +2,13 @@
 //!
 //! `docs/metrics.md` is the same list for people, with what is left out.
 
+use engine::alarm::AlarmKind;
 use engine::command::CommandKind;
 
 use super::calls::{CODES as CODE_COUNT, HANDLING_BOUNDS, MethodCounts, REQUEST_BOUNDS};
 use super::cell::{Bounds, Counter, Distribution, DistributionCopy, nanos};
-use super::frontend::FrontendMetrics;
+use super::frontend::{BACKUPS, FrontendMetrics};
+use super::health::CHECKS;
 use super::log::CommandType;
 use super::stage::{Stage, StageCopy};
 use super::text::{Kind, Text, whole};
@@ -45,7 +47,9 @@ pub(super) fn render(metrics: &Metrics, sample: &Sample, out: &mut Vec<u8>) {
     put_member(&mut text, metrics, sample);
     put_proposals(&mut text, metrics, sample);
     put_requests(&mut text, metrics);
+    put_health(&mut text, metrics, sample);
     put_disk(&mut text, &metrics.log);
+    put_upkeep(&mut text, metrics);
     put_store(&mut text, metrics, sample);
     put_compaction(&mut text, &metrics.log, sample);
     put_leases(&mut text, &metrics.log);
@@ -223,6 +227,72 @@ fn put_clients(text: &mut Text, metrics: &Metrics) {
             }
         }
     }
+}
+
+/// What the member says about itself: alarms, and what health checks came to.
+fn put_health(text: &mut Text, metrics: &Metrics, sample: &Sample) {
+    if !sample.member.alarms.is_empty() {
+        let help = "Alarms that stand, by member.";
+        let mut family = text.family("etcd_debugging_server_alarms", Kind::Gauge, help);
+        for alarm in &sample.member.alarms {
+            let kind = match alarm.kind {
+                AlarmKind::NONE => "NONE".to_owned(),
+                AlarmKind::NO_SPACE => "NOSPACE".to_owned(),
+                AlarmKind::CORRUPT => "CORRUPT".to_owned(),
+                AlarmKind(other) => other.to_string(),
+            };
+            let member = format!("{:x}", alarm.member.0);
+            family.count(&[("alarm_type", &kind), ("server_id", &member)], 1);
+        }
+    }
+    let answers = |is_healthy| {
+        let answers = metrics.frontends.iter().map(|one| one.health.answers(is_healthy));
+        whole(answers.sum())
+    };
+    let help = "How often /health was answered with false.";
+    text.single("etcd_server_health_failures", Kind::Counter, help, answers(false));
+    let help = "How often /health was answered with true.";
+    text.single("etcd_server_health_success", Kind::Counter, help, answers(true));
+    let newest = |place| metrics.frontends.iter().map(|one| one.health.newest(place)).max();
+    let made: Vec<(usize, u64)> = (0..CHECKS.len())
+        .filter_map(|place| Some((place, newest(place).filter(|newest| *newest > 0)?)))
+        .collect();
+    if made.is_empty() {
+        return;
+    }
+    let help = "Whether a check of /livez or /readyz succeeded when it was made last.";
+    let mut family = text.family("etcd_server_healthcheck", Kind::Gauge, help);
+    for &(place, newest) in &made {
+        let (path, name) = CHECKS[place];
+        family.count(&[("name", name), ("type", path)], newest & 1);
+    }
+    let help = "Checks of /livez and /readyz, by how they ended.";
+    let mut family = text.family("etcd_server_healthchecks_total", Kind::Counter, help);
+    for &(place, _) in &made {
+        let (path, name) = CHECKS[place];
+        for (succeeded, status) in [(false, "error"), (true, "success")] {
+            let results = metrics.frontends.iter().map(|one| one.health.results(place, succeeded));
+            let results = results.sum();
+            if results > 0 {
+                family.count(&[("name", name), ("status", status), ("type", path)], results);
+            }
+        }
+    }
+}
+
+/// Backups and defragmentations.
+fn put_upkeep(text: &mut Text, metrics: &Metrics) {
+    let name = "etcd_disk_backend_defrag_duration_seconds";
+    let help = "From the beginning of a defragmentation until its end; nothing waits for it.";
+    put_distribution(text, name, help, &metrics.log.defrags, NANOS);
+    let help = "Whether a defragmentation is under way.";
+    let inflight = whole(metrics.log.defrags_inflight.get());
+    text.single("etcd_disk_defrag_inflight", Kind::Gauge, help, inflight);
+    let name = "etcd_disk_backend_snapshot_duration_seconds";
+    let help = "From the beginning of a backup until it was sent or given up.";
+    let backups = metrics.frontends.iter().map(|frontend| &frontend.backups);
+    let seen = sum_of(BACKUPS, backups);
+    text.family(name, Kind::Histogram, help).distribution(&[], &seen, NANOS);
 }
 
 fn put_disk(text: &mut Text, log: &LogMetrics) {

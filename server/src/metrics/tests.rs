@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use engine::Activity;
+use engine::alarm::{Alarm, AlarmKind};
 use engine::command::CommandKind;
+use engine::ids::MemberId;
 
 use super::cell::Bounds;
+use super::health::CHECKS;
 use super::*;
 
 const FAMILIES: &str = include_str!("families.txt");
@@ -61,6 +64,7 @@ fn sample() -> Sample {
             leader: 0xabc,
             cluster_version,
             members: vec![0xabc],
+            alarms: vec![Alarm { kind: AlarmKind::NO_SPACE, member: MemberId(0xabc) }],
             ..MemberSample::default()
         },
         process: ProcessSample::default(),
@@ -127,6 +131,9 @@ fn busy() -> Metrics {
         frontend.calls.note_received(call, 100);
         frontend.calls.note_sent(call, 10);
         frontend.calls.note_handled(call, 0);
+    }
+    for (path, name) in CHECKS {
+        frontend.health.note_check(path, name, true, Duration::from_secs(1));
     }
     let mut commands = AppliedCommands::default();
     commands.note(CommandKind::Put, true);
@@ -233,6 +240,42 @@ fn the_counts_of_cores_add_up() {
     assert!((told("etcd_debugging_mvcc_watcher_total") - 20.0).abs() < 1e-9);
     assert!((told("etcd_mvcc_put_total") - 7.0).abs() < 1e-9);
     assert!((told("etcd_debugging_mvcc_compact_revision") + 1.0).abs() < 1e-9);
+}
+
+#[test]
+fn a_check_is_told_as_it_ended_last_on_any_core() {
+    let metrics = metrics(2);
+    for (frontend, seconds, succeeded) in [(0, 1, true), (1, 3, false), (0, 2, true)] {
+        let health = &metrics.frontends[frontend].health;
+        health.note_check("readyz", "data_corruption", succeeded, Duration::from_secs(seconds));
+        health.note_answered(succeeded);
+    }
+    let families = scrape(&metrics);
+    let value = |family: &str, labels: &str| {
+        let series = format!("{family}{labels}");
+        families[family].values.get(&series).map_or("none".to_owned(), f64::to_string)
+    };
+    let labels = "{name=\"data_corruption\",type=\"readyz\"}";
+    assert_eq!(value("etcd_server_healthcheck", labels), "0");
+    assert_eq!(families["etcd_server_healthcheck"].values.len(), 1, "the others were not made");
+    for (status, count) in [("error", "1"), ("success", "2")] {
+        let labels = format!("{{name=\"data_corruption\",status=\"{status}\",type=\"readyz\"}}");
+        assert_eq!(value("etcd_server_healthchecks_total", &labels), count);
+    }
+    assert_eq!(value("etcd_server_health_failures", ""), "1");
+    assert_eq!(value("etcd_server_health_success", ""), "2");
+    let labels = "{alarm_type=\"NOSPACE\",server_id=\"abc\"}";
+    assert_eq!(value("etcd_debugging_server_alarms", labels), "1");
+}
+
+/// A kind that the table does not know would be counted as unknown.
+#[test]
+fn every_kind_of_command_has_a_name() {
+    let mut labels = BTreeSet::new();
+    for kind in CommandKind::ALL {
+        let label = CommandType::from(kind).label();
+        assert!(label != "unknown" && labels.insert(label), "{kind:?} is called {label}");
+    }
 }
 
 #[test]

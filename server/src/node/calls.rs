@@ -37,6 +37,12 @@ impl Call {
         }
     }
 
+    /// Whether its answer is a stream of messages.
+    #[must_use]
+    pub fn is_stream(&self) -> bool {
+        matches!(self.waiting, Waiting::StreamRound(_) | Waiting::Stream)
+    }
+
     /// Whether it is a read that may answer with much.
     #[must_use]
     pub fn is_wide_read(&self) -> bool {
@@ -190,7 +196,10 @@ impl Calls {
             self.swept_at = now;
             for (_, entry) in self.entries.iter_mut() {
                 let taken = now.saturating_sub(entry.begun);
-                if !entry.is_slow && self.slow_after.is_some_and(|after| taken > after) {
+                // A stream takes as long as its client does, and the limit is for single answers.
+                let is_single = entry.call.as_ref().is_some_and(|call| !call.is_stream());
+                let is_slow = is_single && self.slow_after.is_some_and(|after| taken > after);
+                if is_slow && !entry.is_slow {
                     entry.is_slow = true;
                     let slow = self.slow.get_or_insert(SlowCalls { count: 0, taken_max: taken });
                     slow.count += 1;
@@ -285,6 +294,12 @@ mod tests {
         assert_eq!(calls.poll_slow(), Some(SlowCalls { count: 2, taken_max: now }));
         assert!(calls.poll_late(now + SWEEP_EVERY).is_none());
         assert_eq!(calls.poll_slow(), None);
+        let stream = StreamKey::default();
+        let call = Call { socket: SocketId::of_test(1), stream, waiting: Waiting::Stream };
+        let timeouts = Timeouts { client: None, server: SERVER };
+        calls.insert(call, 0, Duration::ZERO, timeouts);
+        assert!(calls.poll_late(now + 2 * SWEEP_EVERY).is_none());
+        assert_eq!(calls.poll_slow(), None, "a backup takes as long as its client");
         let mut silent = Calls::new(None);
         insert(&mut silent, None);
         assert!(silent.poll_late(now).is_none());

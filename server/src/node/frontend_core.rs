@@ -25,7 +25,7 @@ mod streaming;
 mod vars;
 
 use std::borrow::Cow;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt::Display;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -80,9 +80,8 @@ const READ_STEP_KEYS: usize = 1000;
 const READ_TURN_KEYS: usize = 2000;
 /// Buffers above this size are shared by the connections of a core rather than kept by one.
 const SPARE_SIZE_BYTES_MAX: usize = 64 << 10;
-/// Ticks that the last send of a connection that has ended may take; a client that broke the rules
-/// may not read, either.
-const LAST_SEND_TICKS_MAX: u8 = 20;
+/// How long the last words to a client whose connection has ended may take to leave.
+const CLOSE_GRACE: Duration = Duration::from_secs(5);
 /// Bytes that may arrive before the protocol is known.
 const SNIFF_BYTES_MAX: usize = 64;
 
@@ -150,9 +149,9 @@ struct Client {
     gate: Gate,
     /// What its streams held when they were last looked at.
     queued_bytes: usize,
+    /// When its connection was found to have ended.
+    over_since: Option<Duration>,
     closing: bool,
-    /// How often time has passed since the connection has ended.
-    over_ticks: u8,
     touched: bool,
 }
 
@@ -179,9 +178,8 @@ struct Desk {
     streams: Streams,
     keep_alives: KeepAlives<Place>,
     procedures: Procedures,
-    /// When streams of requests end for which their client has only so much time. Those that have
-    /// ended are looked for at each tick.
-    stream_deadlines: HashMap<Place, Duration>,
+    /// Streams whose clients have said how long they wait.
+    stream_deadlines: Vec<(Place, Duration)>,
     /// The time of the last event that had one.
     now: Duration,
     node: NodeState,
@@ -189,7 +187,7 @@ struct Desk {
     ask: Ask,
     calls: Calls,
     reading: ReadQueue,
-    /// Hashes of the whole store, one after the other.
+    /// Hashes of the whole store, and other reads that need one view, one after the other.
     hashing: VecDeque<Slot>,
     /// No view could be held for the first of them: it is tried again when time has passed.
     hash_waits: bool,
@@ -222,7 +220,7 @@ impl FrontendCore {
             streams: Streams::default(),
             keep_alives: KeepAlives::default(),
             procedures: Procedures::default(),
-            stream_deadlines: HashMap::new(),
+            stream_deadlines: Vec::new(),
             now: Duration::ZERO,
             node,
             methods: Rc::new(method_table().counted(Arc::clone(&metrics.calls))),
@@ -275,8 +273,8 @@ impl FrontendCore {
             paused: false,
             gate: Gate::Open,
             queued_bytes: 0,
+            over_since: None,
             closing: false,
-            over_ticks: 0,
             touched: false,
         });
     }
@@ -418,9 +416,10 @@ impl FrontendCore {
                 connection.http2().handle_tick(now);
                 self.desk.read(socket, connection, &[], now);
             }
+            // One that takes nothing keeps its last send under way for ever.
             if connection.http2().is_over() && !client.closing {
-                client.over_ticks += 1;
-                if client.over_ticks >= LAST_SEND_TICKS_MAX {
+                let since = *client.over_since.get_or_insert(now);
+                if now.saturating_sub(since) >= CLOSE_GRACE {
                     client.closing = true;
                     self.actions.push_back(SocketAction::Close(socket));
                 }
@@ -588,7 +587,12 @@ impl FrontendCore {
             return self.handle_procedure_answer((socket, stream), answer);
         }
         if desk.step(connection, stream, &mut reading, keys) == Progress::More {
-            desk.reading.push_begun(socket, slot, &mut reading);
+            if reading.read.needs_same_view() {
+                reading.restart();
+                desk.hashing.push_back(slot);
+            } else {
+                desk.reading.push_begun(socket, slot, &mut reading);
+            }
             desk.calls.end_step(slot, reading);
             return;
         }
@@ -615,9 +619,14 @@ impl FrontendCore {
         let Some(client) = client_at(&mut self.clients, socket) else { return };
         if let Speech::Grpc(connection) = &mut client.speech {
             let http2 = connection.http2();
-            drained = http2.is_drained();
+            drained = http2.is_drained() || http2.is_over();
             while let Some(stream) = http2.poll_room() {
                 let pending = http2.stream_pending_bytes(stream);
+                // More may have come since it had room: without asking again, a stream that is
+                // held up because of all the others would never be told of room.
+                if pending > 0 {
+                    http2.want_room(stream);
+                }
                 let queued = http2.queued_bytes();
                 if pending > 0 {
                     // It was filled again before it could be told that it had room.
@@ -638,7 +647,11 @@ impl FrontendCore {
                 client.output = std::mem::take(&mut client.spare);
                 http2.swap_output(&mut client.output);
             }
-            let queued_bytes = http2.queued_bytes();
+            if http2.has_failed() {
+                // It has just met its end in its own output, and has yet to say so.
+                self.desk.read(socket, connection, &[], now);
+            }
+            let queued_bytes = connection.http2().queued_bytes();
             let reading = &mut self.desk.reading;
             reading.handle_queued(client.queued_bytes, queued_bytes);
             client.queued_bytes = queued_bytes;
@@ -684,10 +697,9 @@ impl Desk {
                 Event::Call { stream, method, timeout, metadata } => {
                     let metadata = call_metadata(&metadata);
                     let method = Method::ALL[usize::from(method.0)];
-                    if let Some(timeout) = timeout {
-                        self.stream_deadlines.insert((socket, stream), now + timeout);
-                    }
-                    self.open_stream(connection, (socket, stream), method, &metadata, now);
+                    let place = (socket, stream);
+                    self.note_deadline(place, timeout, now);
+                    self.open_stream(connection, place, method, &metadata, now);
                 }
                 Event::Message { stream, message } => {
                     let place = (socket, stream);
@@ -767,7 +779,10 @@ impl Desk {
                 let call = Call { socket, stream, waiting: Waiting::Write };
                 self.ask.defrags.push(self.calls.insert(call, 0, now, timeouts));
             }
-            Action::Stream => connection.send(stream, &self.answer),
+            Action::Stream => {
+                self.note_deadline((socket, stream), timeout, now);
+                connection.send(stream, &self.answer);
+            }
             Action::Serve(stream) => self.begin_stream(request, stream, now),
             Action::AskLease(question) => {
                 let call = Call { socket, stream, waiting: Waiting::Lease(question) };

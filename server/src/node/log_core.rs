@@ -16,6 +16,7 @@ mod admission;
 mod leases;
 mod meter;
 mod pace;
+mod quota;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -33,6 +34,7 @@ use wal::{Lsn, RecordKind, Writer};
 use self::leases::Leases;
 use self::meter::Meter;
 pub use self::meter::SlowApply;
+use self::quota::{QuotaWatch, SLOT_ALARM};
 use self::upkeep::{Upkeep, own_outcome};
 use super::checkpoint::{CheckpointPolicy, Cost, Tail};
 use super::failure::Failure;
@@ -139,6 +141,7 @@ pub struct LogCore {
     /// The latest tick's time.
     ticked: Duration,
     meter: Meter,
+    quota: QuotaWatch,
 }
 
 struct Unsynced {
@@ -211,6 +214,7 @@ impl LogCore {
             upkeep,
             ticked: Duration::ZERO,
             meter: Meter::new(),
+            quota: QuotaWatch::new(member),
         }
     }
 
@@ -421,6 +425,7 @@ impl LogCore {
             let Applying { index, term, batch } = self.applying.take().expect("one is under way");
             let count = batch.as_ref().map_or(0, Batch::len);
             if let Some(batch) = &batch {
+                self.quota.handle_applied(batch, &mut self.answers);
                 self.meter.handle_applied(applied - begun, batch, &self.answers);
             }
             budget = budget.saturating_sub(count.max(1));
@@ -586,6 +591,7 @@ impl LogCore {
         } else {
             let (events, previous) = self.interest.any();
             self.engine.set_events_wanted(events, previous);
+            self.quota.handle_begun(self.engine.newest_view().size_bytes, entry.data.len());
             let batch = Batch::validate(entry.data)
                 .map_err(|cause| Failure::InvalidEntry { index, cause })?;
             self.engine.begin_batch(index, term, &batch);
@@ -613,15 +619,22 @@ impl LogCore {
             return;
         }
         assert_eq!(tickets.len(), self.answers.len(), "an answer for every command");
-        let mut answered = 0;
-        for (ticket, answer) in tickets.into_iter().zip(self.answers.drain(..)) {
+        let (mut answered, mut is_alarm_raised) = (0, false);
+        for (place, (ticket, answer)) in tickets.into_iter().zip(self.answers.drain(..)).enumerate()
+        {
             if ticket.frontend == FrontendId::NOBODY {
                 // Nothing else is proposed for the member itself before it has introduced itself.
                 self.introduced = Introduced::Done;
+                self.leases.handle_own(ticket.slot);
                 self.upkeep.handle_own(ticket.slot, own_outcome(&answer.outcome), now, revision);
+                is_alarm_raised |= ticket.slot == SLOT_ALARM;
                 continue;
             }
             answered += 1;
+            if self.quota.holds(place) {
+                self.quota.hold(ticket, answer);
+                continue;
+            }
             if let Outcome::Compacted { sweep: Some(revision) } = answer.outcome {
                 self.replies[ticket.frontend.place()].patient.push(ticket.slot);
                 self.sweeping.push_back((revision, ticket, answer));
@@ -631,6 +644,10 @@ impl LogCore {
             reply.answers.push((ticket.slot, Verdict::Applied(answer)));
         }
         self.meter.handle_answered(answered);
+        if is_alarm_raised {
+            self.answer_over_quota();
+        }
+        self.raise_quota_alarm();
     }
 
     /// Compactions are accepted in the order of their revisions, and swept in it.

@@ -14,7 +14,7 @@ use engine::Identity;
 use super::failure::Failure;
 use super::log_core::{LogCore, SlowApply};
 use super::switch::Switch;
-use crate::config::Config;
+use crate::config::{Config, ETCD_VERSION};
 use crate::log::{self, Level, Value};
 use crate::mail::{Ask, FrontendId, Reply};
 use crate::metrics::{LogMetrics, Stage, StageLatency};
@@ -230,6 +230,9 @@ impl LogRole {
             tell_compaction(&notice);
         }
         self.report_slow_apply();
+        if self.core.poll_quota_exceeded() {
+            log_lines::quota_exceeded(self.settings.config.quota_backend_bytes);
+        }
         self.announce();
         Ok(())
     }
@@ -354,6 +357,10 @@ impl LogRole {
             let LogSettings { identity, config, .. } = &self.settings;
             log_lines::elected_leader(identity.member, identity.member, self.core.term().0);
             log_lines::published_local_member(*identity, config);
+            if self.settings.is_version_set {
+                let (minor, _patch) = ETCD_VERSION.rsplit_once('.').expect("it has three parts");
+                log_lines::set_initial_cluster_version(*identity, minor);
+            }
             self.settings.switch.announce_serving();
         }
     }
@@ -477,6 +484,8 @@ pub struct LogSettings {
     pub tick: Duration,
     /// Who this is, for the log.
     pub identity: Identity,
+    /// Whether this life begins by setting the cluster's version, for the log.
+    pub is_version_set: bool,
     /// What it was told, for the log.
     pub config: Arc<Config>,
 }

@@ -82,6 +82,13 @@ impl Reading {
         Self { read, answer: None, view: None, is_inner: false, held: None }
     }
 
+    /// Begins again: what it has gathered is not of the view that all its steps are to see.
+    pub fn restart(&mut self) {
+        self.answer = None;
+        self.held = None;
+        self.read.restart();
+    }
+
     /// Bytes that it holds until it is finished.
     #[must_use]
     pub fn held_bytes(&self) -> usize {

@@ -261,7 +261,11 @@ fn open_stages(config: &Config, data_dir: &mut DataDir, boot_nonce: u64) -> Resu
         log_event!(Warn, message, "error" => fault as &dyn Display);
     }
     log_lines::kvstore_restored(started.stages.engine.revision().0);
-    log_lines::starting_etcd_server(identity.member, None);
+    log_lines::backend_quota(config.quota_backend_bytes);
+    // What cannot be read is noticed by whoever asks for it.
+    let version = started.stages.engine.newest_view().cluster_version().ok().flatten();
+    let version = version.as_deref().and_then(|version| version.rsplit_once('.'));
+    log_lines::starting_etcd_server(identity.member, version.map(|(minor, _patch)| minor));
     log_lines::now_serving(identity.member, config);
     Ok(started)
 }
@@ -344,17 +348,14 @@ fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Result<Vec<CorePart
     let Started { stages, log_disk, engine_disk, .. } = started;
     let views = stages.engine.read_handle();
     let introduction = introduction(config, identity, &views);
-    let mut core = LogCore::new(
-        stages,
-        introduction,
-        frontend_count,
-        Arc::clone(&status),
-        Arc::clone(&interest),
-    );
+    let is_version_set = introduction.count > 1;
+    let shared = (Arc::clone(&status), Arc::clone(&interest));
+    let mut core = LogCore::new(stages, introduction, frontend_count, shared.0, shared.1);
     core.set_slow_apply(config.warning_apply_duration);
+    core.set_quota(Quota::from_flag(config.quota_backend_bytes));
     let sources = (views.clone(), Arc::clone(&status), origin);
     let (scraper, counts) = start_scraper(config, identity, frontend_count, &core, sources)?;
-    let settings = log_settings(config, identity, &switch);
+    let settings = log_settings(config, identity, &switch, is_version_set);
     let bells: Vec<Arc<Bell>> = plans.iter().map(|_| Bell::new()).collect();
     let log_bell = Arc::clone(&bells[plans.iter().position(|plan| plan.log).unwrap_or(0)]);
     let mut mesh = Mesh::new(plans, &bells, &log_bell);
@@ -407,8 +408,14 @@ fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Result<Vec<CorePart
     Ok(cores)
 }
 
-fn log_settings(config: &Arc<Config>, identity: Identity, switch: &Arc<Switch>) -> LogSettings {
+fn log_settings(
+    config: &Arc<Config>,
+    identity: Identity,
+    switch: &Arc<Switch>,
+    is_version_set: bool,
+) -> LogSettings {
     LogSettings {
+        is_version_set,
         sync: SyncPolicy {
             never: config.unsafe_no_fsync,
             delay: config.fault.sync_delay,

@@ -164,6 +164,7 @@ impl Sources {
         };
         // A store that cannot be read says so elsewhere.
         let cluster_version = view.cluster_version().ok().flatten();
+        let alarms = view.alarms().unwrap_or_default();
         drop(view);
         let minor = |version: String| {
             version.rsplit_once('.').map_or_else(|| version.clone(), |parts| parts.0.to_owned())
@@ -181,6 +182,7 @@ impl Sources {
                 is_learner: false,
                 cluster_version: cluster_version.map(minor),
                 members: self.members.clone(),
+                alarms,
             },
             process: process_sample(&ProcessStats::read()),
         }

@@ -41,6 +41,8 @@ pub struct Streaming {
     pub view: Option<HeldView>,
     place: Place,
     state: State,
+    /// When it was asked for.
+    begun_at: Duration,
     /// When the client had last taken enough, and what it has taken since.
     taken_at: Duration,
     taken_bytes: usize,
@@ -78,9 +80,10 @@ impl Streams {
     /// A stream begins.
     pub fn push(&mut self, place: Place, slot: Slot, stream: Box<ServerStream>, now: Duration) {
         let state = if stream.needs_same_view() { State::Waiting } else { State::Ready };
-        let taken_at = now;
+        let (begun_at, taken_at, taken_bytes) = (now, now, 0);
+        let view = None;
         let streaming =
-            Streaming { slot, stream, view: None, place, state, taken_at, taken_bytes: 0 };
+            Streaming { slot, stream, view, place, state, begun_at, taken_at, taken_bytes };
         let queue = if state == State::Waiting { &mut self.waiting } else { &mut self.ready };
         queue.push_back(place);
         let before = self.entries.insert(place, streaming);
@@ -115,12 +118,12 @@ impl Streams {
     }
 
     /// A stream that was taken out for a step is over.
-    pub fn finish(&mut self, streaming: Streaming) -> Slot {
-        let Streaming { slot, view, .. } = streaming;
+    pub fn finish(&mut self, streaming: Streaming) -> Ended {
+        let Streaming { slot, view, begun_at, .. } = streaming;
         if view.is_some() {
             self.held_count -= 1;
         }
-        slot
+        Ended { slot, held_since: view.map(|_| begun_at) }
     }
 
     /// What a stream has made has left.
@@ -133,14 +136,14 @@ impl Streams {
         }
     }
 
-    /// A call is over; its slot, if it was a stream's.
-    pub fn close(&mut self, place: Place) -> Option<Slot> {
+    /// A call is over; what is left of its stream, if it was one.
+    pub fn close(&mut self, place: Place) -> Option<Ended> {
         let streaming = self.entries.remove(&place)?;
         Some(self.finish(streaming))
     }
 
-    /// A connection is gone; the slots of its streams.
-    pub fn close_all(&mut self, socket: SocketId) -> Vec<Slot> {
+    /// A connection is gone; what is left of its streams.
+    pub fn close_all(&mut self, socket: SocketId) -> Vec<Ended> {
         let gone: Vec<Place> =
             self.entries.keys().filter(|place| place.0 == socket).copied().collect();
         gone.into_iter().filter_map(|place| self.close(place)).collect()
@@ -190,6 +193,15 @@ impl Streams {
             }
         }
     }
+}
+
+/// What is left of a stream that is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The call's slot.
+    pub slot: Slot,
+    /// When it was asked for, if it came to hold a view.
+    pub held_since: Option<Duration>,
 }
 
 /// What a step has sent.

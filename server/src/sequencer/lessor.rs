@@ -14,8 +14,12 @@
 //! Invariants:
 //! - Nothing expires and nothing is renewed but under a leader.
 //! - `due` holds each lease once while this is a leader, and nothing otherwise.
+//! - One revoke of a lease is under way at a time: one that is proposed again while the first may
+//!   yet be applied could meet another lease, granted under the same id in between.
 //! - A renewal that finds its lease run out waits until the revoke has been applied or the leader
 //!   has changed: it never brings a lease back that its owner may already have lost.
+
+mod schedule;
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -25,6 +29,7 @@ use engine::lease::{Lease, LeaseChange};
 
 use super::batch::Ticket;
 use crate::mail::{LeaseReply, Renewed};
+use schedule::Schedule;
 
 /// Leases that are proposed to be revoked in one [`REVOKE_WINDOW`]: etcd's 1000 a second.
 pub const REVOKES_PER_WINDOW: u32 = 50;
@@ -35,8 +40,8 @@ const PILE_UP_MIN: usize = 1000;
 /// Expiries a second that it spreads them to, so that what piles up later finds room: etcd's three
 /// quarters of the rate.
 const SPREAD_PER_SECOND: f64 = 750.0;
-/// When a proposed revoke that was not applied is proposed again.
-const REVOKE_RETRY_AFTER: Duration = Duration::from_secs(3);
+/// When a revoke that was refused, or a note that was not applied, is proposed again.
+const RETRY_AFTER: Duration = Duration::from_secs(3);
 /// How often the time that long leases have left is noted in the log (etcd's default).
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
 /// Leases whose time is noted by one command.
@@ -85,6 +90,9 @@ struct Held {
     expiry: Duration,
     /// Its place in `due`: its expiry, or when its revoke is proposed again.
     due_at: Duration,
+    /// Its revoke was proposed and may yet be applied.
+    is_revoking: bool,
+    listed: Listed,
 }
 
 impl Held {
@@ -95,14 +103,31 @@ impl Held {
     }
 }
 
-/// Where a list goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ListCursor(Duration, LeaseId);
-
-impl ListCursor {
-    /// The beginning.
-    pub const START: Self = Self(Duration::ZERO, LeaseId(i64::MIN));
+/// A list of all leases in the making, of those that run out earlier before others.
+///
+/// Places of leases that were renewed or have ended meanwhile hold [`NO_LEASE`].
+#[derive(Debug)]
+struct Listing {
+    number: u32,
+    /// Where it goes on in `due`.
+    cursor: (Duration, LeaseId),
+    /// By the moment when they run out.
+    ids: Vec<LeaseId>,
+    /// Those that wait for their revoke, which stand in `due` by when it is looked at again.
+    expired: Vec<(Duration, LeaseId)>,
 }
+
+/// The place of a lease in a list, and in which list.
+#[derive(Debug, Clone, Copy, Default)]
+struct Listed {
+    number: u32,
+    place: u32,
+}
+
+/// Nobody's id.
+pub const NO_LEASE: LeaseId = LeaseId(0);
+/// Marks a place among those that wait for their revoke.
+const PLACE_EXPIRED: u32 = 1 << 31;
 
 /// The clocks of all leases.
 #[derive(Debug)]
@@ -111,13 +136,16 @@ pub struct Lessor {
     is_primary: bool,
     leases: HashMap<LeaseId, Held>,
     due: BTreeSet<(Duration, LeaseId)>,
-    checkpoints: BTreeSet<(Duration, LeaseId)>,
-    /// Leases whose note is to be wiped out because they were renewed.
-    wiped: Vec<LeaseId>,
+    /// When the time that is left is to be noted.
+    notes: Schedule,
+    /// When a note is to be wiped out because its lease was renewed.
+    wipes: Schedule,
     waiting: HashMap<LeaseId, Vec<Renewer>>,
     replies: Vec<(Ticket, LeaseReply)>,
     window_end: Duration,
     window_left: u32,
+    listing: Option<Listing>,
+    lists_begun: u32,
 }
 
 impl Lessor {
@@ -129,12 +157,14 @@ impl Lessor {
             is_primary: false,
             leases: HashMap::new(),
             due: BTreeSet::new(),
-            checkpoints: BTreeSet::new(),
-            wiped: Vec::new(),
+            notes: Schedule::default(),
+            wipes: Schedule::default(),
             waiting: HashMap::new(),
             replies: Vec::new(),
             window_end: Duration::ZERO,
             window_left: REVOKES_PER_WINDOW,
+            listing: None,
+            lists_begun: 0,
         }
     }
 
@@ -158,6 +188,11 @@ impl Lessor {
             LeaseChange::Revoked(id) => {
                 if let Some(held) = self.leases.remove(id) {
                     self.due.remove(&(held.due_at, *id));
+                    self.notes.remove(*id);
+                    self.wipes.remove(*id);
+                    if let Some(listing) = &mut self.listing {
+                        listing.strike(held.listed);
+                    }
                 }
                 for renewer in self.waiting.remove(id).into_iter().flatten() {
                     self.answer(renewer, Ok(0));
@@ -169,8 +204,11 @@ impl Lessor {
                 if !self.is_primary {
                     return;
                 }
+                // What is proposed in case that this one is refused is settled.
+                self.notes.remove(lease.id);
                 self.schedule_checkpoint(lease.id, now);
                 if lease.remaining_seconds == 0 {
+                    self.wipes.remove(lease.id);
                     self.renew_waiting(lease.id, now);
                 }
             }
@@ -195,8 +233,13 @@ impl Lessor {
     pub fn demote(&mut self) {
         self.is_primary = false;
         self.due.clear();
-        self.checkpoints.clear();
-        self.wiped.clear();
+        self.notes.clear();
+        self.wipes.clear();
+        self.listing = None;
+        for held in self.leases.values_mut() {
+            // What was proposed under this leader's term does nothing under another's.
+            held.is_revoking = false;
+        }
         for (_, renewers) in std::mem::take(&mut self.waiting) {
             for renewer in renewers {
                 self.answer(renewer, Err(()));
@@ -227,8 +270,8 @@ impl Lessor {
         if held.expiry <= now || is_noted {
             // A note that a renewal has made wrong is wiped out first: the next leader would hold
             // the lease for its rest only.
-            if is_noted && held.expiry > now {
-                self.wiped.push(id);
+            if is_noted && held.expiry > now && !self.wipes.has(id) {
+                self.wipes.set(id, now);
             }
             self.waiting.entry(id).or_default().push(renewer);
             return Renewal::Waits;
@@ -250,46 +293,89 @@ impl Lessor {
         Some((left, held.ttl_seconds))
     }
 
-    /// Some leases, roughly in the order in which they run out, each with that moment. A lease that
-    /// is renewed between two steps may come twice; then its last place counts.
-    pub fn list_step(
-        &self,
-        cursor: ListCursor,
-        out: &mut Vec<(Duration, LeaseId)>,
-    ) -> Option<ListCursor> {
+    /// Takes a list of all leases further, by [`LIST_STEP_LEASES`] at most, or begins one; gives it
+    /// when it is complete. Leases that run out earlier stand before others; where there is
+    /// [`NO_LEASE`], there is none.
+    pub fn step_list(&mut self) -> Option<Vec<LeaseId>> {
+        let Self { leases, due, .. } = self;
         if !self.is_primary {
-            out.extend(self.leases.keys().map(|&id| (Duration::MAX, id)));
+            self.listing = None;
+            // Nobody knows which of them runs out first.
+            let mut ids: Vec<LeaseId> = leases.keys().copied().collect();
+            ids.sort_unstable();
+            return Some(ids);
+        }
+        let listing = self.listing.get_or_insert_with(|| {
+            self.lists_begun = self.lists_begun.wrapping_add(1);
+            Listing {
+                number: self.lists_begun,
+                cursor: (Duration::ZERO, LeaseId(i64::MIN)),
+                ids: Vec::with_capacity(leases.len()),
+                expired: Vec::new(),
+            }
+        });
+        let mut rest = due.range(listing.cursor..);
+        for &(due_at, id) in rest.by_ref().take(LIST_STEP_LEASES) {
+            let held = leases.get_mut(&id).expect("what is due exists");
+            listing.enter(id, held, due_at);
+        }
+        if let Some(&next) = rest.next() {
+            listing.cursor = next;
             return None;
         }
-        let mut rest = self.due.range((cursor.0, cursor.1)..);
-        for &(_, id) in rest.by_ref().take(LIST_STEP_LEASES) {
-            out.push((self.leases[&id].expiry, id));
+        let Listing { ids, mut expired, .. } = self.listing.take()?;
+        if expired.is_empty() {
+            return Some(ids);
         }
-        rest.next().map(|&(at, id)| ListCursor(at, id))
+        expired.sort();
+        Some(expired.iter().map(|(_, id)| *id).chain(ids).collect())
     }
 
-    /// The next lease to revoke: it has run out, and its turn has come.
+    /// The next lease to revoke: it has run out, and its turn has come. How that ended is to be
+    /// told, unless it was applied: [`Self::handle_revoke_ended`].
     pub fn poll_expired(&mut self, now: Duration) -> Option<LeaseId> {
-        let &(at, id) = self.due.first().filter(|first| first.0 <= now)?;
-        if now >= self.window_end {
-            self.window_end = now + REVOKE_WINDOW;
-            self.window_left = REVOKES_PER_WINDOW;
+        loop {
+            let &(at, id) = self.due.first().filter(|first| first.0 <= now)?;
+            let held = self.leases.get_mut(&id).expect("what is due exists");
+            if !held.is_revoking {
+                if now >= self.window_end {
+                    self.window_end = now + REVOKE_WINDOW;
+                    self.window_left = REVOKES_PER_WINDOW;
+                }
+                self.window_left = self.window_left.checked_sub(1)?;
+            }
+            self.due.remove(&(at, id));
+            held.due_at = now + RETRY_AFTER;
+            self.due.insert((held.due_at, id));
+            if !std::mem::replace(&mut held.is_revoking, true) {
+                return Some(id);
+            }
         }
-        self.window_left = self.window_left.checked_sub(1)?;
-        self.due.remove(&(at, id));
-        let due_at = now + REVOKE_RETRY_AFTER;
-        self.due.insert((due_at, id));
-        self.leases.get_mut(&id).expect("what is due exists").due_at = due_at;
-        Some(id)
+    }
+
+    /// The revoke of a lease will not be applied any more, or was. If the lease is still there it
+    /// is proposed again.
+    pub fn handle_revoke_ended(&mut self, id: LeaseId) {
+        if let Some(held) = self.leases.get_mut(&id) {
+            held.is_revoking = false;
+        }
     }
 
     /// Leases whose time left is to be noted in the log now, [`CHECKPOINT_LEASES_MAX`] at most.
     pub fn poll_checkpoints(&mut self, now: Duration) -> Vec<(LeaseId, i64)> {
-        let mut noted: Vec<_> = self.wiped.drain(..).map(|id| (id, 0)).collect();
+        let mut noted = Vec::new();
         while noted.len() < CHECKPOINT_LEASES_MAX
-            && let Some(&(at, id)) = self.checkpoints.first().filter(|first| first.0 <= now)
+            && let Some(id) = self.wipes.pop_due(now)
         {
-            self.checkpoints.remove(&(at, id));
+            // Once it has run out, it is the revoke that its renewals wait for.
+            if self.leases.get(&id).is_some_and(|held| held.expiry > now) {
+                noted.push((id, 0));
+                self.wipes.set(id, now + RETRY_AFTER);
+            }
+        }
+        while noted.len() < CHECKPOINT_LEASES_MAX
+            && let Some(id) = self.notes.pop_due(now)
+        {
             let Some(held) = self.leases.get(&id).filter(|held| held.expiry > now) else {
                 continue;
             };
@@ -298,6 +384,8 @@ impl Lessor {
             let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
             if seconds < held.ttl_seconds {
                 noted.push((id, seconds));
+                // When it is applied it has its next turn; if it is refused, it has this one.
+                self.notes.set(id, now + RETRY_AFTER);
             } else {
                 // It was renewed a moment ago; etcd looks at it again only after its next note,
                 // and so never. Here it stays on the list.
@@ -320,9 +408,7 @@ impl Lessor {
             .due
             .first()
             .map(|first| if is_spent { first.0.max(self.window_end) } else { first.0 });
-        let note = self.checkpoints.first().map(|first| first.0);
-        let wipe = (!self.wiped.is_empty()).then_some(Duration::ZERO);
-        [revoke, note, wipe].into_iter().flatten().min()
+        [revoke, self.notes.first_at(), self.wipes.first_at()].into_iter().flatten().min()
     }
 
     fn held(&self, lease: &Lease) -> Held {
@@ -331,6 +417,8 @@ impl Lessor {
             remaining_seconds: lease.remaining_seconds,
             expiry: Duration::MAX,
             due_at: Duration::MAX,
+            is_revoking: false,
+            listed: Listed::default(),
         }
     }
 
@@ -345,7 +433,7 @@ impl Lessor {
     fn schedule_checkpoint(&mut self, id: LeaseId, now: Duration) {
         let Some(interval) = self.config.checkpoint_interval else { return };
         if self.leases[&id].lifetime() > interval {
-            self.checkpoints.insert((now + interval, id));
+            self.notes.set(id, now + interval);
         }
     }
 
@@ -396,6 +484,37 @@ impl Lessor {
             let delay = behind.saturating_sub(left - window_begin);
             window_end = window_begin + delay;
             self.refresh(id, now, self.config.extension + delay);
+        }
+    }
+}
+
+impl Listing {
+    fn enter(&mut self, id: LeaseId, held: &mut Held, due_at: Duration) {
+        // It may have been renewed, or its revoke proposed, since the list came past it.
+        self.strike(held.listed);
+        let waits = due_at != held.expiry;
+        let len = if waits { self.expired.len() } else { self.ids.len() };
+        let place = u32::try_from(len).expect("memory ends before 2^31 leases do");
+        assert!(place < PLACE_EXPIRED, "{place} leases in a list");
+        held.listed = Listed { number: self.number, place };
+        if waits {
+            held.listed.place |= PLACE_EXPIRED;
+            self.expired.push((held.expiry, id));
+        } else {
+            self.ids.push(id);
+        }
+    }
+
+    /// A lease does not stand there any more.
+    fn strike(&mut self, listed: Listed) {
+        let place = (listed.place & !PLACE_EXPIRED) as usize;
+        if listed.number != self.number {
+            return;
+        }
+        if listed.place & PLACE_EXPIRED == 0 {
+            self.ids[place] = NO_LEASE;
+        } else {
+            self.expired[place].1 = NO_LEASE;
         }
     }
 }

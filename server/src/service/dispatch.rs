@@ -10,11 +10,12 @@
 //!    - `Read`: step it on a view. If [`Read::needs_read_index`], only on a view pinned after a
 //!      read-index round that was *begun* after this call has been confirmed and applied.
 //!    - `Stream`: `out` has the first message; send it and leave the call open.
-//!    - `AskLease`: ask the log core. Its reply goes to [`Service::begin_time_to_live`], which
-//!      makes a read of it, or to [`Service::put_leases`].
+//!    - `AskLease`: ask the log core. [`Service::begin_time_to_live`] or [`Service::begin_leases`]
+//!      makes a read of its reply.
 //! 3. [`Service::open_read`], then [`Service::step_read`] until it says `Done`; the answer is what
 //!    the steps appended, unless [`Read::is_too_large`]. Each step may use a newer view, unless
-//!    [`Read::needs_same_view`].
+//!    [`Read::needs_same_view`]; a read may say so only after its first step, and then it begins
+//!    again with [`Read::restart`].
 //! 4. [`Service::poll_fault`] after any of these: damage that was met on the way, to be logged.
 //!
 //! A budget is counted in keys looked at, and in bytes as well, which count as keys. It is lowered
@@ -28,7 +29,7 @@
 //! - `out` grows only by a complete answer: a refusal leaves it as it was.
 //! - A linearizable read runs at once only on a view that says [`View::local_reads`].
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use engine::answer::{Answer, ReadError};
 use engine::command::FrameWriter;
@@ -45,7 +46,7 @@ use super::cluster;
 use super::decode;
 use super::health;
 use super::kv::{self, RangeRead, TxnAction};
-use super::lease::{self, LeaseIds, TimeToLive, TimeToLiveRead};
+use super::lease::{self, LeaseIds, LeasesRead, TimeToLive, TimeToLiveRead};
 use super::maintenance::{self, MaintenanceAction, MaintenanceRead};
 use super::method::Method;
 use super::node_state::NodeState;
@@ -148,6 +149,7 @@ enum Job {
     Members,
     Maintenance(MaintenanceRead),
     TimeToLive(TimeToLiveRead),
+    Leases(LeasesRead),
     HashKv(KeyValueHashScan),
     Hash(StoreHashScan),
 }
@@ -170,6 +172,7 @@ impl std::fmt::Debug for Read {
             Job::Members => "members",
             Job::Maintenance(_) => "maintenance",
             Job::TimeToLive(_) => "time to live",
+            Job::Leases(_) => "leases",
             Job::HashKv(_) => "hash of the keys",
             Job::Hash(_) => "hash of the store",
         };
@@ -186,7 +189,25 @@ impl Read {
 
     /// All steps have to see one and the same view, which the owner holds meanwhile.
     pub fn needs_same_view(&self) -> bool {
+        match &self.job {
+            Job::HashKv(_) | Job::Hash(_) => true,
+            Job::TimeToLive(read) => read.is_long(),
+            Job::Range(_) | Job::Txn(_) | Job::Members | Job::Maintenance(_) | Job::Leases(_) => {
+                false
+            }
+        }
+    }
+
+    /// Whether it may go on in spite of a client that takes nothing: its answer is a few bytes.
+    pub fn is_brief(&self) -> bool {
         matches!(self.job, Job::HashKv(_) | Job::Hash(_))
+    }
+
+    /// Forgets what a step has brought, because all have to see one view.
+    pub fn restart(&mut self) {
+        if let Job::TimeToLive(read) = &mut self.job {
+            read.restart();
+        }
     }
 
     /// About how many records the answer will have, once the read is open; 0 for what does not
@@ -208,6 +229,7 @@ impl Read {
             Job::Txn(txn) => txn.size_bytes,
             Job::Members
             | Job::TimeToLive(_)
+            | Job::Leases(_)
             | Job::Maintenance(_)
             | Job::HashKv(_)
             | Job::Hash(_) => return None,
@@ -219,7 +241,7 @@ impl Read {
     pub fn is_wide(&self) -> bool {
         match &self.job {
             Job::Range(range) => range.is_wide(),
-            Job::Txn(_) | Job::HashKv(_) | Job::Hash(_) => true,
+            Job::Txn(_) | Job::HashKv(_) | Job::Hash(_) | Job::Leases(_) => true,
             Job::TimeToLive(read) => read.is_wide(),
             Job::Members | Job::Maintenance(_) => false,
         }
@@ -235,6 +257,7 @@ impl Read {
         match &self.job {
             Job::Range(range) => range.held_bytes(),
             Job::Txn(txn) => txn.scan.as_ref().map_or(0, TxnScan::held_bytes),
+            Job::Leases(leases) => leases.held_bytes(),
             Job::Members
             | Job::TimeToLive(_)
             | Job::Maintenance(_)
@@ -308,7 +331,7 @@ impl Service {
                 kv::push_compaction(message, &mut self.writer, frames).map(|()| Action::Write)
             }
             Method::LeaseGrant | Method::LeaseRevoke => {
-                self.push_lease_change(method, message, frames).map(|()| Action::Write)
+                self.push_lease_change(method, message, view, frames).map(|()| Action::Write)
             }
             _ => self.handle_seldom(method, message, node, view, frames, out),
         };
@@ -349,9 +372,10 @@ impl Service {
             }
             Job::Maintenance(read) => {
                 *budget -= 1;
-                read.answer(out.bytes(), header, view).map(|()| Progress::Done)
+                read.answer(out.bytes(), header, view, budget).map(|()| Progress::Done)
             }
             Job::TimeToLive(read) => read.step(view, header, budget, out.bytes()),
+            Job::Leases(leases) => Ok(leases.step(view, header, budget, out.bytes())),
             Job::HashKv(scan) => scan.step(view, std::mem::take(budget)).inspect(|_| {
                 if let Some(hash) = scan.result() {
                     maintenance::put_hash_kv(out.bytes(), header, &hash);
@@ -402,15 +426,11 @@ impl Service {
         Box::new(Read { job, read_index_needed: false, answer_size_bytes_max })
     }
 
-    /// Appends the answer to `LeaseLeases`.
-    pub fn put_leases(
-        &self,
-        leases: Vec<(Duration, LeaseId)>,
-        node: &NodeState,
-        revision: Revision,
-        out: &mut Vec<u8>,
-    ) {
-        lease::put_leases(out, &Header { revision: revision.0, ..node.header() }, leases);
+    /// The read that answers which leases there are.
+    pub fn begin_leases(&self, leases: Arc<Vec<LeaseId>>) -> Box<Read> {
+        let job = Job::Leases(LeasesRead::new(leases));
+        let answer_size_bytes_max = self.limits.answer_size_bytes_max;
+        Box::new(Read { job, read_index_needed: false, answer_size_bytes_max })
     }
 
     /// Damage that a read has met since the last call.
@@ -445,13 +465,23 @@ impl Service {
         &mut self,
         method: Method,
         message: &[u8],
+        view: &View,
         frames: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
+        let Self { limits, lease_ids, writer, .. } = self;
         if method == Method::LeaseRevoke {
-            return lease::push_revoke(message, &mut self.writer, frames);
+            return lease::push_revoke(message, writer, frames);
         }
-        let ttl_min_seconds = self.limits.lease_ttl_min_seconds;
-        lease::push_grant(message, ttl_min_seconds, &mut self.lease_ids, &mut self.writer, frames)
+        let ttl_min_seconds = limits.lease_ttl_min_seconds;
+        match lease::push_grant(message, ttl_min_seconds, lease_ids, writer, frames) {
+            // etcd looks at the time only when it applies the request, and at the alarms before.
+            Err(Refusal::LeaseTtlTooLarge) => match view.refusal_of_grant() {
+                Ok(None) => Err(Refusal::LeaseTtlTooLarge),
+                Ok(Some(rejection)) => Err(Refusal::Rejected(rejection)),
+                Err(error) => Err(self.refuse(&error)),
+            },
+            pushed => pushed,
+        }
     }
 
     fn handle_txn(

@@ -5,6 +5,8 @@
 
 pub mod keep_alive;
 
+use std::sync::Arc;
+
 use engine::answer::ReadError;
 use engine::command::{FrameWriter, LeaseGrantRef, LeaseRevokeRef};
 use engine::ids::LeaseId;
@@ -17,6 +19,8 @@ use super::wire::{self, Fields, Header, Malformed};
 
 /// etcd's longest lease: what its clients may have computed with.
 const TTL_MAX_SECONDS: i64 = 9_000_000_000;
+/// Leases that are written for what a key costs: nothing is looked up.
+const LEASES_PER_KEY: usize = 4;
 /// Keys that are looked up at a time.
 const KEYS_CHUNK_MAX: usize = 256;
 
@@ -114,26 +118,43 @@ pub(super) fn decode_time_to_live(message: &[u8]) -> Result<TimeToLive, Malforme
     Ok(TimeToLive { id: LeaseId(first), keys: second != 0 })
 }
 
-/// Appends the answer to `LeaseLeases`: leases that run out earlier stand before others. Of those
-/// that stand in `leases` twice, the last place counts.
-pub(super) fn put_leases(
-    out: &mut Vec<u8>,
-    header: &Header,
-    mut leases: Vec<(std::time::Duration, LeaseId)>,
-) {
-    // The later of two places of a lease is also the later moment: it was renewed in between.
-    leases.sort_unstable_by_key(|&(at, id)| (id, at));
-    leases.dedup_by(|later, earlier| {
-        let is_same = later.1 == earlier.1;
-        if is_same {
-            earlier.0 = later.0;
+/// The answer to `LeaseLeases` in the course of being written.
+pub(super) struct LeasesRead {
+    /// As the keeper of the clocks gave it.
+    leases: Arc<Vec<LeaseId>>,
+    next: usize,
+    is_begun: bool,
+}
+
+impl LeasesRead {
+    pub(super) const fn new(leases: Arc<Vec<LeaseId>>) -> Self {
+        Self { leases, next: 0, is_begun: false }
+    }
+
+    /// The list is counted for each that waits for it, though they share it.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.leases.len() * size_of::<LeaseId>()
+    }
+
+    pub(super) fn step(
+        &mut self,
+        view: &View,
+        header: Header,
+        budget: &mut usize,
+        out: &mut Vec<u8>,
+    ) -> Progress {
+        if !self.is_begun {
+            self.is_begun = true;
+            wire::put_header(out, &Header { revision: view.revision.0, ..header });
         }
-        is_same
-    });
-    leases.sort_unstable();
-    wire::put_header(out, header);
-    for (_, id) in leases {
-        wire::put_nested(out, 2, |out| wire::put_int64(out, 1, id.0));
+        let left = &self.leases[self.next..];
+        let count = left.len().min(budget.saturating_mul(LEASES_PER_KEY));
+        for id in left[..count].iter().filter(|id| id.0 != 0) {
+            wire::put_nested(out, 2, |out| wire::put_int64(out, 1, id.0));
+        }
+        self.next += count;
+        *budget = budget.saturating_sub(count.div_ceil(LEASES_PER_KEY).max(1));
+        if self.next == self.leases.len() { Progress::Done } else { Progress::More }
     }
 }
 
@@ -143,12 +164,26 @@ pub(super) struct TimeToLiveRead {
     /// Seconds left and granted, as the keeper of the clocks said.
     times: Option<(i64, i64)>,
     is_begun: bool,
+    /// The keys are more than a step takes.
+    is_long: bool,
     next: Option<Vec<u8>>,
 }
 
 impl TimeToLiveRead {
     pub(super) fn new(question: TimeToLive, times: Option<(i64, i64)>) -> Self {
-        Self { question, times, is_begun: false, next: Some(Vec::new()) }
+        Self { question, times, is_begun: false, is_long: false, next: Some(Vec::new()) }
+    }
+
+    /// Whether the answer has to be made on one view: it is of more than a step, and the keys of a
+    /// lease are those of one moment.
+    pub(super) const fn is_long(&self) -> bool {
+        self.is_long
+    }
+
+    /// Begins again, for an answer of nothing.
+    pub(super) fn restart(&mut self) {
+        self.is_begun = false;
+        self.next = Some(Vec::new());
     }
 
     /// Whether the answer may be long.
@@ -188,7 +223,8 @@ impl TimeToLiveRead {
             }
             *budget = budget.saturating_sub(keys.len().max(1) + size_bytes / BYTES_PER_KEY);
         }
-        Ok(if self.next.is_some() { Progress::More } else { Progress::Done })
+        self.is_long = self.next.is_some();
+        Ok(if self.is_long { Progress::More } else { Progress::Done })
     }
 }
 

@@ -29,17 +29,19 @@ pub(super) enum MaintenanceRead {
 }
 
 impl MaintenanceRead {
-    /// Appends the answer.
+    /// Appends the answer. Alarms cost what so many keys do: how many stand is up to clients.
     pub(super) fn answer(
         self,
         out: &mut Vec<u8>,
         header: Header,
         view: &View,
+        budget: &mut usize,
     ) -> Result<(), ReadError> {
         let header = Header { revision: view.revision.0, ..header };
         match self {
             Self::Alarms(kind) => {
                 let mut alarms = view.alarms()?;
+                *budget = budget.saturating_sub(alarms.len());
                 alarms.retain(|alarm| kind == AlarmKind::NONE || alarm.kind == kind);
                 put_alarms(out, &header, &alarms);
             }
@@ -145,7 +147,7 @@ pub(super) fn refuse_for_quota(
     frames: &mut Vec<u8>,
 ) -> Result<(), ReadError> {
     let alarm = Alarm { kind: AlarmKind::NO_SPACE, member: node.member_id };
-    if view.alarms()?.contains(&alarm) {
+    if view.has_alarm(alarm)? {
         return Err(Rejection::NoSpace.into());
     }
     writer.push_alarm(frames, AlarmRef { action: AlarmAction::RaiseForQuota, alarm });

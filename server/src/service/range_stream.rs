@@ -4,6 +4,8 @@
 //! first, then twice as many or half as many as in the message before, so that each is about as
 //! large as a request may be. The header, the count and whether the limit cut something off come
 //! with the last message, so a message leaves only when it is known whether another one follows.
+//! Keys alone bound no message whose values are much larger than those before: beyond a size that
+//! is far above what is aimed at, a message ends where etcd's goes on.
 //!
 //! Invariants:
 //! - All messages show the range at the revision that the first step saw.
@@ -25,6 +27,9 @@ use sorted::SortedStream;
 
 /// Keys of the first message; etcd's number.
 const FIRST_KEYS_MAX: i64 = 10;
+/// The size at which a message ends, or four times what is aimed at if that is more: values that
+/// grow slowly never come here. A few of these are what a stream holds.
+const MESSAGE_SIZE_BYTES_MAX: usize = 8 << 20;
 
 /// The fields of a `RangeResponse` without its header.
 #[derive(Default)]
@@ -124,6 +129,7 @@ impl InOrder {
                 chunk: &mut self.chunk,
                 ready: &mut self.ready,
                 keys_max,
+                size_bytes_max: message_size_bytes_max(self.size_bytes_target),
                 taken_bytes: 0,
                 taken_bytes_max: budget.saturating_mul(BYTES_PER_KEY),
             };
@@ -141,14 +147,15 @@ impl InOrder {
         }
         self.is_over = true;
         let summary = self.scan.summary();
-        put_message(out, |out| {
-            wire::put_header(out, &Header { revision: summary.revision.0, ..header });
-            out.extend_from_slice(&self.chunk.records);
-            wire::put_bool(out, 3, summary.more && !self.count_only);
-            wire::put_int64(out, 4, summary.count);
-        });
+        let header = Header { revision: summary.revision.0, ..header };
+        put_last(out, &header, &self.chunk, summary.more && !self.count_only, summary.count);
         Ok(StreamProgress::Message)
     }
+}
+
+/// The size at which a message ends.
+fn message_size_bytes_max(size_bytes_target: usize) -> usize {
+    MESSAGE_SIZE_BYTES_MAX.max(size_bytes_target.saturating_mul(4))
 }
 
 /// How many keys the next message may have.
@@ -168,6 +175,7 @@ struct Cutter<'c> {
     chunk: &'c mut Chunk,
     ready: &'c mut Option<Chunk>,
     keys_max: i64,
+    size_bytes_max: usize,
     taken_bytes: usize,
     /// At which the step ends.
     taken_bytes_max: usize,
@@ -175,7 +183,8 @@ struct Cutter<'c> {
 
 impl RecordSink for Cutter<'_> {
     fn record(&mut self, record: Record<'_>) {
-        if self.chunk.count >= self.keys_max {
+        let is_large = self.chunk.records.len() >= self.size_bytes_max;
+        if self.chunk.count >= self.keys_max || is_large {
             assert!(self.ready.is_none(), "a step ends when a message is ready");
             *self.ready = Some(std::mem::take(self.chunk));
         }
@@ -193,6 +202,16 @@ impl RecordSink for Cutter<'_> {
 /// A `RangeStreamResponse`.
 fn put_message(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     wire::put_nested(out, 1, write);
+}
+
+/// The last of them, which says what the whole range is.
+fn put_last(out: &mut Vec<u8>, header: &Header, chunk: &Chunk, more: bool, count: i64) {
+    put_message(out, |out| {
+        wire::put_header(out, header);
+        out.extend_from_slice(&chunk.records);
+        wire::put_bool(out, 3, more);
+        wire::put_int64(out, 4, count);
+    });
 }
 
 #[cfg(test)]

@@ -65,8 +65,6 @@ pub enum ReplayError {
     Malformed,
     /// It changes users, roles or whether they count.
     Auth,
-    /// It begins a downgrade.
-    Downgrade,
     /// It is a request that this program does not know, by its field.
     Unknown(u64),
     /// No client could have sent the request.
@@ -78,9 +76,6 @@ impl fmt::Display for ReplayError {
         match self {
             Self::Malformed => formatter.write_str("is not a request"),
             Self::Auth => formatter.write_str("changes users or roles, which ringd does not serve"),
-            Self::Downgrade => {
-                formatter.write_str("begins a downgrade, which ringd does not serve")
-            }
             Self::Unknown(field) => write!(formatter, "holds a request of unknown kind {field}"),
             Self::Refused(refusal) => {
                 write!(
@@ -182,8 +177,10 @@ impl Replay {
                 writer.push_cluster_version_set(frames, &version);
             }
             1301 => push_member(message, writer, frames)?,
-            1302 if !is_enabled(message)? => {}
-            1302 => return Err(ReplayError::Downgrade),
+            1302 if is_enabled(message)? => {
+                writer.push_downgrade(frames, Some(&text_field(message, 2)?));
+            }
+            1302 => writer.push_downgrade(frames, None),
             1000..=1204 => return Err(ReplayError::Auth),
             _ => return Err(ReplayError::Unknown(number)),
         }
@@ -365,7 +362,9 @@ mod tests {
         assert_eq!(push(&[0x22, 9], none).0, Err(ReplayError::Malformed));
         assert_eq!(push(&[], none).0, Ok(Replayed::Nothing));
         // `DowngradeInfoSetRequest`: enabled.
-        assert_eq!(push(&[0xb2, 0x51, 2, 8, 1], none).0, Err(ReplayError::Downgrade));
-        assert_eq!(push(&[0xb2, 0x51, 0], none).0, Ok(Replayed::Nothing));
+        let enable = [&[0xb2, 0x51, 9, 8, 1, 18, 5][..], b"3.6.0"].concat();
+        assert_eq!(push(&enable, none), (Ok(Replayed::Frames), 1));
+        // And ended.
+        assert_eq!(push(&[0xb2, 0x51, 0], none), (Ok(Replayed::Frames), 1));
     }
 }

@@ -347,6 +347,17 @@ pub fn everything() -> pb::RangeRequest {
     pb::RangeRequest { key: zero.clone(), range_end: zero, ..Default::default() }
 }
 
+/// Sends a request of HTTP/1.0, after whose answer the member closes, and takes all of that. Saying
+/// that there are no more requests would give the call up, as in etcd.
+pub fn http_answer(address: SocketAddr, request: &str) -> Vec<u8> {
+    let mut socket = TcpStream::connect(address).expect("a member that serves is connected to");
+    socket.set_read_timeout(Some(WAIT_MAX)).unwrap();
+    socket.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).unwrap();
+    answer
+}
+
 fn put_frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
     let length = u32::try_from(payload.len()).expect("frames are short").to_be_bytes();
     out.extend_from_slice(&length[1..]);

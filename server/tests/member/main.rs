@@ -12,5 +12,7 @@ mod faults;
 mod json;
 mod life;
 mod member;
+mod metrics;
+mod quota;
 mod refusals;
 mod settings;

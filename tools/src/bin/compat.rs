@@ -1,5 +1,6 @@
 //! `compat`: asks real etcd and ringd the same, and prints what they answer differently.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -35,6 +36,9 @@ struct Arguments {
     /// Which random sequence. The default is another one each time.
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
+    /// How many random sequences run at the same time.
+    #[arg(long, value_name = "COUNT", default_value = "3")]
+    at_once: NonZeroUsize,
     /// How often a sequence with a difference is run again to make it shorter.
     #[arg(long, value_name = "COUNT", default_value_t = 60)]
     shrink_runs: usize,
@@ -52,8 +56,12 @@ fn main() -> ExitCode {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         now.map_or(0, |since| u64::from(since.subsec_nanos()))
     });
-    let random =
-        RandomPlan { seed, operations: arguments.operations, shrink_runs: arguments.shrink_runs };
+    let random = RandomPlan {
+        seed,
+        operations: arguments.operations,
+        at_once: arguments.at_once.get(),
+        shrink_runs: arguments.shrink_runs,
+    };
     let directory = arguments.scratch.join(format!("compat-{}", std::process::id()));
     let plan = Plan {
         binaries: Binaries {

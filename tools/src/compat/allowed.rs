@@ -69,6 +69,23 @@ pub const ALLOWED: &[Allowed] = allowed! {
         "etcd takes them out of a Go map, whose order is random";
 };
 
+/// Fields of HTTP that only one of the two may send, or with another value, each with its reason.
+pub const ALLOWED_FIELDS: &[(&str, &str)] = &[
+    ("date", "the two answers are given at two moments"),
+    (
+        "grpc-encoding",
+        "how an answer is packed is the server's own choice; ringd packs none, and contents are \
+         compared unpacked",
+    ),
+];
+
+/// RPCs whose answer begins with its head although nothing follows, so that an error stands behind
+/// it and not in it: ringd tells a watcher at once that its stream stands.
+pub const HEAD_FIRST: &[&str] = &["/etcdserverpb.Watch/Watch"];
+
+/// What says the same as its absence: grpc-go sends the text of a status that has none.
+pub const EMPTY_FIELD: &str = "grpc-message: ";
+
 /// Go's protobuf chooses between a space and a no-break space in its error texts, by a hash of the
 /// binary, so that nobody relies on them; another build of etcd writes the other one.
 pub const SPACE_EITHER: (char, char) = ('\u{a0}', ' ');

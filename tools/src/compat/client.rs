@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest};
-use h2::{RecvStream, SendStream};
-use http::{HeaderMap, HeaderValue, Method, Request};
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, HeaderValue, Request};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// The code of a call that ended without a status.
 pub const NO_STATUS: u32 = u32::MAX;
@@ -63,13 +63,18 @@ pub struct Client {
 impl Client {
     /// Connects; the connection is driven by the runtime it is made in.
     pub async fn connect(address: SocketAddr) -> Result<Self, String> {
+        Self::connect_with(address, WINDOW_BYTES).await
+    }
+
+    /// The same with windows of a size of the case's own choice.
+    pub async fn connect_with(address: SocketAddr, window_bytes: u32) -> Result<Self, String> {
         let failed =
             |error: &dyn std::fmt::Display| format!("cannot connect to {address}: {error}");
         let socket = TcpStream::connect(address).await.map_err(|error| failed(&error))?;
         socket.set_nodelay(true).map_err(|error| failed(&error))?;
         let (sender, connection) = h2::client::Builder::new()
-            .initial_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(WINDOW_BYTES)
+            .initial_window_size(window_bytes)
+            .initial_connection_window_size(window_bytes)
             .handshake(socket)
             .await
             .map_err(|error| failed(&error))?;
@@ -86,7 +91,7 @@ impl Client {
         let answer = async {
             let (response, mut body) = self.begin(path, metadata).await?;
             send(&mut body, &message, true)?;
-            Ok::<_, String>(receive(response, |message| messages.push(message)).await)
+            Ok::<_, String>(receive(response, |message| messages.push(message), None).await)
         };
         let status = match tokio::time::timeout(ANSWER_TIME_MAX, answer).await {
             Ok(Ok(status)) => status,
@@ -98,14 +103,25 @@ impl Client {
 
     /// Opens a call whose messages come and go one by one.
     pub async fn open(&self, path: &str, metadata: Metadata<'_>) -> Result<Stream, String> {
+        self.open_behind(path, metadata, None).await
+    }
+
+    /// The same for a client that reads the first message, and then nothing until the sender of
+    /// `gate` is used or gone.
+    pub async fn open_behind(
+        &self,
+        path: &str,
+        metadata: Metadata<'_>,
+        gate: Option<oneshot::Receiver<()>>,
+    ) -> Result<Stream, String> {
         let (response, body) = self.begin(path, metadata).await?;
         let (events, received) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             // Whoever no longer listens has no use for the rest.
-            let status = receive(response, |message| {
+            let on_message = |message| {
                 let _ = events.send(StreamEvent::Message(message));
-            })
-            .await;
+            };
+            let status = receive(response, on_message, gate).await;
             let _ = events.send(StreamEvent::Ended(status));
         });
         Ok(Stream { body, received })
@@ -116,12 +132,21 @@ impl Client {
         path: &str,
         metadata: Metadata<'_>,
     ) -> Result<(ResponseFuture, SendStream<Bytes>), String> {
-        let mut request = Request::builder()
-            .method(Method::POST)
-            .uri(format!("http://{}{path}", self.authority))
-            .header("content-type", "application/grpc")
-            .header("te", "trailers");
-        for (name, value) in metadata {
+        let necessary = [("content-type", &b"application/grpc"[..]), ("te", b"trailers")];
+        let fields: Vec<_> = necessary.iter().chain(metadata).copied().collect();
+        self.send_head("POST", path, &fields).await
+    }
+
+    /// Sends the head of a request with no fields but these, and leaves it open.
+    pub async fn send_head(
+        &self,
+        method: &str,
+        path: &str,
+        fields: &[(&str, &[u8])],
+    ) -> Result<(ResponseFuture, SendStream<Bytes>), String> {
+        let uri = format!("http://{}{path}", self.authority);
+        let mut request = Request::builder().method(method).uri(uri);
+        for (name, value) in fields {
             let value = HeaderValue::from_bytes(value).map_err(|error| error.to_string())?;
             request = request.header(*name, value);
         }
@@ -164,6 +189,13 @@ impl Stream {
     }
 }
 
+impl Drop for Stream {
+    /// The server hears of it: without a reset it would go on for whoever no longer listens.
+    fn drop(&mut self) {
+        self.body.send_reset(Reason::CANCEL);
+    }
+}
+
 fn send(body: &mut SendStream<Bytes>, message: &Bytes, end: bool) -> Result<(), String> {
     let size = u32::try_from(message.len()).map_err(|error| error.to_string())?;
     let mut framed = BytesMut::with_capacity(MESSAGE_PREFIX_BYTES + message.len());
@@ -173,8 +205,13 @@ fn send(body: &mut SendStream<Bytes>, message: &Bytes, end: bool) -> Result<(), 
     body.send_data(framed.freeze(), end).map_err(|error| error.to_string())
 }
 
-/// Hands out the messages of an answer as they come, and tells how it ended.
-async fn receive(response: ResponseFuture, mut on_message: impl FnMut(Bytes)) -> Status {
+/// Hands out the messages of an answer as they come, and tells how it ended. Behind the first
+/// message it waits at the gate, if there is one.
+async fn receive(
+    response: ResponseFuture,
+    mut on_message: impl FnMut(Bytes),
+    mut gate: Option<oneshot::Receiver<()>>,
+) -> Status {
     let response = match response.await {
         Ok(response) => response,
         Err(error) => return Status::none(format!("the stream broke: {error}")),
@@ -192,8 +229,13 @@ async fn receive(response: ResponseFuture, mut on_message: impl FnMut(Bytes)) ->
         // The window was taken by the data whether or not it is a message.
         let _ = body.flow_control().release_capacity(data.len());
         partial.extend_from_slice(&data);
+        let mut has_message = false;
         while let Some(message) = split_message(&mut partial) {
             on_message(message);
+            has_message = true;
+        }
+        if has_message && let Some(gate) = gate.take() {
+            let _ = gate.await;
         }
     }
     if !partial.is_empty() {

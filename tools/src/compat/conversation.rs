@@ -13,6 +13,7 @@ use bytes::Bytes;
 use prost::Message;
 use prost_reflect::DynamicMessage;
 
+use super::calling::Calling;
 use super::client::{Answer, Metadata, Status};
 use super::compare::Comparer;
 use super::missing;
@@ -90,6 +91,7 @@ pub struct Conversation<'a> {
     /// Calls compared.
     pub calls: u64,
     pub(super) watchings: Vec<Option<Watching>>,
+    pub(super) callings: Vec<Option<Calling>>,
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "a case makes a request to send it")]
@@ -107,6 +109,7 @@ impl<'a> Conversation<'a> {
             differences: Vec::new(),
             calls: 0,
             watchings: Vec::new(),
+            callings: Vec::new(),
         }
     }
 
@@ -251,6 +254,12 @@ impl<'a> Conversation<'a> {
     /// Range.
     pub fn range(&mut self, request: pb::RangeRequest) -> Reply<pb::RangeResponse> {
         self.ask(path::RANGE, &request)
+    }
+
+    /// Range, once both servers count so many keys: for what a call that waits has done.
+    pub fn range_until(&mut self, request: pb::RangeRequest, count: i64) {
+        let is_wanted = |answer: &pb::RangeResponse| answer.count == count;
+        self.ask_until(path::RANGE, &request, &is_wanted);
     }
 
     /// RangeStream, whose messages are merged into one.

@@ -9,10 +9,12 @@
 //! - Both servers have received the same requests in the same order, so that revisions are equal.
 
 pub mod allowed;
+pub mod calling;
 pub mod client;
 pub mod compare;
 pub mod conversation;
 pub mod corpus;
+pub mod exchange;
 pub mod missing;
 pub mod pair;
 pub mod random;

@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use prost::Message;
 use prost_reflect::{DynamicMessage, Value};
+use tokio::sync::oneshot;
 
-use super::client::{Metadata, Status, Stream, StreamEvent};
+use super::client::{Client, Metadata, Status, Stream, StreamEvent};
 use super::compare::Comparer;
 use super::conversation::{Conversation, Difference};
 use super::servers::Side;
@@ -47,9 +48,18 @@ pub struct Watching {
     /// Progress was asked for until it was told; how many of the answers came is chance, and the
     /// last of them may come late.
     has_polled: bool,
+    /// How events were cut into responses is compared, too.
+    keeps_cuts: bool,
     /// What was sent, for the report.
     sent: Vec<String>,
+    /// The connections of a client that reads nothing, and what makes it read.
+    unread: Option<Unread>,
+    /// The connections once they are read; they last as long as the stream.
+    clients: Option<[Client; 2]>,
 }
+
+/// Connections that are read only when the senders are used.
+type Unread = ([Client; 2], [oneshot::Sender<()>; 2]);
 
 /// Which of a conversation's watch streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,18 +71,37 @@ impl Conversation<'_> {
         self.watch_open_with(&[])
     }
 
+    /// The same for a client with small windows that reads one response and nothing more yet.
+    pub fn watch_open_unread(&mut self) -> WatchId {
+        if !self.stops_at(WATCH_PATH) {
+            match self.pair.open_unread(WATCH_PATH) {
+                Ok((clients, streams, senders)) => {
+                    let unread = Some((clients, senders));
+                    self.watchings.push(Some(Watching { unread, ..Watching::new(streams) }));
+                }
+                Err(error) => self.note("open a watch stream", vec![error]),
+            }
+        }
+        WatchId(self.watchings.len().saturating_sub(1))
+    }
+
+    /// The client begins to read.
+    pub fn watch_read(&mut self, id: WatchId) {
+        let Some(watching) = self.watching(id) else { return };
+        if let Some((clients, senders)) = watching.unread.take() {
+            for sender in senders {
+                // Whoever is not there any more reads nothing.
+                let _ = sender.send(());
+            }
+            watching.clients = Some(clients);
+        }
+    }
+
     /// The same with header fields.
     pub fn watch_open_with(&mut self, metadata: Metadata<'_>) -> WatchId {
         if !self.stops_at(WATCH_PATH) {
             match self.pair.open(WATCH_PATH, metadata) {
-                Ok(streams) => self.watchings.push(Some(Watching {
-                    streams,
-                    responses: Default::default(),
-                    ended: Default::default(),
-                    has_barrier: false,
-                    has_polled: false,
-                    sent: Vec::new(),
-                })),
+                Ok(streams) => self.watchings.push(Some(Watching::new(streams))),
                 Err(error) => self.note("open a watch stream", vec![error]),
             }
         }
@@ -108,6 +137,14 @@ impl Conversation<'_> {
     /// Asks how far a stream has come.
     pub fn watch_progress(&mut self, id: WatchId) {
         self.watch_send(id, &progress_request());
+    }
+
+    /// From here on it counts how events are cut into responses, too: for cases in which that is
+    /// no chance.
+    pub fn watch_keeps_cuts(&mut self, id: WatchId) {
+        if let Some(watching) = self.watching(id) {
+            watching.keeps_cuts = true;
+        }
     }
 
     /// Says that no request follows on a stream.
@@ -294,11 +331,12 @@ impl Conversation<'_> {
             return;
         }
         let Some(watching) = self.watchings.get_mut(id.0).and_then(Option::as_mut) else { return };
-        let has_polled = watching.has_polled;
+        let reading =
+            Reading { drops_progress: watching.has_polled, keeps_cuts: watching.keeps_cuts };
         let told = watching
             .responses
             .each_mut()
-            .map(|responses| by_watch(std::mem::take(responses), has_polled));
+            .map(|responses| by_watch(std::mem::take(responses), reading));
         let mut lines = Vec::new();
         let [etcd, ringd] = &told;
         for watch_id in etcd.keys().chain(ringd.keys().filter(|id| !etcd.contains_key(id))) {
@@ -330,6 +368,20 @@ impl Conversation<'_> {
 }
 
 impl Watching {
+    fn new(streams: [Stream; 2]) -> Self {
+        Self {
+            streams,
+            responses: Default::default(),
+            ended: Default::default(),
+            has_barrier: false,
+            has_polled: false,
+            keeps_cuts: false,
+            sent: Vec::new(),
+            unread: None,
+            clients: None,
+        }
+    }
+
     fn send(&mut self, bytes: &Bytes) {
         for stream in &mut self.streams {
             stream.send(bytes);
@@ -357,20 +409,30 @@ fn progress_request() -> pb::WatchRequest {
     pb::WatchRequest { request_union: Some(union) }
 }
 
+/// How a stream's responses are made ready to be compared.
+#[derive(Clone, Copy, Default)]
+struct Reading {
+    /// Whether progress that was told of the stream is left out.
+    drops_progress: bool,
+    /// Whether neighbours with events stay as they were cut.
+    keeps_cuts: bool,
+}
+
 /// Sorts responses by watch, and joins neighbours with events. The barrier's are left out.
 fn by_watch(
     responses: Vec<DynamicMessage>,
-    drops_progress: bool,
+    reading: Reading,
 ) -> BTreeMap<i64, Vec<DynamicMessage>> {
     let mut by_watch: BTreeMap<i64, Vec<DynamicMessage>> = BTreeMap::new();
     for mut response in responses {
         let id = watch_id(&response);
-        if id == BARRIER_ID || drops_progress && is_stream_progress(&response) {
+        if id == BARRIER_ID || reading.drops_progress && is_stream_progress(&response) {
             continue;
         }
         let told = by_watch.entry(id).or_default();
         let previous = told.last_mut().filter(|previous| event_count(previous) > 0);
         if event_count(&response) > 0
+            && !reading.keeps_cuts
             && let Some(previous) = previous
         {
             let mut events = take_events(previous);
@@ -482,25 +544,26 @@ mod tests {
 
     #[test]
     fn only_the_cut_between_events_is_forgotten() {
-        let one = by_watch(vec![response(1, 5, &["a", "b"]), response(2, 6, &["c"])], false);
+        let one =
+            by_watch(vec![response(1, 5, &["a", "b"]), response(2, 6, &["c"])], Reading::default());
         let other = vec![response(1, 4, &["a"]), response(2, 6, &["c"]), response(1, 5, &["b"])];
-        assert_eq!(one, by_watch(other, false));
+        assert_eq!(one, by_watch(other, Reading::default()));
         let swapped = vec![response(1, 5, &["b", "a"]), response(2, 6, &["c"])];
-        assert_ne!(one, by_watch(swapped, false));
+        assert_ne!(one, by_watch(swapped, Reading::default()));
         let with_idle = vec![
             response(1, 4, &["a"]),
             response(1, 4, &[]),
             response(1, 5, &["b"]),
             response(2, 6, &["c"]),
         ];
-        assert_ne!(one, by_watch(with_idle, false));
+        assert_ne!(one, by_watch(with_idle, Reading::default()));
     }
 
     #[test]
     fn events_of_barriers_are_taken_out() {
         let with = vec![response(1, 5, &["a", "~barrier"]), response(1, 5, &["~barrier"])];
-        let without = by_watch(vec![response(1, 5, &["a"])], false);
-        assert_eq!(by_watch(with, false), without);
+        let without = by_watch(vec![response(1, 5, &["a"])], Reading::default());
+        assert_eq!(by_watch(with, Reading::default()), without);
         // The barrier's revision is 6, and a watch that reads the past is told the store's.
         let barrier = || {
             let mut barrier = response(1, 6, &["~barrier"]);
@@ -516,13 +579,16 @@ mod tests {
         let mut events = take_events(&mut joined);
         events.append(&mut take_events(&mut barrier()));
         joined.set_field_by_name("events", Value::List(events));
-        assert_eq!(by_watch(apart, false), by_watch(vec![joined], false));
+        assert_eq!(by_watch(apart, Reading::default()), by_watch(vec![joined], Reading::default()));
     }
 
     #[test]
     fn barriers_and_the_progress_asked_for_are_left_out() {
         let responses = vec![response(BARRIER_ID, 5, &["a"]), response(STREAM_ID, 5, &[])];
-        assert_eq!(by_watch(responses.clone(), false).len(), 1);
-        assert_eq!(by_watch(responses, true).len(), 0);
+        assert_eq!(by_watch(responses.clone(), Reading::default()).len(), 1);
+        assert_eq!(
+            by_watch(responses, Reading { drops_progress: true, ..Reading::default() }).len(),
+            0
+        );
     }
 }

@@ -378,17 +378,15 @@ impl Link {
         }
     }
 
-    /// A call that is reset before it has a status: what the other end made of an error on the
-    /// wire. Behind a status there is no call any more.
+    /// A call that is reset before it has a status: it has taken longer than it was given, or is
+    /// what the other end made of an error on the wire. Behind a status there is no call any more.
     fn handle_reset(&mut self, code: u32) {
-        // What a call is cancelled for by the other end is that its time is over. A client of
-        // etcd's gateway has that from its own clock.
-        let (code, message) = if code == ErrorCode::Cancel.to_wire() {
-            (LATE.0, LATE.1.to_owned())
-        } else {
-            (13, format!("stream terminated by RST_STREAM with error code: {code}"))
-        };
-        self.end(Ended { code, message });
+        if code == ErrorCode::Cancel.to_wire() {
+            let (code, message) = LATE;
+            return self.end(Ended { code, message: message.to_owned() });
+        }
+        let message = format!("stream terminated by RST_STREAM with error code: {code}");
+        self.end(Ended { code: 13, message });
     }
 
     fn end(&mut self, ended: Ended) {

@@ -22,6 +22,7 @@
 mod access;
 mod answer;
 mod call;
+mod coding;
 mod health;
 pub mod json;
 mod link;
@@ -38,6 +39,7 @@ use super::http1::{self, Connection, INPUT_BYTES_HIGH, Length, Request};
 pub use access::Access;
 use answer::{Plain, json_error};
 use call::{Call, Metadata};
+pub use coding::prefers_gzip;
 use health::Checks;
 pub use health::{AlarmKind, Facts, Notice};
 use link::Link;
@@ -47,8 +49,8 @@ use route::{Page, Rpc, Shape};
 const OUTPUT_BYTES_HIGH: usize = 256 << 10;
 /// What is translated in one go.
 const STEP_BYTES: usize = 64 << 10;
-/// Requests that are begun and steps of answers that are made in a turn: a fraction of a millisecond
-/// of a core that others wait for.
+/// Requests that are begun and steps of answers that are made in a turn: a fraction of a
+/// millisecond of a core that others wait for.
 const TURN_STEPS: usize = 16;
 /// Requests of a stream that may wait for the services before no more are read.
 const UNSENT_BYTES_HIGH: usize = 1 << 20;
@@ -489,8 +491,8 @@ impl Gateway {
         self.begin_call(rpc, metadata, takes_trailers, now);
     }
 
-    /// A client that wants to speak WebSocket: its messages are the body of a call, and the lines of
-    /// the answer are messages to it.
+    /// A client that wants to speak WebSocket: its messages are the body of a call, and the lines
+    /// of the answer are messages to it.
     fn handle_upgrade(&mut self, request: &Request, path: &[u8], now: Duration) {
         let accepted = match upgrade::accepted(request) {
             Ok(accepted) => accepted,

@@ -11,12 +11,19 @@ use flate2::bufread::MultiGzDecoder;
 
 use super::status::{Code, Status};
 
+/// What every member of a file begins with.
+const HEAD_BYTES: usize = 10;
+
 /// Unpacks one message of at most `bytes_max`.
 pub(super) fn unpack(packed: &[u8], bytes_max: usize) -> Result<Vec<u8>, Status> {
     if packed.is_empty() {
         return Err(Status::new(Code::Internal, "grpc: failed to decompress the message: EOF"));
     }
-    if packed.len() < 10 || packed[..3] != [0x1f, 0x8b, 8] {
+    if packed.len() < HEAD_BYTES {
+        let text = "grpc: failed to decompress the message: unexpected EOF";
+        return Err(Status::new(Code::Internal, text));
+    }
+    if packed[..3] != [0x1f, 0x8b, 8] {
         let text = "grpc: failed to decompress the message: gzip: invalid header";
         return Err(Status::new(Code::Internal, text));
     }
@@ -69,8 +76,9 @@ mod tests {
         let sum_at = wrong_sum.len() - 6;
         wrong_sum[sum_at] ^= 1;
         // Each text was recorded from etcd 3.7.1.
-        let cases: [(&[u8], &str); 4] = [
+        let cases: [(&[u8], &str); 5] = [
             (b"", "grpc: failed to decompress the message: EOF"),
+            (&good[..7], "grpc: failed to decompress the message: unexpected EOF"),
             (b"junkjunkjunk", "grpc: failed to decompress the message: gzip: invalid header"),
             (&good[..good.len() - 4], "grpc: failed to read decompressed data: unexpected EOF"),
             (&wrong_sum, "grpc: failed to read decompressed data: gzip: invalid checksum"),

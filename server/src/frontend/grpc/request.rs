@@ -13,6 +13,8 @@ use super::method::{Method, MethodId, MethodKind, MethodTable};
 use super::quote::quoted;
 use super::status::{Code, Status};
 
+/// A shorter time is over before grpc-go has begun a call.
+const TIMEOUT_MIN: Duration = Duration::from_micros(1);
 /// Go's longest duration, at which grpc-go cuts a longer timeout off.
 const TIMEOUT_MAX: Duration = Duration::from_nanos(i64::MAX as u64);
 
@@ -112,7 +114,7 @@ pub(super) fn parse(
         );
         return refuse("405", Status::new(Code::Internal, text));
     }
-    if fields.timeout == Some(Duration::ZERO) {
+    if fields.timeout.is_some_and(|timeout| timeout < TIMEOUT_MIN) {
         return refuse("200", Status::new(Code::DeadlineExceeded, "context deadline exceeded"));
     }
     let Method { id, kind, .. } = match methods.find(fields.path) {
@@ -164,7 +166,8 @@ fn read_fields(list: &HeaderList) -> Fields<'_> {
             b"authorization" => first(&mut fields.metadata[1], value),
             b"hasleader" => first(&mut fields.metadata[2], value),
             b"client-api-version" => first(&mut fields.metadata[3], value),
-            _ if name.ends_with(b"-bin") && !name.starts_with(b"grpc-") => {
+            // Those of gRPC's own as well, as far as grpc-go hands them to services.
+            _ if name.ends_with(b"-bin") => {
                 if let Some(at) = base64_error(value) {
                     fields.error = Some(format!(
                         "malformed binary metadata {} in header {}: illegal base64 data at input \

@@ -133,6 +133,8 @@ pub struct Connection {
     pub(super) peer: PeerSettings,
     pub(super) send: SendWindow,
     pub(super) receive: ReceiveWindow,
+    /// The connection's own counterpart of what its streams withhold.
+    pub(super) withheld: u32,
     pub(super) output: Output,
     /// Streams with body to send and room in their own window, in turn.
     pub(super) ready: VecDeque<StreamKey>,
@@ -168,6 +170,7 @@ impl Connection {
             peer: PeerSettings::DEFAULT,
             send: SendWindow::new(WINDOW_DEFAULT),
             receive: ReceiveWindow::new(CONNECTION_WINDOW_BYTES),
+            withheld: 0,
             output,
             ready: VecDeque::new(),
             roomy: VecDeque::new(),
@@ -238,9 +241,15 @@ impl Connection {
         self.is_over() || (is_draining && self.streams.open_count() == 0)
     }
 
-    /// Whether the connection has ended with an error that was reported.
+    /// Whether the connection has met its end and [`Event::Closed`] has yet to tell of it.
+    pub fn has_failed(&self) -> bool {
+        matches!(self.phase, Phase::Failed(_))
+    }
+
+    /// Whether the connection has ended: the rest of the output should be written, the socket
+    /// closed.
     pub fn is_over(&self) -> bool {
-        matches!(self.phase, Phase::Closed)
+        self.phase == Phase::Closed
     }
 
     /// Ends the connection with an error (RFC 9113, 5.4.1).

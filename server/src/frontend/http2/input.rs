@@ -15,7 +15,10 @@ use super::connection::{Connection, Event, Phase};
 use super::frame::{ErrorCode, FrameHead, FrameKind, HEAD_BYTES, PREFACE, flag};
 use super::frame::{put_ping, put_reset, put_window_update};
 use super::headers::BlockKind;
-use super::limits::{CONTINUATIONS_MAX, FRAME_BYTES_MAX, HEADER_LIST_BYTES_MAX, QUEUED_BYTES_MAX};
+use super::limits::{
+    CONTINUATIONS_MAX, FRAME_BYTES_MAX, HEADER_LIST_BYTES_MAX, QUEUED_BYTES_MAX,
+    STREAM_QUEUED_BYTES_MAX,
+};
 use super::memo::ListRef;
 use super::stream::{Closed, State, StreamKey};
 
@@ -417,9 +420,13 @@ impl Connection {
 
     /// Gives the windows back. At once, although the owner may keep bytes of an incomplete message:
     /// it bounds those itself, and a window held back could wait for the very bytes it keeps out.
+    /// But who leaves answers unread gets nothing back before it has taken them: what makes the
+    /// server say more than it was told would else go on for ever.
     #[inline]
     fn release(&mut self, frame: DataFrame, stream: Option<StreamKey>) {
-        if let Some(increment) = self.receive.release(frame.length) {
+        if self.queued_bytes() > QUEUED_BYTES_MAX {
+            self.withheld += frame.length;
+        } else if let Some(increment) = self.receive.release(frame.length) {
             put_window_update(&mut self.output.bytes, 0, increment);
         }
         let Some(stream) = stream else { return };
@@ -428,7 +435,9 @@ impl Connection {
             return;
         }
         let entry = self.streams.get_mut(stream).expect("the caller found it open");
-        if let Some(increment) = entry.receive.release(frame.length) {
+        if entry.pending_len() > STREAM_QUEUED_BYTES_MAX {
+            entry.withheld += frame.length;
+        } else if let Some(increment) = entry.receive.release(frame.length) {
             put_window_update(&mut self.output.bytes, frame.id, increment);
         }
     }

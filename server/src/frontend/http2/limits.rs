@@ -49,6 +49,18 @@ pub const OUTPUT_DIRECT_BYTES: usize = 512 << 10;
 /// default window of 64 KiB may honestly have many large ranges under way.
 pub const QUEUED_BYTES_MAX: usize = 128 << 20;
 
+/// The hard end: with this much waiting the connection is ended. More than the largest message of
+/// gRPC on top of [`QUEUED_BYTES_MAX`], so only who has many large answers to calls that were under
+/// way at once and takes none of them comes here.
+pub const QUEUED_BYTES_END: usize = (2 << 30) + 4 * QUEUED_BYTES_MAX;
+
+/// What may wait in a stream before what arrives on it is not given back to its window: a client
+/// that goes on asking and does not take the answers has to stop when its window is spent. Some
+/// thousand small answers, so that no client that reads comes here.
+pub const STREAM_QUEUED_BYTES_MAX: usize = 64 << 10;
+/// Once it has fallen to this, the window is given back.
+pub const STREAM_QUEUED_BYTES_RESUME: usize = 16 << 10;
+
 /// Capacity that an idle stream slot may keep from its last large answer.
 pub const PENDING_KEPT_BYTES: usize = 32 << 10;
 

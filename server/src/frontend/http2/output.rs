@@ -15,9 +15,13 @@
 
 use super::body::Body;
 use super::connection::{Connection, Phase};
-use super::frame::{ErrorCode, FrameKind, HEAD_BYTES, flag, head, put_head, put_reset};
+use super::frame::{ErrorCode, FrameKind, HEAD_BYTES, flag, head};
+use super::frame::{put_head, put_reset, put_window_update};
 use super::hpack::encoder::Field;
-use super::limits::{FRAME_BYTES_MAX, OUTPUT_DIRECT_BYTES, OUTPUT_FILL_BYTES};
+use super::limits::{
+    FRAME_BYTES_MAX, OUTPUT_DIRECT_BYTES, OUTPUT_FILL_BYTES, QUEUED_BYTES_END, QUEUED_BYTES_MAX,
+    STREAM_QUEUED_BYTES_RESUME,
+};
 use super::stream::{Closed, OwnedField, State, StreamKey};
 
 /// Control tokens that a client earns back with each DATA frame that it has to acknowledge by
@@ -340,8 +344,17 @@ impl Connection {
             return;
         }
         while self.output.waiting() < OUTPUT_FILL_BYTES && self.send.available() > 0 {
-            let Some(stream) = self.ready.pop_front() else { return };
+            let Some(stream) = self.ready.pop_front() else { break };
             self.send_turn(stream);
+        }
+        if self.withheld > 0 && self.output.queued <= QUEUED_BYTES_MAX {
+            let count = std::mem::take(&mut self.withheld);
+            if let Some(increment) = self.receive.release(count) {
+                put_window_update(&mut self.output.bytes, 0, increment);
+            }
+        }
+        if self.output.queued > QUEUED_BYTES_END {
+            self.fail(ErrorCode::EnhanceYourCalm, "too many answers were not taken");
         }
     }
 
@@ -371,6 +384,14 @@ impl Connection {
             entry.pending.clear();
             entry.pending_sent = 0;
         }
+        if entry.withheld > 0 && entry.pending_len() <= STREAM_QUEUED_BYTES_RESUME {
+            let count = std::mem::take(&mut entry.withheld);
+            if let Some(increment) = entry.receive.release(count)
+                && entry.state == State::Open
+            {
+                put_window_update(out, stream.id, increment);
+            }
+        }
         let trailers = if drained { entry.trailers.take() } else { None };
         let room_wanted = drained && entry.room_wanted;
         self.note_data_sent(1);
@@ -398,5 +419,47 @@ fn put_continued(out: &mut Vec<u8>, stream: u32, end_stream: u8, block: &[u8]) {
         let end_headers = if place + 1 == count { flag::END_HEADERS } else { 0 };
         put_head(out, kind, flags | end_headers, stream, part.len());
         out.extend_from_slice(part);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::connection::{Config, Event};
+    use super::super::frame::PREFACE;
+    use super::*;
+    use std::time::Duration;
+
+    /// Memory that is asked for and never touched costs nothing.
+    #[test]
+    fn a_connection_with_more_to_send_than_any_may_have_is_ended() {
+        let config = Config {
+            max_concurrent_streams: 10,
+            ping_policy: <_>::default(),
+            keepalive: <_>::default(),
+            pinned: &[],
+        };
+        let mut connection = Connection::new(&config, Duration::ZERO);
+        let mut input = PREFACE.to_vec();
+        put_head(&mut input, FrameKind::Settings, 0, 0, 6);
+        input.extend_from_slice(&[0, 4, 0, 0, 0, 0]);
+        for id in [1, 3] {
+            // `:method: GET`, `:scheme: http`, `:path: /`, by their places in the table.
+            put_head(&mut input, FrameKind::Headers, flag::END_HEADERS, id, 3);
+            input.extend_from_slice(&[0x82, 0x86, 0x84]);
+        }
+        let (mut input, mut streams) = (&input[..], Vec::new());
+        while let Some(event) = connection.poll_event(&mut input, Duration::ZERO) {
+            let Event::Headers { stream, .. } = event else { panic!("{event:?}") };
+            connection.send_headers(stream, &[Field::Static(8)]);
+            streams.push(stream);
+        }
+        connection.send_owned(streams[0], vec![0; QUEUED_BYTES_END]);
+        assert!(connection.has_output() && !connection.has_failed());
+        connection.send_data(streams[1], |out| out.push(0));
+        assert!(connection.has_output() && connection.has_failed());
+        let event = connection.poll_event(&mut &[][..], Duration::ZERO);
+        let Some(Event::Closed(reason)) = event else { panic!("{event:?}") };
+        assert_eq!(reason.code, ErrorCode::EnhanceYourCalm);
+        assert!(connection.is_over() && connection.queued_bytes() == 0);
     }
 }

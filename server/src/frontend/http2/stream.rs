@@ -103,6 +103,8 @@ pub(super) struct Stream {
     pub(super) state: State,
     pub(super) send: SendWindow,
     pub(super) receive: ReceiveWindow,
+    /// Bytes received that are given back when the client has taken what waits for it.
+    pub(super) withheld: u32,
     /// How much body content-length still promises.
     pub(super) body_left: Option<u64>,
     pub(super) headers_sent: bool,
@@ -143,6 +145,7 @@ impl Stream {
             state: State::Open,
             send: SendWindow::new(send_window),
             receive: ReceiveWindow::new(STREAM_WINDOW_BYTES),
+            withheld: 0,
             body_left: None,
             headers_sent: false,
             pending: Vec::new(),

@@ -1,4 +1,7 @@
-//! What watchers are told in a turn.
+//! What watchers are told in a turn, on its way to their connections.
+//!
+//! Invariant: a stream that keeps something unsent is reported to the hub, which feeds it no more
+//! beyond a bound of its own; so is every stream of a connection that keeps too much in all.
 
 use std::fmt::Display;
 

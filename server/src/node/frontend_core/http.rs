@@ -8,21 +8,23 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use prost::Message;
-
 use super::super::scrape::{Page, Scrape};
 use super::{
-    Client, Desk, FrontendConfig, FrontendCore, Gate, READ_TURN_KEYS, SocketAction, SocketId,
-    Speech, client_at, vars,
+    Client, Desk, FrontendConfig, FrontendCore, Gate, SocketAction, SocketId, Speech, client_at,
+    vars,
 };
 use crate::config::ETCD_VERSION;
-use crate::frontend::gateway::{Access, AlarmKind, Door, Facts, Gateway, PageText, Setup, Wish};
+use crate::frontend::gateway::{
+    Access, AlarmKind, Door, Facts, Gateway, Notice, PageText, Setup, Wish, prefers_gzip,
+};
 use crate::frontend::grpc::{self, MethodTable};
 use crate::log_event;
 use crate::log_lines;
-use crate::service::dispatch::Action;
-use crate::service::method::Method;
-use crate::service::proto::etcdserverpb as pb;
+use crate::metrics::HealthCounts;
+
+/// Kinds of alarms that a health check is told of: etcd knows two, others are whatever clients made
+/// up.
+const ALARM_KINDS_MAX: usize = 64;
 
 /// Lines about HTTP requests that a core writes in a second: enough to see what goes on, and a few
 /// milliseconds at the most.
@@ -78,8 +80,8 @@ pub(super) struct HttpSide {
     log_budget: LogBudget,
 }
 
-/// What clients may have this core write into its log. A line is a blocking write, and every request
-/// can bring one about.
+/// What clients may have this core write into its log. A line is a blocking write, and every
+/// request can bring one about.
 #[derive(Default)]
 struct LogBudget {
     second: u64,
@@ -190,6 +192,7 @@ impl FrontendCore {
         loop {
             gateway.advance(now);
             while let Some(notice) = gateway.poll_notice() {
+                count(&notice, &self.desk.metrics.health, now);
                 if notice.is_logged() && self.http.log_budget.admits() {
                     log_lines::http_notice(&notice);
                 }
@@ -199,9 +202,7 @@ impl FrontendCore {
                     Wish::Facts => gateway.handle_facts(&self.desk.facts()),
                     // One text serves every client, so `accept` is not asked.
                     Wish::Metrics { accept_encoding, .. } => {
-                        let gzip = accept_encoding.split(',').any(|coding| {
-                            coding.split(';').next().is_some_and(|name| name.trim() == "gzip")
-                        });
+                        let gzip = prefers_gzip(&accept_encoding);
                         self.http.scrapes.push(Scrape { socket, gzip });
                     }
                     Wish::Vars => gateway.handle_page(&vars::page(&self.desk)),
@@ -242,6 +243,9 @@ impl FrontendCore {
             let http2 = connection.http2();
             while let Some(stream) = http2.poll_room() {
                 let pending = http2.stream_pending_bytes(stream);
+                if pending > 0 {
+                    http2.want_room(stream);
+                }
                 let queued = http2.queued_bytes();
                 if pending > 0 {
                     // It was filled again before it could be told that it had room.
@@ -276,39 +280,36 @@ impl FrontendCore {
 impl Desk {
     /// What health checks and `/version` are told, as the services would tell it.
     fn facts(&mut self) -> Facts {
-        let mut answered = |method: Method| {
-            let mut out = Vec::new();
-            let (mut keys, mut frames) = (READ_TURN_KEYS, Vec::new());
-            let Self { service, views, node, .. } = self;
-            let view = views.pin();
-            let action =
-                service.handle_message(method, b"", node, &view, &mut keys, &mut frames, &mut out);
-            matches!(action, Action::Answer).then_some(out)
-        };
-        let alarms = answered(Method::Alarm)
-            .and_then(|bytes| pb::AlarmResponse::decode(&bytes[..]).ok())
-            .map(|response| response.alarms)
-            .unwrap_or_default();
-        let status = answered(Method::Status)
-            .and_then(|bytes| pb::StatusResponse::decode(&bytes[..]).ok())
-            .unwrap_or_default();
-        let cluster_version = self.views.pin().cluster_version().ok().flatten();
+        let view = self.views.pin();
+        let alarms = view.alarm_kinds(ALARM_KINDS_MAX).unwrap_or_default();
+        let cluster_version = view.cluster_version().ok().flatten();
+        drop(view);
         Facts {
-            alarms: alarms.iter().map(|alarm| (alarm.member_id, kind_of(alarm.alarm))).collect(),
+            alarms: alarms.iter().map(|alarm| (alarm.member.0, kind_of(alarm.kind))).collect(),
             has_leader: self.node.leader.is_some(),
             is_learner: self.node.learner,
             server_version: ETCD_VERSION,
+            storage_version: cluster_version.clone().filter(|version| !version.is_empty()),
             cluster_version,
-            storage_version: Some(status.storage_version).filter(|version| !version.is_empty()),
         }
     }
 }
 
-fn kind_of(alarm: i32) -> AlarmKind {
-    match pb::AlarmType::try_from(alarm) {
-        Ok(pb::AlarmType::Nospace) => AlarmKind::NoSpace,
-        Ok(pb::AlarmType::Corrupt) => AlarmKind::Corrupt,
-        Ok(pb::AlarmType::None) | Err(_) => AlarmKind::Other(alarm),
+fn count(notice: &Notice, health: &HealthCounts, now: Duration) {
+    match notice {
+        Notice::HealthAnswered(is_healthy) => health.note_answered(*is_healthy),
+        Notice::CheckMade(path, check, succeeded) => {
+            health.note_check(path, check.name(), *succeeded, now);
+        }
+        _ => {}
+    }
+}
+
+fn kind_of(kind: engine::AlarmKind) -> AlarmKind {
+    match kind {
+        engine::AlarmKind::NO_SPACE => AlarmKind::NoSpace,
+        engine::AlarmKind::CORRUPT => AlarmKind::Corrupt,
+        engine::AlarmKind(other) => AlarmKind::Other(other),
     }
 }
 

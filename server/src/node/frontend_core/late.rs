@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::super::watches::Place;
-use super::{FrontendCore, connection_at};
+use super::{Desk, FrontendCore, connection_at};
 use crate::frontend::http2::ErrorCode;
 
 impl FrontendCore {
-    /// The client's own time for a call is over. As grpc-go has it, the stream ends without a
-    /// status: the client has one from its own clock.
+    /// Ends a call whose client has no more time as grpc-go does: without a status, which nobody
+    /// would read.
     pub(super) fn end_late(&mut self, place: Place) {
         let (socket, stream) = place;
         if let Some(connection) = connection_at(&mut self.clients, socket) {
@@ -17,22 +17,30 @@ impl FrontendCore {
         }
     }
 
-    /// Ends the streams of requests whose time is over.
+    /// Streams whose clients have no more time. Those that are over are forgotten here, too, so
+    /// that nothing else has to remember that a stream had a deadline.
     pub(super) fn end_late_streams(&mut self, now: Duration) {
-        let clients = &mut self.clients;
+        let Self { desk, clients, .. } = self;
         let mut late = Vec::new();
-        self.desk.stream_deadlines.retain(|&place, deadline| {
+        desk.stream_deadlines.retain(|&(place, deadline)| {
             let (socket, stream) = place;
             let connection = connection_at(clients, socket);
             let is_open = connection.is_some_and(|connection| connection.is_open(stream));
-            if is_open && *deadline <= now {
+            if is_open && deadline <= now {
                 late.push(place);
             }
-            is_open && *deadline > now
+            is_open && deadline > now
         });
         for place in late {
             self.desk.close_stream(place);
             self.end_late(place);
         }
+    }
+}
+
+impl Desk {
+    /// The client of a stream has said how long it waits, or not.
+    pub(super) fn note_deadline(&mut self, place: Place, timeout: Option<Duration>, now: Duration) {
+        self.stream_deadlines.extend(timeout.map(|timeout| (place, now.saturating_add(timeout))));
     }
 }

@@ -6,7 +6,7 @@ use super::super::watches::Place;
 use super::{Desk, FrontendCore, READ_STEP_KEYS, connection_at, status};
 use crate::frontend::grpc;
 use crate::mail::{LeaseAsk, LeaseReply, Renewed, Slot};
-use crate::service::dispatch::LeaseQuestion;
+use crate::service::dispatch::{LeaseQuestion, Read};
 use crate::service::lease::TimeToLive;
 use crate::service::lease::keep_alive::Outcome;
 use crate::service::status::Refusal;
@@ -18,17 +18,24 @@ impl FrontendCore {
             LeaseReply::Renewed { sequence, renewed } => {
                 self.answer_keep_alive(slot, (sequence, renewed));
             }
-            LeaseReply::TimeToLive(times) => self.begin_time_to_live(slot, times),
+            LeaseReply::TimeToLive(times) => {
+                let waiting = self.desk.calls.get(slot).map(|call| &call.waiting);
+                let read = match waiting {
+                    Some(Waiting::Lease(LeaseQuestion::TimeToLive(asked))) => {
+                        self.desk.service.begin_time_to_live(*asked, times)
+                    }
+                    Some(_) => unreachable!("a call is answered what it asked"),
+                    // It was given up meanwhile.
+                    None => {
+                        self.desk.calls.take(slot);
+                        return;
+                    }
+                };
+                self.begin_asked(slot, read);
+            }
             LeaseReply::List(leases) => {
-                let Some(call) = self.desk.calls.take(slot) else { return };
-                let desk = &mut self.desk;
-                let revision = desk.views.pin().revision;
-                desk.answer.clear();
-                desk.service.put_leases(leases, &desk.node, revision, &mut desk.answer);
-                if let Some(connection) = connection_at(&mut self.clients, call.socket) {
-                    connection.answer(call.stream, &self.desk.answer);
-                    self.touch(call.socket);
-                }
+                let read = self.desk.service.begin_leases(leases);
+                self.begin_asked(slot, read);
             }
             LeaseReply::Unavailable(reason) => {
                 if let Some(call) = self.desk.calls.take(slot) {
@@ -54,21 +61,17 @@ impl FrontendCore {
         self.touch(place.0);
     }
 
-    /// The keeper of the clocks has said its part; the keys are read like any other long answer.
-    fn begin_time_to_live(&mut self, slot: Slot, times: Option<(i64, i64)>) {
+    /// The keeper of the clocks has said its part; the answer is made like any other long one.
+    fn begin_asked(&mut self, slot: Slot, read: Box<Read>) {
         let desk = &mut self.desk;
         let Some(call) = desk.calls.get_mut(slot) else {
             desk.calls.take(slot);
             return;
         };
-        let Waiting::Lease(LeaseQuestion::TimeToLive(asked)) = call.waiting else {
-            unreachable!("a call is answered what it asked");
-        };
-        let read = desk.service.begin_time_to_live(asked, times);
+        let is_wide = read.is_wide();
         call.waiting = Waiting::Read(Some(Box::new(Reading::new(read))));
         let socket = call.socket;
         desk.calls.lift_server_deadline(slot);
-        let is_wide = asked.keys;
         let may_step = match connection_at(&mut self.clients, socket) {
             Some(connection) => desk.may_step(connection, socket, is_wide),
             // Its step forgets it.

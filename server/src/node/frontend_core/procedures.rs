@@ -16,7 +16,8 @@ use super::super::calls::{Call, Timeouts, Waiting};
 use super::super::reads::Reading;
 use super::super::watches::Place;
 use super::{
-    CALLS_MAX, COMMANDS_SIZE_BYTES_MAX, Desk, FrontendCore, Request, connection_at, status,
+    CALLS_MAX, COMMAND_SIZE_BYTES_MAX, COMMANDS_SIZE_BYTES_MAX, Desk, FrontendCore, Request,
+    connection_at, status,
 };
 use crate::frontend::grpc;
 use crate::runtime::reactor::SocketId;
@@ -171,7 +172,7 @@ impl Desk {
                         });
                     }
                 }
-                Step::Watch(request) => self.begin_inner_watch(place, &request),
+                Step::Watch(request) => self.begin_inner_watch(connection, place, &request),
                 Step::Send(message) => {
                     connection.send(stream, &message);
                     let pending = connection.http2().stream_pending_bytes(stream);
@@ -203,9 +204,21 @@ impl Desk {
         self.watches.close(place);
     }
 
-    fn begin_inner_watch(&mut self, place: Place, request: &[u8]) {
+    fn begin_inner_watch(
+        &mut self,
+        connection: &mut grpc::Connection,
+        place: Place,
+        request: &[u8],
+    ) {
         self.watches.close(place);
         self.watches.open(place, &self.node, self.now);
+        // A new watch knows nothing of what those before it have left in the stream.
+        let pending = connection.http2().stream_pending_bytes(place.1);
+        if pending > 0 {
+            connection.http2().want_room(place.1);
+            let queued = connection.http2().queued_bytes();
+            self.watches.handle_pending(place, pending, queued);
+        }
         let watched = self.watches.handle_message(place, request, &mut self.views);
         assert!(watched.is_ok(), "a watch request of our own was refused");
     }
@@ -240,6 +253,10 @@ impl Desk {
         match action {
             Action::Answer => Some(Ok(())),
             Action::Refuse(refusal) => Some(Err(refusal)),
+            Action::Write if self.ask.frames.len() - frames_before > COMMAND_SIZE_BYTES_MAX => {
+                self.ask.frames.truncate(frames_before);
+                Some(Err(Refusal::RequestTooLarge))
+            }
             Action::Write => {
                 let size_bytes = self.ask.frames.len() - frames_before;
                 let call = Call { socket, stream, waiting };

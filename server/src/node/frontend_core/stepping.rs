@@ -10,7 +10,7 @@ use std::time::Duration;
 use engine::{Progress, View};
 
 use super::super::calls::{Call, Timeouts, Waiting};
-use super::super::reads::Reading;
+use super::super::reads::{Gate, Reading};
 use super::{
     Desk, FrontendCore, READ_STEP_KEYS, Request, SPARE_SIZE_BYTES_MAX, connection_at, status,
 };
@@ -50,8 +50,14 @@ impl FrontendCore {
             && let Some((stream, mut reading)) = desk.calls.begin_step(slot)
             && connection.is_open(stream)
         {
-            let held = reading.view.is_some();
-            if !held {
+            if reading.view.is_none() {
+                let gate = Gate::for_queued(connection.http2().queued_bytes());
+                if !reading.read.is_brief() && !gate.admits(true) {
+                    // No view is held for who takes nothing: it waits for that with the others.
+                    desk.hashing.pop_front();
+                    desk.reading.push(socket.expect("it has a connection"), slot, true);
+                    return desk.calls.end_step(slot, reading);
+                }
                 reading.view = desk.views.hold();
             }
             let mut keys = READ_STEP_KEYS;

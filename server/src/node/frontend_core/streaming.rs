@@ -7,7 +7,7 @@ use std::time::Duration;
 use engine::View;
 
 use super::super::calls::{Call, Timeouts, Waiting};
-use super::super::streams::{Sent, Streaming};
+use super::super::streams::{Ended, Sent, Streaming};
 use super::super::watches::Place;
 use super::{Desk, FrontendCore, Request, connection_at, status};
 use crate::frontend::grpc;
@@ -24,6 +24,7 @@ impl FrontendCore {
     /// Goes on with the stream whose turn it is.
     pub(super) fn step_streams(&mut self, now: Duration) {
         let desk = &mut self.desk;
+        desk.now = now;
         let views = &desk.views;
         let Some(mut streaming) = desk.streams.begin_step(|| views.hold()) else { return };
         let (socket, stream) = streaming.place();
@@ -119,20 +120,28 @@ impl Desk {
     }
 
     fn end_stream(&mut self, streaming: Streaming) {
-        let slot = self.streams.finish(streaming);
-        self.calls.take(slot);
+        let ended = self.streams.finish(streaming);
+        self.forget_stream(ended);
+    }
+
+    /// Only backups hold a view.
+    fn forget_stream(&mut self, ended: Ended) {
+        self.calls.take(ended.slot);
+        if let Some(begun) = ended.held_since {
+            self.metrics.backups.observe_duration(self.now.saturating_sub(begun), 1);
+        }
     }
 
     /// A call is over, and with it its stream if it has one.
     pub(super) fn close_serving(&mut self, place: Place) {
-        if let Some(slot) = self.streams.close(place) {
-            self.calls.take(slot);
+        if let Some(ended) = self.streams.close(place) {
+            self.forget_stream(ended);
         }
     }
 
     pub(super) fn close_all_serving(&mut self, socket: SocketId) {
-        for slot in self.streams.close_all(socket) {
-            self.calls.take(slot);
+        for ended in self.streams.close_all(socket) {
+            self.forget_stream(ended);
         }
     }
 }

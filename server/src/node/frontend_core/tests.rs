@@ -1,7 +1,10 @@
 //! Clients that ask for much, and others beside them, without a socket.
 
+mod deadlines;
 mod ends;
+mod greed;
 mod http;
+mod leases;
 mod streams;
 mod watching;
 
@@ -27,8 +30,8 @@ const WINDOW_BYTES: u32 = i32::MAX as u32;
 struct Answer {
     body: Vec<u8>,
     ended: bool,
-    /// The code of its reset.
-    reset: Option<u32>,
+    /// The code it was cut off with.
+    reset: Option<Vec<u8>>,
 }
 
 #[derive(Default)]
@@ -38,15 +41,18 @@ struct ClientSide {
     /// A send that the client has not taken yet.
     under_way: Option<Vec<u8>>,
     reads_nothing: bool,
-    /// The server has ended the connection.
-    closed: bool,
     next_id: u32,
+    /// What WINDOW_UPDATEs gave, by stream.
+    granted: BTreeMap<u32, u64>,
+    said_goodbye: bool,
 }
 
 struct Bench {
     store: TestStore,
     core: FrontendCore,
     clients: Vec<ClientSide>,
+    /// Whom the core has hung up on.
+    closed: Vec<usize>,
 }
 
 fn put_frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
@@ -93,7 +99,7 @@ impl Bench {
         store.engine.publish();
         let config = FrontendConfig {
             grpc: grpc::Config {
-                message_bytes_max: 1 << 20,
+                message_bytes_max: limits.request_size_bytes_max,
                 max_concurrent_streams: 10_000,
                 ping_policy: <_>::default(),
                 keepalive: <_>::default(),
@@ -111,7 +117,8 @@ impl Bench {
             node: node(),
             metrics: Arc::new(FrontendMetrics::new(&crate::node::scrape::method_names(), true)),
         };
-        let mut bench = Self { store, core: FrontendCore::new(config, parts), clients: Vec::new() };
+        let core = FrontendCore::new(config, parts);
+        let mut bench = Self { store, core, clients: Vec::new(), closed: Vec::new() };
         let numbers: Vec<usize> = (0..keys).collect();
         for numbers in numbers.chunks(500) {
             bench.put(numbers.iter().map(|number| format!("k{number:05}")), value);
@@ -126,7 +133,12 @@ impl Bench {
             let put = PutRef { key: key.as_bytes(), value, ..<_>::default() };
             writer.push_put(&mut frames, &put);
         }
-        let (_, events) = self.store.commit(&frames);
+        self.commit(&frames);
+    }
+
+    /// Commits commands; what watchers are to be told of them goes to the front-end.
+    fn commit(&mut self, frames: &[u8]) {
+        let (_, events) = self.store.commit(frames);
         let mut reply = Reply { events: events.into_iter().collect(), ..<_>::default() };
         self.core.handle_reply(&mut reply);
     }
@@ -234,7 +246,7 @@ impl Bench {
         while let Some(action) = self.core.poll_action() {
             match action {
                 SocketAction::Send(to, bytes) => sends.push_back((to.index(), bytes)),
-                SocketAction::Close(of) => self.clients[of.index()].closed = true,
+                SocketAction::Close(of) => self.closed.push(of.index()),
                 SocketAction::Pause(_) | SocketAction::Resume(_) => {}
             }
         }
@@ -277,6 +289,12 @@ impl ClientSide {
             let head = FrameHead::parse(*head);
             let Some((payload, behind)) = behind.split_at_checked(head.length) else { break };
             rest = behind;
+            if head.kind == FrameKind::WindowUpdate {
+                let increment = u32::from_be_bytes(payload.try_into().unwrap());
+                *self.granted.entry(head.stream).or_default() += u64::from(increment);
+                continue;
+            }
+            self.said_goodbye |= head.kind == FrameKind::GoAway;
             if head.stream == 0 {
                 continue;
             }
@@ -285,7 +303,7 @@ impl ClientSide {
                 answer.body.extend_from_slice(payload);
             }
             if head.kind == FrameKind::ResetStream {
-                answer.reset = Some(u32::from_be_bytes(payload.try_into().unwrap()));
+                answer.reset = Some(payload.to_vec());
             }
             answer.ended |= head.has(flag::END_STREAM);
         }

@@ -7,6 +7,7 @@
 //! - Questions of one stream are answered in their order, but for renewals that wait for a revoke.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use engine::FrameWriter;
@@ -17,28 +18,28 @@ use engine::lease::{Lease, LeaseChange};
 use super::LogCore;
 use crate::mail::{FrontendId, LeaseAsk, LeaseReply, Renewed, Slot, Unavailable};
 use crate::sequencer::batch::Ticket;
-use crate::sequencer::lessor::{Lessor, LessorConfig, ListCursor, Renewal, Renewer};
+use crate::sequencer::lessor::{Lessor, LessorConfig, Renewal, Renewer};
 
 /// Questions that one turn answers: a renewal costs less than a microsecond.
 const ASKS_PER_TURN_MAX: usize = 4096;
+/// The ticket of a note of the time that leases have left; how it ends is known by its being
+/// applied or not. Those of revokes count from 0.
+const SLOT_NOTES: Slot = Slot(u32::MAX - 2);
 
 /// The lessor with the questions that wait for it.
 pub(super) struct Leases {
     lessor: Lessor,
     asks: VecDeque<(Ticket, LeaseAsk)>,
-    /// The list that is being made, one after the other.
-    list: Option<Listing>,
-    lists: VecDeque<Ticket>,
+    /// Who gets the list that is being made: all that had asked when it was begun.
+    list: Vec<Ticket>,
+    /// Who gets the next one.
+    lists: Vec<Ticket>,
+    /// The leases of the revokes that are under way, by their slots.
+    revokes: Vec<Option<LeaseId>>,
+    revokes_free: Vec<u32>,
     writer: FrameWriter,
     /// Questions were left because what is committed had to be applied first, or for the next turn.
     is_behind: bool,
-}
-
-/// A list in the making.
-struct Listing {
-    ticket: Ticket,
-    cursor: ListCursor,
-    entries: Vec<(Duration, LeaseId)>,
 }
 
 impl Leases {
@@ -50,8 +51,10 @@ impl Leases {
         Self {
             lessor,
             asks: VecDeque::new(),
-            list: None,
-            lists: VecDeque::new(),
+            list: Vec::new(),
+            lists: Vec::new(),
+            revokes: Vec::new(),
+            revokes_free: Vec::new(),
             writer: FrameWriter::new(),
             is_behind: false,
         }
@@ -73,7 +76,7 @@ impl Leases {
 
     /// Whether a further turn goes on at once.
     pub(super) fn has_work(&self) -> bool {
-        self.is_behind || self.list.is_some()
+        self.is_behind || !self.list.is_empty() || !self.lists.is_empty()
     }
 
     /// Whether there is a question to which only what is not applied yet may have the answer.
@@ -102,25 +105,38 @@ impl Leases {
                 Some(LeaseReply::TimeToLive(self.lessor.time_to_live(id, now)))
             }
             LeaseAsk::List => {
-                self.lists.push_back(ticket);
+                self.lists.push(ticket);
                 None
             }
         }
     }
 
-    fn step_list(&mut self) -> Option<(Ticket, LeaseReply)> {
-        if self.list.is_none() {
-            let ticket = self.lists.pop_front()?;
-            let cursor = ListCursor::START;
-            self.list = Some(Listing { ticket, cursor, entries: Vec::new() });
+    /// Takes the list that is wanted further; who gets it, if it is complete.
+    fn step_list(&mut self) -> Option<(Vec<Ticket>, LeaseReply)> {
+        if self.list.is_empty() {
+            std::mem::swap(&mut self.list, &mut self.lists);
         }
-        let listing = self.list.as_mut()?;
-        if let Some(next) = self.lessor.list_step(listing.cursor, &mut listing.entries) {
-            listing.cursor = next;
+        if self.list.is_empty() {
             return None;
         }
-        let Listing { ticket, entries, .. } = self.list.take()?;
-        Some((ticket, LeaseReply::List(entries)))
+        let list = self.lessor.step_list()?;
+        Some((std::mem::take(&mut self.list), LeaseReply::List(Arc::new(list))))
+    }
+
+    fn slot_for(&mut self, id: LeaseId) -> Slot {
+        let place = self.revokes_free.pop().unwrap_or_else(|| {
+            self.revokes.push(None);
+            u32::try_from(self.revokes.len() - 1).expect("revokes are few at a time")
+        });
+        self.revokes[place as usize] = Some(id);
+        Slot(place)
+    }
+
+    /// A proposal of the member's own has ended, applied or not.
+    pub(super) fn handle_own(&mut self, slot: Slot) {
+        let Some(id) = self.revokes.get_mut(slot.0 as usize).and_then(Option::take) else { return };
+        self.revokes_free.push(slot.0);
+        self.lessor.handle_revoke_ended(id);
     }
 }
 
@@ -137,21 +153,20 @@ impl LogCore {
             return;
         }
         let term = self.consensus.term();
-        let (mut frames, mut count) = (Vec::new(), 0);
+        let (mut frames, mut slots) = (Vec::new(), Vec::new());
         while let Some(id) = self.leases.lessor.poll_expired(now) {
             let revoke = LeaseRevokeRef { id, expired_in: Some(term) };
             self.leases.writer.push_lease_revoke(&mut frames, revoke);
-            count += 1;
+            slots.push(self.leases.slot_for(id));
         }
-        self.meter.handle_leases_expired(count.into());
+        self.meter.handle_leases_expired(slots.len() as u64);
         let noted = self.leases.lessor.poll_checkpoints(now);
         if !noted.is_empty() {
             let remaining = |&(id, remaining_seconds): &_| LeaseRemaining { id, remaining_seconds };
             let noted: Vec<_> = noted.iter().map(remaining).collect();
             self.leases.writer.push_lease_checkpoint(&mut frames, &noted);
-            count += 1;
+            slots.push(SLOT_NOTES);
         }
-        let slots: Vec<Slot> = (0..count).map(Slot).collect();
         self.batcher.handle_commands(FrontendId::NOBODY, &frames, &slots);
     }
 
@@ -175,8 +190,11 @@ impl LogCore {
         self.meter.handle_leases_renewed(renewed);
         // What waits for an apply is looked at again by the turn that ends it.
         leases.is_behind = is_applied && !leases.asks.is_empty();
-        if let Some((ticket, answer)) = leases.step_list() {
-            self.replies[ticket.frontend.place()].leases.push((ticket.slot, answer));
+        if let Some((tickets, answer)) = leases.step_list() {
+            for ticket in tickets {
+                let reply = &mut self.replies[ticket.frontend.place()];
+                reply.leases.push((ticket.slot, answer.clone()));
+            }
         }
         while let Some((ticket, answer)) = leases.lessor.poll_reply() {
             self.replies[ticket.frontend.place()].leases.push((ticket.slot, answer));
@@ -189,8 +207,7 @@ impl LogCore {
         if leases.lessor.is_primary() {
             leases.lessor.demote();
         }
-        let listed = leases.list.take().map(|listing| listing.ticket);
-        let lists = listed.into_iter().chain(leases.lists.drain(..));
+        let lists = leases.list.drain(..).chain(leases.lists.drain(..));
         let asked = leases.asks.drain(..).chain(lists.map(|ticket| (ticket, LeaseAsk::List)));
         for (ticket, ask) in asked {
             let refused = ask.refused(Unavailable::Stopped);

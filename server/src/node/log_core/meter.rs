@@ -39,6 +39,7 @@ pub(super) struct Meter {
     checkpoint_begun: Option<Duration>,
     checkpoint_ended: bool,
     sweep_begun: Option<Duration>,
+    defrag_begun: Option<Duration>,
 }
 
 impl Meter {
@@ -59,6 +60,7 @@ impl Meter {
             checkpoint_begun: None,
             checkpoint_ended: false,
             sweep_begun: None,
+            defrag_begun: None,
         }
     }
 
@@ -220,6 +222,20 @@ impl Meter {
         }
     }
 
+    /// Whether a defragmentation is under way; told every turn.
+    pub(super) fn handle_defragmenting(&mut self, is_defragmenting: bool, now: Duration) {
+        if is_defragmenting == self.defrag_begun.is_some() {
+            return;
+        }
+        self.metrics.defrags_inflight.set(is_defragmenting.into());
+        match self.defrag_begun.take() {
+            None => self.defrag_begun = Some(now),
+            Some(begun) => {
+                self.metrics.defrags.observe_duration(now.saturating_sub(begun), 1);
+            }
+        }
+    }
+
     /// Time passed: what was measured is handed over.
     pub(super) fn handle_tick(&mut self, now: Duration) {
         for stage in [&mut self.batch_wait, &mut self.apply, &mut self.publish] {
@@ -260,6 +276,17 @@ mod tests {
             meter.handle_leader(leader);
         }
         assert_eq!(meter.metrics.leader_changes.get(), 3);
+    }
+
+    #[test]
+    fn a_defragmentation_counts_once_from_its_beginning_to_its_end() {
+        let mut meter = Meter::new();
+        for (millis, is_defragmenting) in [(1, false), (2, true), (150, true), (302, false)] {
+            meter.handle_defragmenting(is_defragmenting, at(millis));
+            assert_eq!(meter.metrics.defrags_inflight.get(), u64::from(is_defragmenting));
+        }
+        let seen = meter.metrics.defrags.copy();
+        assert_eq!((seen.count(), seen.sum), (1, 300_000_000));
     }
 
     #[test]

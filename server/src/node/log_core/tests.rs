@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::command::{
-    BATCH_HEADER_SIZE_BYTES, CompactRef, DeleteRangeRef, FrameWriter, LeaseGrantRef, PutRef,
+    AlarmAction, AlarmRef, BATCH_HEADER_SIZE_BYTES, CompactRef, DeleteRangeRef, FrameWriter,
+    LeaseGrantRef, PutRef,
 };
 use engine::ids::{ClusterId, LeaseId, MemberId};
 use engine::page::disk::{Completion, DiskError, DiskOp, DiskOpKind};
-use engine::{EngineConfig, EngineFiles, Identity, Outcome};
+use engine::quota::Quota;
+use engine::{Alarm, AlarmKind, EngineConfig, EngineFiles, Identity, Outcome, Rejection};
 use wal::sim::{self, SimDisk};
 use wal::{SegmentSequence, Start};
 
@@ -464,7 +466,7 @@ fn a_physical_compaction_is_answered_when_its_sweep_is_done_and_stalls_nobody() 
         world.turn();
     }
     assert!(!world.is_answered(half) && !world.is_answered(whole));
-    let rejection = Outcome::Rejected(engine::Rejection::Compacted);
+    let rejection = Outcome::Rejected(Rejection::Compacted);
     assert_eq!(world.take_outcome(refused), Ok(rejection));
     let put = world.put("meanwhile", b"value");
     while !world.is_answered(put) {
@@ -582,13 +584,42 @@ fn a_lease_that_runs_out_takes_its_keys_along_in_one_revision() {
     assert_eq!(world.core.wake_at(), None);
 }
 
+/// The revoke of a lease is refused while the cluster is corrupt: it has its turn again.
+#[test]
+fn a_revoke_that_was_refused_is_proposed_again() {
+    let mut world = World::new("lease-refused");
+    world.grant(7, 2);
+    let alarm = |world: &mut World, action| {
+        let alarm = Alarm { kind: AlarmKind::CORRUPT, member: MEMBER };
+        let change = AlarmRef { action, alarm };
+        let slot = world.ask(|writer, frames| writer.push_alarm(frames, change));
+        world.run();
+        assert!(world.take_outcome(slot).is_ok());
+    };
+    alarm(&mut world, AlarmAction::Raise);
+    for _ in 0..45 {
+        world.tick();
+    }
+    let question = LeaseAsk::TimeToLive(LeaseId(7));
+    let left = |reply| match reply {
+        Some(LeaseReply::TimeToLive(times)) => times.map(|(left, _)| left),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(left(world.ask_lease(question)), Some(-2), "it has run out and cannot end");
+    alarm(&mut world, AlarmAction::Lower);
+    for _ in 0..40 {
+        world.tick();
+    }
+    assert_eq!(left(world.ask_lease(question)), None);
+}
+
 #[test]
 fn leases_are_listed_by_their_ends_and_a_stop_answers_who_waits() {
     let mut world = World::new("lease-list");
     world.grant(1, 30);
     world.grant(2, 10);
     let Some(LeaseReply::List(leases)) = world.ask_lease(LeaseAsk::List) else { panic!() };
-    assert_eq!(leases.iter().map(|lease| lease.1).collect::<Vec<_>>(), [LeaseId(2), LeaseId(1)]);
+    assert_eq!(*leases, [LeaseId(2), LeaseId(1)]);
     world.core.stop();
     let stopped = LeaseReply::Unavailable(Unavailable::Stopped);
     assert_eq!(world.ask_lease(LeaseAsk::List), Some(stopped));
@@ -688,4 +719,49 @@ fn the_clusters_version_follows_a_downgrade() {
         }
         assert_eq!(version(&world).as_deref(), Some(expected));
     }
+}
+
+/// As etcd answers a put that was admitted while there was room: it is stored, the client is told
+/// that there is no space, and finds the alarm.
+#[test]
+fn what_finds_the_quota_used_up_is_stored_and_raises_the_alarm() {
+    let mut world = World::new("quota");
+    // A key and a value of three bytes cost 259.
+    let quota = |world: &World, more: u64| {
+        let size_bytes = world.core.engine.newest_view().size_bytes;
+        Quota::from_flag(i64::try_from(size_bytes + more).unwrap())
+    };
+    let enough = quota(&world, 260);
+    world.core.set_quota(enough);
+    let put = world.put("k1", b"1");
+    world.run();
+    assert!(matches!(world.take_outcome(put), Ok(Outcome::Put { .. })));
+    assert!(!world.core.poll_quota_exceeded());
+
+    let too_little = quota(&world, 259);
+    world.core.set_quota(too_little);
+    let (small, large) = (world.put("k2", b""), world.put("k3", b"3"));
+    let delete = world.delete_all();
+    for _ in 0..TURNS_MAX {
+        if world.core.engine.revision() == Revision(5) {
+            break;
+        }
+        world.turn();
+    }
+    assert!(!world.is_answered(large), "the alarm does not stand yet");
+    assert!(world.core.poll_quota_exceeded() && !world.core.poll_quota_exceeded());
+    world.run();
+    let view = world.core.engine.newest_view();
+    assert_eq!(view.alarms().unwrap(), [Alarm { kind: AlarmKind::NO_SPACE, member: MEMBER }]);
+    assert_eq!(view.revision, Revision(5), "all three have a revision");
+    let refused = Ok(Outcome::Rejected(Rejection::NoSpace));
+    assert_eq!(world.take_outcome(large), refused);
+    assert!(matches!(world.take_outcome(small), Ok(Outcome::Put { .. })), "it was small enough");
+    assert!(matches!(world.take_outcome(delete), Ok(Outcome::DeleteRange { deleted: 3, .. })));
+    // From now on the alarm refuses, whatever the quota.
+    world.core.set_quota(Quota::from_flag(-1));
+    let put = world.put("k4", b"4");
+    world.run();
+    assert_eq!(world.take_outcome(put), refused);
+    assert_eq!(world.core.engine.revision(), Revision(5));
 }

@@ -16,6 +16,7 @@ use engine::{ClusterVersion, Outcome, Rejection};
 
 use super::LogCore;
 use super::pace::Pace;
+use super::quota::SLOT_ALARM;
 use crate::config::ETCD_VERSION;
 use crate::mail::{FrontendId, Slot, Unavailable, Verdict};
 use crate::node::failure::Failure;
@@ -114,6 +115,7 @@ impl LogCore {
         now: Duration,
         clock: impl Fn() -> Duration,
     ) -> Result<(), Failure> {
+        self.meter.handle_defragmenting(self.engine.is_defragmenting(), now);
         let may_sweep = !self.engine.compaction_is_finished();
         if (may_sweep || self.engine.can_defrag()) && now >= self.upkeep.due() {
             let begun = clock();
@@ -130,6 +132,7 @@ impl LogCore {
             self.store_wants_room = false;
         }
         if !self.engine.is_defragmenting() {
+            self.meter.handle_defragmenting(false, now);
             for ticket in std::mem::take(&mut self.upkeep.defragmenting) {
                 let reply = &mut self.replies[ticket.frontend.place()];
                 reply.answers.push((ticket.slot, Verdict::Defragmented));
@@ -179,6 +182,10 @@ impl LogCore {
 
     /// A proposal of the member's own was not taken.
     pub(super) fn refuse_own(&mut self, slot: Slot, reason: Unavailable) {
+        if slot == SLOT_ALARM {
+            return self.answer_over_quota();
+        }
+        self.leases.handle_own(slot);
         let outcome = Err(status_of(Refusal::from(reason)).1);
         self.upkeep.handle_own(slot, outcome, self.ticked, self.engine.revision());
     }

@@ -100,8 +100,10 @@ impl Desk {
                 let view = self.store.reader.pin();
                 let mut leases = Vec::new();
                 view.leases(LeaseId(0), 10, &mut leases).unwrap();
-                let entries = leases.iter().map(|lease| (Duration::ZERO, lease.id)).collect();
-                self.service.put_leases(entries, &self.node, view.revision, &mut out);
+                drop(view);
+                let ids = leases.iter().map(|lease| lease.id).collect();
+                let read = self.service.begin_leases(Arc::new(ids));
+                self.finish_read(read, &mut out)?;
             }
             Action::Read(read) => self.finish_read(read, &mut out)?,
         }
@@ -139,6 +141,28 @@ fn a_put_is_a_frame_and_its_answer_tells_the_revision() {
     let refused = pb::PutRequest { ignore_value: true, ..put("none", "") };
     let refusal = Refusal::Rejected(Rejection::KeyNotFound);
     assert_eq!(desk.call::<pb::PutResponse>(Method::Put, &refused), Err(refusal));
+}
+
+/// etcd 3.7.1 looks at the time only when it applies the grant, and at the alarms before that.
+#[test]
+fn a_grant_of_too_long_a_time_meets_the_alarms_first() {
+    let mut desk = Desk::new(true);
+    let grant = pb::LeaseGrantRequest { ttl: 9_000_000_001, id: 5 };
+    let mut refused_under = |alarm: Option<pb::AlarmType>| {
+        let kind = alarm.unwrap_or(pb::AlarmType::None);
+        let change = |action| pb::AlarmRequest { action, member_id: 1, alarm: kind as i32 };
+        let raised = desk.call::<pb::AlarmResponse>(Method::Alarm, &change(1));
+        assert!(raised.is_ok());
+        let refused = desk.call::<pb::LeaseGrantResponse>(Method::LeaseGrant, &grant);
+        assert!(desk.call::<pb::AlarmResponse>(Method::Alarm, &change(2)).is_ok());
+        refused.unwrap_err()
+    };
+    assert_eq!(refused_under(None), Refusal::LeaseTtlTooLarge);
+    let no_space = refused_under(Some(pb::AlarmType::Nospace));
+    assert_eq!(no_space, Refusal::Rejected(Rejection::NoSpace));
+    let corrupt = refused_under(Some(pb::AlarmType::Corrupt));
+    assert_eq!(corrupt, Refusal::Rejected(Rejection::Corrupt));
+    assert_eq!(refused_under(None), Refusal::LeaseTtlTooLarge);
 }
 
 #[test]

@@ -1,7 +1,5 @@
 //! Keep-alive streams, ids and answers, without a log core.
 
-use std::time::Duration;
-
 use engine::ids::Revision;
 use prost::Message;
 
@@ -9,6 +7,7 @@ use super::keep_alive::{KeepAlives, Outcome, PENDING_MAX};
 use super::*;
 use crate::mail::{LeaseAsk, Renewed, Slot};
 use crate::service::proto::etcdserverpb as pb;
+use crate::service::test_store::TestStore;
 
 const HEADER: Header = Header { cluster_id: 5, member_id: 7, revision: 0, raft_term: 3 };
 
@@ -142,15 +141,31 @@ fn a_grant_is_checked_before_it_enters_the_log() {
     assert!(!frames.is_empty());
 }
 
+/// A million leases were sorted and written in one turn, and counted nowhere.
 #[test]
-fn a_list_stands_in_the_order_of_the_ends_and_each_lease_once() {
-    let at = Duration::from_secs;
-    let leases =
-        vec![(at(5), LeaseId(3)), (at(7), LeaseId(-1)), (at(6), LeaseId(8)), (at(9), LeaseId(3))];
-    let mut out = Vec::new();
-    put_leases(&mut out, &Header { revision: 4, ..HEADER }, leases);
-    let response = pb::LeaseLeasesResponse::decode(&out[..]).unwrap();
-    let ids: Vec<i64> = response.leases.iter().map(|lease| lease.id).collect();
-    assert_eq!(ids, [8, -1, 3]);
-    assert_eq!(response.encode_to_vec(), out);
+fn a_list_is_written_in_steps_and_leaves_out_who_is_gone() {
+    let store = TestStore::new();
+    let leases: Vec<LeaseId> = [8, -1, 0, 3, 0, 9].map(LeaseId).to_vec();
+    for budget in [1, 2, 100] {
+        let mut read = LeasesRead::new(Arc::new(leases.repeat(3)));
+        assert_eq!(read.held_bytes(), 18 * 8);
+        let (mut out, mut steps) = (Vec::new(), 0);
+        loop {
+            let mut left = budget;
+            let view = store.engine.newest_view();
+            let progress = read.step(view, HEADER, &mut left, &mut out);
+            assert!(left < budget);
+            steps += 1;
+            if progress == Progress::Done {
+                break;
+            }
+            assert_eq!(left, 0);
+        }
+        assert_eq!(steps, 18_usize.div_ceil(budget * LEASES_PER_KEY));
+        let response = pb::LeaseLeasesResponse::decode(&out[..]).unwrap();
+        let ids: Vec<i64> = response.leases.iter().map(|lease| lease.id).collect();
+        assert_eq!(ids, [8, -1, 3, 9].repeat(3));
+        assert_eq!(response.header.as_ref().unwrap().revision, 1);
+        assert_eq!(response.encode_to_vec(), out);
+    }
 }

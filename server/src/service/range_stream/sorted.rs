@@ -11,7 +11,7 @@ use engine::view::View;
 
 use super::super::stream::StreamProgress;
 use super::super::wire::{self, Header};
-use super::{Chunk, next_keys_max, put_message};
+use super::{Chunk, message_size_bytes_max, next_keys_max, put_last, put_message};
 
 /// What is being read.
 enum Doing {
@@ -73,7 +73,14 @@ impl SortedStream {
         }
         let mut scan = self.scan.take().unwrap_or_else(|| self.next_scan());
         if scan.step_within(view, budget, &mut self.records)? == Progress::More {
-            self.scan = Some(scan);
+            let (count, size_bytes) = (scan.held_count(), scan.held_bytes());
+            if size_bytes > message_size_bytes_max(self.size_bytes_target) && count > 1 {
+                // The message would be too large: it is begun again, of half of what is there.
+                self.keys_max = i64::try_from(count / 2).unwrap_or(i64::MAX);
+                self.records.clear();
+            } else {
+                self.scan = Some(scan);
+            }
             return Ok(StreamProgress::More);
         }
         let summary = scan.summary();
@@ -133,13 +140,4 @@ impl SortedStream {
         self.records.clear();
         chunk
     }
-}
-
-fn put_last(out: &mut Vec<u8>, header: &Header, chunk: &Chunk, more: bool, count: i64) {
-    put_message(out, |out| {
-        wire::put_header(out, header);
-        out.extend_from_slice(&chunk.records);
-        wire::put_bool(out, 3, more);
-        wire::put_int64(out, 4, count);
-    });
 }

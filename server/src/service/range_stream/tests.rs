@@ -160,3 +160,29 @@ fn a_target_without_an_order_sorts_each_message() {
     assert_eq!((few.len(), few[0].kvs.len(), few[0].more), (1, 3, true));
     assert_eq!(few[0].count, 3 + 23, "what is sent, and what lies behind the last of it");
 }
+
+/// Messages were cut by their keys alone: after many small values the next message could be ten
+/// thousand large ones, held by a stream that nobody counts.
+#[test]
+fn a_message_of_values_that_have_suddenly_grown_ends_at_a_size() {
+    let mut store = store_of(150);
+    let large = vec![7; 1 << 20];
+    for key in 0..30 {
+        store.put(format!("z{key:02}").as_bytes(), &large);
+    }
+    for request in [request(0), request(-1), pb::RangeRequest { sort_target: 1, ..request(0) }] {
+        let all = messages(&mut store, &request, 1 << 20);
+        let largest = all.iter().map(Message::encoded_len).max().unwrap();
+        assert!(largest > 4 << 20, "{largest} bytes");
+        assert!(largest <= MESSAGE_SIZE_BYTES_MAX + large.len() + 20_000, "{largest} bytes");
+        let mut keys: Vec<_> =
+            all.iter().flat_map(|message| &message.kvs).map(|kv| kv.key.clone()).collect();
+        assert_eq!(all.last().unwrap().count, 180);
+        if request.sort_target == 0 {
+            assert!(keys.is_sorted());
+        }
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), 180);
+    }
+}

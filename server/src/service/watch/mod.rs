@@ -41,7 +41,7 @@ mod requests;
 mod slots;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -181,8 +181,12 @@ struct Stream {
     parked: Vec<Key>,
     /// Watchers that are not live.
     behind: usize,
-    /// The client asked how far it is when the store was here.
+    /// The client asked how far it is when the store was here,
     progress_target: Option<Revision>,
+    /// and has so many answers to get.
+    progress_count: u32,
+    /// Watchers that were to begin in the future when they were made, by where.
+    starts: BTreeSet<(Revision, Key)>,
 }
 
 impl Stream {
@@ -268,6 +272,8 @@ impl WatchHub {
             parked: Vec::new(),
             behind: 0,
             progress_target: None,
+            progress_count: 0,
+            starts: BTreeSet::new(),
         });
         let before = self.streams_by_id.insert(stream, key);
         assert!(before.is_none(), "stream {stream:?} was opened twice");
@@ -345,6 +351,7 @@ impl WatchHub {
         let (output, key) = loop {
             if self.outbox.is_empty() {
                 self.advance();
+                self.settle_progress();
             }
             let output = self.outbox.pop()?;
             if let Some(stream) = self.admit(&output) {
@@ -415,6 +422,7 @@ impl WatchHub {
         self.watchers_with_prev -= usize::from(watcher.prev_kv);
         let stream = self.stream(watcher.stream);
         stream.watchers.remove(&watcher.watch_id);
+        stream.starts.remove(&(watcher.start, key));
         stream.behind -= usize::from(watcher.lane != Lane::Live);
     }
 
@@ -591,6 +599,7 @@ impl WatchHub {
                     if found.progress_target.is_none() {
                         self.progress_asked.push(stream);
                     }
+                    found.progress_count = 1;
                     found.progress_target = found.progress_target.max(Some(revision));
                     return None;
                 }

@@ -15,6 +15,10 @@ use super::outbox::Output;
 use super::slots::Key;
 use super::{Lane, StreamId, WATCH_ID_NONE, WatchHub, scramble};
 
+/// Answers that a stream gets at once to requests that had to wait for the ring. etcd drops what
+/// its channel of as many places cannot take.
+const PROGRESS_ANSWERS_MAX: u32 = 1024;
+
 impl WatchHub {
     /// Time has passed: streams whose turn it is are told how far their idle watchers have come.
     pub fn handle_tick(&mut self, now: Duration) {
@@ -46,25 +50,25 @@ impl WatchHub {
         interval + interval / 10 * share / 1024
     }
 
+    /// A request costs the same however many watchers the stream has, because a client may send
+    /// thousands in one piece.
     pub(super) fn ask_progress(&mut self, key: Key, view: &View) {
-        let stream = self.streams.get(key).expect("a stream asks while it is open");
+        let stream = self.stream(key);
         // Nobody to speak for, or somebody whose time has not come: etcd says nothing then.
-        let waits = |watcher: &Key| {
-            self.watchers.get(*watcher).is_some_and(|watcher| watcher.start > view.revision)
-        };
-        let is_silent = stream.watchers.is_empty()
-            || !stream.compacted.is_empty()
-            || stream.watchers.values().any(waits);
-        if is_silent {
+        let waits = stream.starts.last().is_some_and(|(start, _)| *start > view.revision);
+        if stream.watchers.is_empty() || !stream.compacted.is_empty() || waits {
             return;
         }
-        let stream = self.stream(key);
-        if stream.progress_target.is_none() {
+        let was_asked = stream.progress_target.is_some();
+        stream.progress_target = stream.progress_target.max(Some(view.revision));
+        // etcd says nothing to a stream that is behind: all that ask meanwhile get one answer.
+        stream.progress_count = match stream.behind {
+            0 => (stream.progress_count + 1).min(PROGRESS_ANSWERS_MAX),
+            _ => 1,
+        };
+        if self.settle_stream(key) && !was_asked {
             self.progress_asked.push(key);
         }
-        let stream = self.stream(key);
-        stream.progress_target = stream.progress_target.max(Some(view.revision));
-        self.settle_progress();
     }
 
     /// Answers the streams that asked how far they are and have come that far with all watchers.
@@ -73,24 +77,28 @@ impl WatchHub {
             return;
         }
         let mut asked = std::mem::take(&mut self.progress_asked);
-        asked.retain(|key| {
-            let Some(stream) = self.streams.get(*key) else { return false };
-            let Some(target) = stream.progress_target else { return false };
-            if stream.behind > 0 {
-                return true;
-            }
-            let told = stream.watchers.values().map(|watcher| self.told(*watcher)).min();
-            if told.is_some_and(|told| told < target) {
-                return true;
-            }
-            if let Some(revision) = told {
-                let (watch_id, watcher) = (WATCH_ID_NONE, None);
-                self.outbox.push(Output::Progress { stream: *key, watcher, watch_id, revision });
-            }
-            self.stream(*key).progress_target = None;
-            false
-        });
+        asked.retain(|key| self.settle_stream(*key));
         self.progress_asked = asked;
+    }
+
+    /// Whether the stream still waits for its answer.
+    fn settle_stream(&mut self, key: Key) -> bool {
+        let revision = self.position;
+        let Some(stream) = self.streams.get_mut(key) else { return false };
+        let Some(target) = stream.progress_target else { return false };
+        // What the ring will still bring may be for one of the watchers, so it is waited for.
+        if stream.behind > 0 || revision < target {
+            return true;
+        }
+        stream.progress_target = None;
+        let count = std::mem::take(&mut stream.progress_count);
+        if !stream.watchers.is_empty() {
+            for _ in 0..count {
+                let (watch_id, watcher) = (WATCH_ID_NONE, None);
+                self.outbox.push(Output::Progress { stream: key, watcher, watch_id, revision });
+            }
+        }
+        false
     }
 
     /// The revision up to which a live watcher has been told everything.

@@ -75,7 +75,12 @@ impl WatchHub {
         let span = &self.watchers.get(watcher).expect("it was inserted just now").span;
         self.index.insert(span, watcher);
         self.watchers_with_prev += usize::from(create.prev_kv);
-        self.stream(key).watchers.insert(watch_id, watcher);
+        let stream = self.stream(key);
+        stream.watchers.insert(watch_id, watcher);
+        let start = Revision(create.start_revision);
+        if start > revision {
+            stream.starts.insert((start, watcher));
+        }
         self.outbox.push(Output::Created { stream: key, watch_id, revision });
         if from <= self.horizon() {
             self.fall_behind(watcher);
@@ -120,6 +125,5 @@ impl WatchHub {
             None => return,
         }
         self.outbox.push(Output::Canceled { stream: key, watch_id, revision: view.revision });
-        self.settle_progress();
     }
 }

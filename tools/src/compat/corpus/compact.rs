@@ -8,6 +8,7 @@ use super::{Corpus, delete, furnish, get, list, op, put, then};
 pub fn add(corpus: &mut Corpus) {
     add_refusals(corpus);
     add_effects(corpus);
+    add_automatic(corpus);
     add_hashes(corpus);
 }
 
@@ -132,6 +133,30 @@ fn add_effects(corpus: &mut Corpus) {
             }
         }
     });
+}
+
+fn add_automatic(corpus: &mut Corpus) {
+    for (name, args) in [
+        ("seconds", &["--auto-compaction-mode", "periodic", "--auto-compaction-retention", "1s"]),
+        (
+            "a-second-and-a-half",
+            &["--auto-compaction-mode", "periodic", "--auto-compaction-retention", "1500ms"],
+        ),
+    ] {
+        corpus.alone(format!("compact/by-itself-{name}"), args, |c| {
+            furnish(c);
+            let last = c.revision();
+            // When it comes to each revision is chance; where it ends is not.
+            let hash = pb::HashKvRequest::default();
+            c.ask_until(
+                "/etcdserverpb.Maintenance/HashKV",
+                &hash,
+                &|answer: &pb::HashKvResponse| answer.compact_revision == last,
+            );
+            read_all(c);
+            c.compact(last, true);
+        });
+    }
 }
 
 fn add_hashes(corpus: &mut Corpus) {

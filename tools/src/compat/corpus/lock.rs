@@ -5,6 +5,8 @@ use super::super::wire::{v3electionpb as election, v3lockpb as lock};
 use super::{Corpus, get, list, put};
 
 const LEASE: i64 = 9000;
+pub(super) const LOCK: &str = "/v3lockpb.Lock/Lock";
+pub(super) const CAMPAIGN: &str = "/v3electionpb.Election/Campaign";
 
 /// Adds the cases.
 pub fn add(corpus: &mut Corpus) {
@@ -12,12 +14,16 @@ pub fn add(corpus: &mut Corpus) {
     add_elections(corpus);
 }
 
-fn acquire(c: &mut Conversation<'_>, name: &str, lease: i64) -> Reply<lock::LockResponse> {
+pub(super) fn acquire(
+    c: &mut Conversation<'_>,
+    name: &str,
+    lease: i64,
+) -> Reply<lock::LockResponse> {
     let name = c.key(name);
-    c.ask("/v3lockpb.Lock/Lock", &lock::LockRequest { name, lease })
+    c.ask(LOCK, &lock::LockRequest { name, lease })
 }
 
-fn release(c: &mut Conversation<'_>, keys: [Vec<u8>; 2]) {
+pub(super) fn release(c: &mut Conversation<'_>, keys: [Vec<u8>; 2]) {
     let requests = keys.map(|key| lock::UnlockRequest { key });
     c.ask_each::<_, lock::UnlockResponse>("/v3lockpb.Lock/Unlock", requests);
 }
@@ -66,28 +72,28 @@ fn add_locks(corpus: &mut Corpus) {
     });
 }
 
-fn campaign(
+pub(super) fn campaign(
     c: &mut Conversation<'_>,
     lease: i64,
     value: &str,
 ) -> Reply<election::CampaignResponse> {
     let name = c.key("e");
     let request = election::CampaignRequest { name, lease, value: value.into() };
-    c.ask("/v3electionpb.Election/Campaign", &request)
+    c.ask(CAMPAIGN, &request)
 }
 
-fn leader(c: &mut Conversation<'_>) {
+pub(super) fn leader(c: &mut Conversation<'_>) {
     let name = c.key("e");
     let request = election::LeaderRequest { name };
     let _: Reply<election::LeaderResponse> = c.ask("/v3electionpb.Election/Leader", &request);
 }
 
-fn proclaim(c: &mut Conversation<'_>, leader: Option<election::LeaderKey>, value: &str) {
+pub(super) fn proclaim(c: &mut Conversation<'_>, leader: Option<election::LeaderKey>, value: &str) {
     let request = election::ProclaimRequest { leader, value: value.into() };
     let _: Reply<election::ProclaimResponse> = c.ask("/v3electionpb.Election/Proclaim", &request);
 }
 
-fn resign(c: &mut Conversation<'_>, leader: Option<election::LeaderKey>) {
+pub(super) fn resign(c: &mut Conversation<'_>, leader: Option<election::LeaderKey>) {
     let request = election::ResignRequest { leader };
     let _: Reply<election::ResignResponse> = c.ask("/v3electionpb.Election/Resign", &request);
 }

@@ -1,9 +1,10 @@
 //! Maintenance, Cluster and Auth, as far as one member without auth answers them.
 
+use bytes::Bytes;
 use prost::Message;
 
 use super::super::conversation::Conversation;
-use super::super::wire::etcdserverpb as pb;
+use super::super::wire::{self, etcdserverpb as pb};
 use super::{Corpus, delete, furnish, get, list, op, put, then};
 
 const ALARM: &str = "/etcdserverpb.Maintenance/Alarm";
@@ -116,6 +117,9 @@ fn refused_and_allowed(c: &mut Conversation<'_>) {
     c.delete(gone);
     let middle = c.revision() - 1;
     c.compact(middle, true);
+    c.lease_grant(4711, 9_000_000_001);
+    c.lease_grant(4711, 500);
+    c.lease_revoke([4711, 4711]);
     c.hash_kv(0);
     ask::<_, pb::StatusResponse>(c, STATUS, pb::StatusRequest {}).errors.clear();
 }
@@ -127,31 +131,45 @@ fn add_members(corpus: &mut Corpus) {
             ask::<_, pb::MemberListResponse>(c, MEMBER_LIST, request);
         });
     }
-    corpus.case("members/refused-changes", |c| {
-        let add = "/etcdserverpb.Cluster/MemberAdd";
-        for urls in [&[][..], &["nonsense"], &["http://localhost:2380"], &["http://a:1", "ftp://b"]]
-        {
-            let peer_ur_ls = urls.iter().map(|url| (*url).to_owned()).collect();
-            let request = pb::MemberAddRequest { peer_ur_ls, is_learner: false };
-            ask::<_, pb::MemberAddResponse>(c, add, request);
-        }
-        let id = 4711;
-        let remove = "/etcdserverpb.Cluster/MemberRemove";
+    let add = "/etcdserverpb.Cluster/MemberAdd";
+    for (name, urls) in [
+        ("no-urls", &[][..]),
+        ("nonsense", &["nonsense"]),
+        ("a-url-that-is-taken", &["http://localhost:2380"]),
+        ("one-wrong-url-of-two", &["http://a:1", "ftp://b"]),
+    ] {
+        corpus.case(format!("members/add-{name}"), move |c| {
+            let peer_ur_ls: Vec<_> = urls.iter().map(|url| (*url).to_owned()).collect();
+            for is_learner in [false, true] {
+                let peer_ur_ls = peer_ur_ls.clone();
+                let request = pb::MemberAddRequest { peer_ur_ls, is_learner };
+                ask::<_, pb::MemberAddResponse>(c, add, request);
+            }
+        });
+    }
+    let remove = "/etcdserverpb.Cluster/MemberRemove";
+    let promote = "/etcdserverpb.Cluster/MemberPromote";
+    corpus.case("members/remove-unknown", move |c| {
+        let request = pb::MemberRemoveRequest { id: 4711 };
+        ask::<_, pb::MemberRemoveResponse>(c, remove, request);
+    });
+    corpus.case("members/remove-the-only-one", move |c| {
+        let id = c.range(get(c, "a")).etcd().header.map_or(0, |header| header.member_id);
         ask::<_, pb::MemberRemoveResponse>(c, remove, pb::MemberRemoveRequest { id });
-        let update = "/etcdserverpb.Cluster/MemberUpdate";
-        let peer_ur_ls = vec!["http://localhost:4711".to_owned()];
-        ask::<_, pb::MemberUpdateResponse>(c, update, pb::MemberUpdateRequest { id, peer_ur_ls });
-        let promote = "/etcdserverpb.Cluster/MemberPromote";
+    });
+    corpus.case("members/promote-unknown", move |c| {
+        let request = pb::MemberPromoteRequest { id: 4711 };
+        ask::<_, pb::MemberPromoteResponse>(c, promote, request);
+    });
+    corpus.case("members/promote-a-voter", move |c| {
+        let id = c.range(get(c, "a")).etcd().header.map_or(0, |header| header.member_id);
         ask::<_, pb::MemberPromoteResponse>(c, promote, pb::MemberPromoteRequest { id });
     });
-    corpus.case("members/the-only-one-stays", |c| {
-        let members: pb::MemberListResponse =
-            ask(c, MEMBER_LIST, pb::MemberListRequest { linearizable: true });
-        let id = members.members.first().map_or(0, |member| member.id);
-        let remove = "/etcdserverpb.Cluster/MemberRemove";
-        ask::<_, pb::MemberRemoveResponse>(c, remove, pb::MemberRemoveRequest { id });
-        let promote = "/etcdserverpb.Cluster/MemberPromote";
-        ask::<_, pb::MemberPromoteResponse>(c, promote, pb::MemberPromoteRequest { id });
+    corpus.case("members/update-unknown", |c| {
+        let update = "/etcdserverpb.Cluster/MemberUpdate";
+        let peer_ur_ls = vec!["http://localhost:4711".to_owned()];
+        let request = pb::MemberUpdateRequest { id: 4711, peer_ur_ls };
+        ask::<_, pb::MemberUpdateResponse>(c, update, request);
     });
 }
 
@@ -201,14 +219,14 @@ fn add_auth(corpus: &mut Corpus) {
             ask::<_, pb::AuthenticateResponse>(c, path, request);
         }
     });
-    corpus.case("auth/while-it-is-off", |c| {
-        let status = "/etcdserverpb.Auth/AuthStatus";
-        ask::<_, pb::AuthStatusResponse>(c, status, pb::AuthStatusRequest {});
-        let path = "/etcdserverpb.Auth/AuthEnable";
-        ask::<_, pb::AuthEnableResponse>(c, path, pb::AuthEnableRequest {});
-        let path = "/etcdserverpb.Auth/UserAdd";
-        ask::<_, pb::AuthUserAddResponse>(c, path, pb::AuthUserAddRequest::default());
-    });
+    // Each RPC has a case of its own, so that each is seen to be missing or is compared.
+    for path in wire::paths().into_iter().filter(|path| path.starts_with("/etcdserverpb.Auth/")) {
+        let name = path.rsplit('/').next().unwrap_or_default().to_owned();
+        corpus.case(format!("auth/while-it-is-off-{name}"), move |c| {
+            // All fields unset: of no user, no role and no permission.
+            c.ask_with::<()>(&path, [Bytes::new(), Bytes::new()], &[]);
+        });
+    }
 }
 
 /// Fills a small quota. When exactly it is full depends on the file's format; what is refused then

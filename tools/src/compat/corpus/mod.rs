@@ -6,6 +6,9 @@
 
 mod compact;
 mod delete;
+mod fragment;
+mod http;
+mod keep_alive;
 mod lease;
 mod lock;
 mod maintenance;
@@ -15,6 +18,7 @@ mod stream;
 mod transport;
 mod txn;
 mod txn_rules;
+mod waiting;
 mod watch;
 mod watch_rules;
 
@@ -77,11 +81,15 @@ pub fn corpus() -> Vec<Case> {
     txn_rules::add(&mut corpus);
     watch::add(&mut corpus);
     watch_rules::add(&mut corpus);
+    fragment::add(&mut corpus);
     lease::add(&mut corpus);
+    keep_alive::add(&mut corpus);
     lock::add(&mut corpus);
+    waiting::add(&mut corpus);
     stream::add(&mut corpus);
     maintenance::add(&mut corpus);
     transport::add(&mut corpus);
+    http::add(&mut corpus);
     compact::add(&mut corpus);
     corpus.cases.sort_by_key(|case| matches!(case.setting, Setting::Alone(_)));
     corpus.cases

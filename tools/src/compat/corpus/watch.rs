@@ -238,6 +238,21 @@ fn add_streams(corpus: &mut Corpus) {
         c.watch_wait(late, 1);
         c.watch_catch_up(late);
     });
+    corpus.case("watch/a-reader-that-stops-and-goes-on", |c| {
+        let id = c.watch_open_unread();
+        let request = watch_all(c, "");
+        c.watch_create(id, pb::WatchCreateRequest { prev_kv: true, ..request });
+        c.watch_wait(id, 1);
+        // More than etcd keeps for a watcher before it takes it off and reads the past for it.
+        for index in 0..600 {
+            let request = put(c, &format!("{}", index % 5), "");
+            c.put(pb::PutRequest { value: vec![b'v'; 1000 + index], ..request });
+        }
+        c.watch_read(id);
+        c.watch_settle(id);
+        change(c);
+        c.watch_settle(id);
+    });
     corpus.case("watch/a-long-past", |c| {
         let start_revision = c.put(put(c, "first", "")).etcd().header.map_or(0, |it| it.revision);
         for index in 0..1500 {

@@ -28,10 +28,7 @@ use operation::{Operation, Runner};
 /// Streams are compared this often, and at the end.
 const SETTLE_INTERVAL: usize = 150;
 /// Longer sequences are cut: their servers would only grow.
-const SEQUENCE_OPERATIONS_MAX: usize = 10_000;
-/// So many sequences at once. More did not end sooner on two cores.
-const SEQUENCES_AT_ONCE: usize = 3;
-
+const SEQUENCE_OPERATIONS_MAX: usize = 5_000;
 /// How many operations of which sequence.
 #[derive(Clone, Copy, Debug)]
 pub struct RandomPlan {
@@ -39,6 +36,8 @@ pub struct RandomPlan {
     pub seed: u64,
     /// How many operations there are in all.
     pub operations: usize,
+    /// How many sequences run at the same time, each on servers of its own.
+    pub at_once: usize,
     /// How often a sequence that led to a difference is run again to make it shorter.
     pub shrink_runs: usize,
 }
@@ -75,7 +74,7 @@ pub fn run(
     let next = AtomicUsize::new(0);
     let outcomes = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
-        for _ in 0..SEQUENCES_AT_ONCE {
+        for _ in 0..plan.at_once {
             scope.spawn(|| {
                 while let Some(sequence) = sequences.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let outcome = play(binaries, &sequence.operations, &session.missing);

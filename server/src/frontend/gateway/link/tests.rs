@@ -121,6 +121,17 @@ fn errors_have_their_text_whatever_stands_in_it() {
 }
 
 #[test]
+fn a_call_that_is_cut_off_for_its_deadline_was_late() {
+    let (mut link, mut server, mut heard) = (Link::default(), server(), Heard::default());
+    link.begin("/s/Both", &[]);
+    carry(&mut link, &mut server, &mut heard);
+    server.reset(heard.streams[0], ErrorCode::Cancel);
+    carry(&mut link, &mut server, &mut heard);
+    let events: Vec<_> = std::iter::from_fn(|| link.poll_event()).collect();
+    assert_eq!(events, [ended(4, "context deadline exceeded")]);
+}
+
+#[test]
 fn a_stream_runs_until_either_side_has_enough() {
     let (mut link, mut server, mut heard) = (Link::default(), server(), Heard::default());
     link.begin("/s/Both", &[]);

@@ -52,6 +52,22 @@ impl Bench {
         self.send(RequestUnion::ProgressRequest(pb::WatchProgressRequest {}))
     }
 
+    /// Several requests, before anything is sent.
+    fn ask_progress(&mut self, count: usize) {
+        let union = RequestUnion::ProgressRequest(pb::WatchProgressRequest {});
+        let message = pb::WatchRequest { request_union: Some(union) }.encode_to_vec();
+        let view = self.world.store.reader.pin();
+        for _ in 0..count {
+            self.hub.handle_message(STREAM, &message, &view).unwrap();
+        }
+    }
+
+    /// The log core learns what is wanted, and from where on it brings events.
+    fn listen(&mut self) {
+        self.world.want(self.hub.events_wanted());
+        self.hub.handle_gap(self.world.revision());
+    }
+
     fn step(&mut self) -> Vec<pb::WatchResponse> {
         let mut responses = Vec::new();
         loop {
@@ -67,8 +83,7 @@ impl Bench {
 
     /// Commits and delivers.
     fn commit(&mut self, changes: &[Change]) -> Vec<pb::WatchResponse> {
-        self.world.want(self.hub.events_wanted());
-        self.hub.handle_gap(self.world.revision());
+        self.listen();
         if let Some(batch) = self.world.commit(changes) {
             self.hub.handle_events(&batch);
         }
@@ -217,6 +232,7 @@ fn progress_is_told_for_all_watchers_together() {
     let mut bench = Bench::new();
     assert_eq!(bench.progress(), []);
     bench.create(watch("a", ""));
+    bench.listen();
     let progress =
         pb::WatchResponse { header: header(4), watch_id: -1, ..pb::WatchResponse::default() };
     assert_eq!(bench.progress(), [progress]);
@@ -234,8 +250,7 @@ fn progress_is_told_for_all_watchers_together() {
 fn progress_waits_for_what_the_ring_still_has() {
     let mut bench = Bench::new();
     bench.create(watch("a", ""));
-    bench.world.want(bench.hub.events_wanted());
-    bench.hub.handle_gap(bench.world.revision());
+    bench.listen();
     let batch = bench.world.commit(&[Change::Put(b"a".to_vec(), Vec::new())]).unwrap();
     // The view shows revision 5, but its event has not come through the ring: to say 5 would be
     // to say that there was no event.
@@ -245,6 +260,51 @@ fn progress_waits_for_what_the_ring_still_has() {
     assert_eq!(responses.len(), 2);
     assert_eq!(responses[0].events.len(), 1);
     assert_eq!((responses[1].watch_id, responses[1].header), (-1, header(5)));
+}
+
+/// etcd 3.7.1 answers five requests in a row five times.
+#[test]
+fn every_progress_request_has_an_answer_of_its_own_unless_the_stream_is_behind() {
+    let mut bench = Bench::new();
+    bench.create(watch("a", ""));
+    bench.listen();
+    bench.ask_progress(5);
+    assert_eq!(bench.drain().len(), 5);
+    // What the ring still has is waited for, and then each of them is answered.
+    let batch = bench.world.commit(&[Change::Put(b"a".to_vec(), Vec::new())]).unwrap();
+    bench.ask_progress(3);
+    bench.hub.handle_events(&batch);
+    let responses = bench.drain();
+    assert_eq!(responses.iter().filter(|response| response.watch_id == -1).count(), 3);
+    assert!(responses.iter().all(|response| response.header == header(5)));
+    // Of a stream that is behind etcd answers none, so one is enough.
+    bench.create(pb::WatchCreateRequest { start_revision: 1, ..watch("a", "\0") });
+    bench.ask_progress(4);
+    assert_eq!(bench.drain(), []);
+    let told = bench.step().iter().filter(|response| response.watch_id == -1).count();
+    assert_eq!(told, 1);
+    assert_eq!(bench.progress().len(), 1);
+}
+
+#[test]
+fn a_watcher_of_the_future_keeps_its_stream_silent_until_it_is_gone_or_its_time_has_come() {
+    let mut bench = Bench::new();
+    bench.create(watch("a", ""));
+    let future = |watch_id, start_revision| pb::WatchCreateRequest {
+        watch_id,
+        start_revision,
+        ..watch("b", "")
+    };
+    bench.create(future(7, 6));
+    bench.create(future(8, 100));
+    bench.listen();
+    assert_eq!(bench.progress(), []);
+    bench.cancel(8);
+    assert_eq!(bench.progress(), []);
+    bench.commit(&[Change::Put(b"z".to_vec(), Vec::new())]);
+    assert_eq!(bench.progress(), [], "the store is at 5");
+    bench.commit(&[Change::Put(b"z".to_vec(), Vec::new())]);
+    assert_eq!(bench.progress().len(), 1);
 }
 
 #[test]
