@@ -247,10 +247,6 @@ impl FrontendCore {
                     http2.want_room(stream);
                 }
                 let queued = http2.queued_bytes();
-                if pending > 0 {
-                    // It was filled again before it could be told that it had room.
-                    http2.want_room(stream);
-                }
                 self.desk.watches.handle_pending((socket, stream), pending, queued);
                 self.desk.streams.handle_room((socket, stream));
             }
