@@ -141,7 +141,10 @@ func leavers() []exchange {
 		leaver("mistake", post("/v3/lock/lock", `{x}`)),
 		leaver("version", get("/version")),
 		leaver("nothing", ""),
+		leaver("half a line", "GET /ver"),
+		leaver("half a line behind a request", get("/version")+"GET /ver"),
 		leaver("half a head", "GET /version HTTP/1.1\r\nHo"),
+		leaver("head without its end", "GET /version HTTP/1.1\r\nHost: h\r\n"),
 		{name: "gone/watch", send: watch, gone: goneWithAnswer, answers: 1},
 	}
 }

@@ -491,8 +491,8 @@ impl Gateway {
         self.begin_call(rpc, metadata, takes_trailers, now);
     }
 
-    /// A client that wants to speak WebSocket: its messages are the body of a call, and the lines of
-    /// the answer are messages to it.
+    /// A client that wants to speak WebSocket: its messages are the body of a call, and the lines
+    /// of the answer are messages to it.
     fn handle_upgrade(&mut self, request: &Request, path: &[u8], now: Duration) {
         let accepted = match upgrade::accepted(request) {
             Ok(accepted) => accepted,

@@ -438,7 +438,9 @@ fn a_call_whose_client_is_gone_is_given_up_and_says_so() {
     world.gateway.handle_half_closed();
     world.settle();
     assert!(world.gateway.is_over());
-    assert!(world.output().ends_with("{\"code\":3,\"message\":\"unexpected EOF\"}"));
+    let text = world.output();
+    assert!(text.ends_with("{\"code\":3,\"message\":\"unexpected EOF\"}"), "{text}");
+    assert!(!text.contains("Connection"), "{text}");
 }
 
 #[test]
@@ -481,12 +483,18 @@ fn a_health_check_whose_client_is_gone_has_failed() {
     let text = asked("/health?serializable=true", &[Reply::Answer(Vec::new())]);
     assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
     assert!(asked("/version", &[]).starts_with("HTTP/1.1 200 OK\r\n"));
-    for request in [&b""[..], b"GET /ver", b"POST /v3/kv/range HTTP/1.1\r\nHost: h\r\n"] {
+    let later = [&get("/version")[..], b"GET /ver"].concat();
+    let head = b"POST /v3/kv/range HTTP/1.1\r\nHost: h\r\n";
+    for (request, is_request) in
+        [(&b""[..], false), (b"GET /ver", false), (head, true), (&later, true)]
+    {
         let mut world = World::new();
         world.say(request);
         world.gateway.handle_half_closed();
         world.settle();
-        assert!(world.gateway.is_over() && world.output().is_empty());
+        assert!(world.gateway.is_over());
+        let is_refused = world.output().starts_with("HTTP/1.1 400 Bad Request\r\n");
+        assert_eq!(is_refused, is_request);
     }
 }
 
@@ -498,10 +506,8 @@ fn frame(payload: &str) -> Vec<u8> {
 
 fn upgrade(path: &str) -> Vec<u8> {
     let key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
-    format!(
-        "GET {path} HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n{key}\r\n\r\n"
-    )
-    .into_bytes()
+    let upgrade = "Connection: upgrade\r\nUpgrade: websocket";
+    format!("GET {path} HTTP/1.1\r\nHost: h\r\n{upgrade}\r\n{key}\r\n\r\n").into_bytes()
 }
 
 const UPGRADED: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\

@@ -73,6 +73,8 @@ pub struct Connection {
     /// Since the present request, the last one, asked for it.
     socket: Option<WebSocket>,
     head_deadline: Option<Duration>,
+    /// There was a request.
+    has_spoken: bool,
     output: Vec<u8>,
     date: Option<(u64, String)>,
     wall_clock: Duration,
@@ -182,6 +184,9 @@ impl Connection {
             self.searched = input.len().saturating_sub(3);
             if input.len() > HEAD_BYTES_MAX {
                 self.refuse(Refused::TooLarge);
+            } else if self.input_ends && is_http(input, self.has_spoken) {
+                // As long as no line has come, etcd does not know that HTTP is spoken.
+                self.refuse(Refused::BadRequest(""));
             } else {
                 self.is_over |= self.input_ends;
                 self.compact();
@@ -201,6 +206,7 @@ impl Connection {
         };
         self.at += len;
         self.searched = 0;
+        self.has_spoken = true;
         self.head_deadline = None;
         self.ends |= head.wants_close;
         self.exchange = Some(Exchange {
@@ -242,7 +248,9 @@ impl Connection {
                 Found::Skip(count) => self.at += count,
                 Found::NeedMore if self.input_ends => {
                     exchange.body_reported = true;
-                    self.ends = true;
+                    // Nothing of it may be taken for a request. That the connection ends the
+                    // client knows.
+                    self.at = self.input.len();
                     if is_answered {
                         return Polled::Next;
                     }
@@ -325,8 +333,8 @@ impl Connection {
         }
     }
 
-    /// Leaves HTTP for WebSocket; `accept` is the answer to the client's key. Who has sent something
-    /// without waiting for that is sent away, as by the library that etcd uses.
+    /// Leaves HTTP for WebSocket; `accept` is the answer to the client's key. Who has sent
+    /// something without waiting for that is sent away, as by the library that etcd uses.
     pub fn upgrade(&mut self, accept: &str, protocol: Option<&str>) {
         assert!(self.exchange.is_some() && self.socket.is_none(), "a request asks for it once");
         if self.input_bytes() > 0 {
@@ -483,6 +491,11 @@ fn put(out: &mut Vec<u8>, parts: &[&str]) {
     for part in parts {
         out.extend_from_slice(part.as_bytes());
     }
+}
+
+/// Whether what a client has sent before its end is the beginning of a request.
+fn is_http(input: &[u8], has_spoken: bool) -> bool {
+    if has_spoken { !input.is_empty() } else { input.contains(&b'\n') }
 }
 
 /// The length of the head, its empty line included.
