@@ -56,7 +56,7 @@ fn everything(view: &HeldView) -> Vec<OwnedRecord> {
 /// The size that was told was the one that the file should have had.
 #[test]
 fn a_file_that_the_disk_does_not_shorten_is_told_as_long_as_it_is() {
-    let mut driver = hollow(2);
+    let mut driver = hollow(1);
     let expected = everything(&driver.hold());
     let (before, file_before) = (driver.hold().size_bytes, driver.engine.file_size_bytes());
     driver.refuses_to_shorten = true;
