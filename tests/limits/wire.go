@@ -280,11 +280,11 @@ func (k *conn) finish(id uint32) string {
 
 // outcome says how a call has ended, without how many bytes came.
 func (s *stream) outcome() string {
-	fields := strings.Join(append(append([]string{}, s.fields...), s.trailers...), " ")
 	if s.reset != "" && s.reset != "NO_ERROR" {
-		return strings.TrimSpace(fields + " reset " + s.reset)
+		// Whether headers came before depends on when each server sends those of a stream.
+		return "reset " + s.reset
 	}
-	return fields
+	return strings.Join(append(append([]string{}, s.fields...), s.trailers...), " ")
 }
 
 // call makes a call and says how it ended.
