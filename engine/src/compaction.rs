@@ -38,6 +38,9 @@ use crate::working::Working;
 
 /// Changes of a window: 256 KiB of notes.
 const WINDOW_CHANGES_MAX: usize = 16 << 10;
+/// Changes that are hashed, and noted, for the price of one that is removed.
+const HASHES_PER_REMOVAL: usize = 4;
+const NOTES_PER_REMOVAL: usize = 8;
 /// Bytes of the keys whose tombstones a window may note.
 const WINDOW_KEYS_SIZE_BYTES_MAX: usize = 1 << 20;
 
@@ -136,7 +139,7 @@ impl Compaction {
             Some(run) => run,
             None => HashRun::of_compaction(revision, self.sweep.finished),
         };
-        if run.step(working, budget)? == Progress::More {
+        if run.step(working, budget * HASHES_PER_REMOVAL)? == Progress::More {
             self.hashing = Some(run);
             return Ok(Progress::More);
         }
@@ -233,12 +236,14 @@ impl Sweep {
                 break;
             };
             let begun = window.get_or_insert_with(|| Window::new(self.next));
-            let done = match begun.is_noted {
-                false => begun.note(shard, self.goal, left)?,
-                true => begun.sweep(shard, left)?,
+            let cost = if begun.is_noted {
+                let removed = begun.sweep(shard, left)?;
+                changed |= removed > 0;
+                removed
+            } else {
+                begun.note(shard, self.goal, left * NOTES_PER_REMOVAL)?.div_ceil(NOTES_PER_REMOVAL)
             };
-            changed |= begun.is_noted && done > 0;
-            left = left.saturating_sub(done.max(1));
+            left = left.saturating_sub(cost.max(1));
             if begun.is_swept() {
                 match begun.next {
                     Some(next) => self.next = next,

@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 /// A step is followed by a rest that is so long, in parts of the step.
-const REST_PARTS: (u32, u32) = (2, 3);
+const REST_PARTS: (u32, u32) = (1, 2);
 /// A step that takes longer was interrupted, and says little of the job.
 const REST_MAX: Duration = Duration::from_millis(2);
 
@@ -43,7 +43,7 @@ mod tests {
         let micros = Duration::from_micros;
         let mut pace = Pace::default();
         assert_eq!(pace.due(), Duration::ZERO);
-        let cases = [(1000, 1000, 1000), (1000, 1300, 1500), (5000, 4000, 4000)];
+        let cases = [(1000, 1000, 1000), (1000, 1300, 1450), (5000, 4000, 4000)];
         for (begun, ended, due) in cases {
             pace.handle_step(micros(begun), micros(ended));
             assert_eq!(pace.due(), micros(due), "from {begun} to {ended}");
