@@ -16,7 +16,7 @@ func unservedUnary(t *T) {
 	connection := t.Client.ActiveConnection()
 	for service, methods := range map[string][]string{
 		"etcdserverpb.Cluster": {"MemberAdd", "MemberRemove", "MemberUpdate", "MemberPromote"},
-		"etcdserverpb.Auth": {"AuthEnable", "AuthDisable", "AuthStatus", "Authenticate", "UserAdd",
+		"etcdserverpb.Auth": {"AuthEnable", "AuthDisable", "AuthStatus", "UserAdd",
 			"UserGet", "UserList", "UserDelete", "UserChangePassword", "UserGrantRole",
 			"UserRevokeRole", "RoleAdd", "RoleGet", "RoleList", "RoleDelete",
 			"RoleGrantPermission", "RoleRevokePermission"},
