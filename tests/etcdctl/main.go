@@ -13,6 +13,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -56,11 +57,23 @@ func main() {
 		}
 		*path = absolute
 	}
+	heedInterrupts()
 	commands, differences := runAll()
 	fmt.Printf("%d commands, %d differences\n", commands, differences)
 	if commands == 0 || differences > 0 {
 		os.Exit(1)
 	}
+}
+
+// heedInterrupts has the commands start with interrupts at their default, whatever this process was
+// started with: a shell in the background ignores them, and so would all it starts.
+func heedInterrupts() {
+	interrupts := make(chan os.Signal, 1)
+	signal.Notify(interrupts, os.Interrupt)
+	go func() {
+		<-interrupts
+		os.Exit(130)
+	}()
 }
 
 // runAll returns how many commands were compared and how many of them differ.
