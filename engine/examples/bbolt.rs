@@ -3,7 +3,7 @@
 //! `dump FILE` prints every pair, `check FILE` proves a file sound, `schema FILE` reads every pair
 //! as what etcd means by it and writes it again, `write FILE SEED KEYS` makes a backup of an
 //! invented store and prints what etcd must answer about it, `leaves FILE COUNT` makes a file with
-//! a bucket of so many leaves, each with a large pair and a small one.
+//! a bucket of so many leaves, each with a large pair, the last but one, and three small ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -181,8 +181,9 @@ fn write_leaves(path: &str, count: u32) -> Result<()> {
     writer.begin_bucket(schema::KEY)?;
     for number in 0..count {
         let key = |kind| [&number.to_be_bytes()[..], &[kind; 13]].concat();
-        writer.add(&key(0), &[0; 3900])?;
-        writer.add(&key(1), &[1; 50])?;
+        for (kind, size_bytes) in [(0, 50), (1, 50), (2, 3750), (3, 50)] {
+            writer.add(&key(kind), &vec![kind; size_bytes])?;
+        }
         drain(&mut writer)?;
     }
     let totals = writer.finish();

@@ -21,6 +21,10 @@ use tokio::sync::{mpsc, oneshot};
 pub const NO_STATUS: u32 = u32::MAX;
 /// The code of an RPC that a server does not serve.
 pub const UNIMPLEMENTED: u32 = 12;
+/// gRPC's code for a call whose time is over.
+pub const DEADLINE_EXCEEDED: u32 = 4;
+/// The text that goes with it.
+pub const LATE: &str = "context deadline exceeded";
 /// A call without an answer by then gets none.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
 /// Flow control is not what is tested here: answers of any size come at once.
@@ -214,7 +218,7 @@ async fn receive(
 ) -> Status {
     let response = match response.await {
         Ok(response) => response,
-        Err(error) => return Status::none(format!("the stream broke: {error}")),
+        Err(error) => return broken(&error),
     };
     let (head, mut body) = response.into_parts();
     if head.status != http::StatusCode::OK {
@@ -224,7 +228,7 @@ async fn receive(
     while let Some(data) = body.data().await {
         let data = match data {
             Ok(data) => data,
-            Err(error) => return Status::none(format!("the stream broke: {error}")),
+            Err(error) => return broken(&error),
         };
         // The window was taken by the data whether or not it is a message.
         let _ = body.flow_control().release_capacity(data.len());
@@ -248,13 +252,22 @@ async fn receive(
     status_of(&trailers)
 }
 
+/// Who ends a call whose time is over is a race in grpc-go's server: the handler with a status, or
+/// the stream with a reset, which its client takes for the same.
+fn broken(error: &h2::Error) -> Status {
+    if error.is_remote() && error.reason() == Some(Reason::CANCEL) {
+        return Status { code: DEADLINE_EXCEEDED, text: LATE.to_owned() };
+    }
+    Status::none(format!("the stream broke: {error}"))
+}
+
 /// A status without messages stands in the headers, any other in the trailers.
 async fn trailers_of(body: &mut RecvStream, headers: &HeaderMap) -> Result<HeaderMap, Status> {
     match body.trailers().await {
         Ok(Some(trailers)) => Ok(trailers),
         Ok(None) if headers.contains_key("grpc-status") => Ok(headers.clone()),
         Ok(None) => Err(Status::none("neither headers nor trailers hold a status")),
-        Err(error) => Err(Status::none(format!("the stream broke: {error}"))),
+        Err(error) => Err(broken(&error)),
     }
 }
 

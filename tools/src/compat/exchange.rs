@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::allowed::{ALLOWED_FIELDS, EMPTY_FIELD, HEAD_FIRST, SPACE_EITHER};
-use super::client::Client;
+use super::client::{Client, DEADLINE_EXCEEDED, LATE};
 use super::conversation::{Conversation, Difference};
 use super::wire;
 
@@ -97,6 +97,13 @@ pub async fn exchange(client: &Client, request: &Exchange<'_>) -> Echo {
     let mut echo = Echo::default();
     match tokio::time::timeout(ANSWER_TIME_MAX, received(client, request, &mut echo)).await {
         Ok(Ok(())) => {}
+        // The same race as in `client`: the reset says what the status would.
+        Ok(Err(reason)) if reason == LATE => {
+            echo.lines =
+                ["HTTP status 200", "content-type: application/grpc"].map(str::to_owned).into();
+            echo.lines.push(format!("grpc-message: {LATE}"));
+            echo.lines.push(format!("grpc-status: {DEADLINE_EXCEEDED}"));
+        }
         Ok(Err(reason)) => echo.lines.push(reason),
         Err(_) => echo.lines.push("no answer in time".to_owned()),
     }
@@ -128,6 +135,9 @@ async fn received(client: &Client, request: &Exchange<'_>, echo: &mut Echo) -> R
 #[allow(clippy::needless_pass_by_value, reason = "an error's end")]
 fn broken(error: h2::Error) -> String {
     let reason = error.reason().unwrap_or(Reason::INTERNAL_ERROR);
+    if error.is_remote() && !error.is_go_away() && reason == Reason::CANCEL {
+        return LATE.to_owned();
+    }
     let whole = if error.is_go_away() { "connection" } else { "stream" };
     format!("the {whole} was ended with {reason:?}")
 }

@@ -253,7 +253,8 @@ fn add_slow_readers(corpus: &mut Corpus) {
             c.put(pb::PutRequest { value: vec![b'v'; 1000 + index], ..request });
         }
         c.watch_read(id);
-        c.watch_settle(id);
+        // etcd tells a watcher that it took off its past, and others on the stream what is new.
+        c.watch_catch_up(id);
         change(c);
         c.watch_settle(id);
     });
