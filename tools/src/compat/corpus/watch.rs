@@ -11,7 +11,7 @@ pub fn add(corpus: &mut Corpus) {
     add_options(corpus);
     add_starts(corpus);
     add_streams(corpus);
-    add_slow_readers(corpus);
+    add_pasts(corpus);
     add_orders(corpus);
 }
 
@@ -241,23 +241,7 @@ fn add_streams(corpus: &mut Corpus) {
     });
 }
 
-fn add_slow_readers(corpus: &mut Corpus) {
-    corpus.case("watch/a-reader-that-stops-and-goes-on", |c| {
-        let id = c.watch_open_unread();
-        let request = watch_all(c, "");
-        c.watch_create(id, pb::WatchCreateRequest { prev_kv: true, ..request });
-        c.watch_wait(id, 1);
-        // More than etcd keeps for a watcher before it takes it off and reads the past for it.
-        for index in 0..600 {
-            let request = put(c, &format!("{}", index % 5), "");
-            c.put(pb::PutRequest { value: vec![b'v'; 1000 + index], ..request });
-        }
-        c.watch_read(id);
-        // etcd tells a watcher that it took off its past, and others on the stream what is new.
-        c.watch_catch_up(id);
-        change(c);
-        c.watch_settle(id);
-    });
+fn add_pasts(corpus: &mut Corpus) {
     corpus.case("watch/a-long-past", |c| {
         let start_revision = c.put(put(c, "first", "")).etcd().header.map_or(0, |it| it.revision);
         for index in 0..1500 {
