@@ -250,10 +250,4 @@ fn add_health(corpus: &mut Corpus) {
             c.call_expect_silence(id);
         });
     }
-    corpus.case("health/watch-with-no-more-time", |c| {
-        let id = c.call_open(HEALTH_WATCH, &[("grpc-timeout", b"200m")]);
-        c.call_send(id, &HealthCheckRequest::default());
-        c.call_half_close(id);
-        c.call_wait_end(id);
-    });
 }
