@@ -15,7 +15,7 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Request};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 /// The code of a call that ended without a status.
 pub const NO_STATUS: u32 = u32::MAX;
@@ -67,18 +67,13 @@ pub struct Client {
 impl Client {
     /// Connects; the connection is driven by the runtime it is made in.
     pub async fn connect(address: SocketAddr) -> Result<Self, String> {
-        Self::connect_with(address, WINDOW_BYTES).await
-    }
-
-    /// The same with windows of a size of the case's own choice.
-    pub async fn connect_with(address: SocketAddr, window_bytes: u32) -> Result<Self, String> {
         let failed =
             |error: &dyn std::fmt::Display| format!("cannot connect to {address}: {error}");
         let socket = TcpStream::connect(address).await.map_err(|error| failed(&error))?;
         socket.set_nodelay(true).map_err(|error| failed(&error))?;
         let (sender, connection) = h2::client::Builder::new()
-            .initial_window_size(window_bytes)
-            .initial_connection_window_size(window_bytes)
+            .initial_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES)
             .handshake(socket)
             .await
             .map_err(|error| failed(&error))?;
@@ -95,7 +90,7 @@ impl Client {
         let answer = async {
             let (response, mut body) = self.begin(path, metadata).await?;
             send(&mut body, &message, true)?;
-            Ok::<_, String>(receive(response, |message| messages.push(message), None).await)
+            Ok::<_, String>(receive(response, |message| messages.push(message)).await)
         };
         let status = match tokio::time::timeout(ANSWER_TIME_MAX, answer).await {
             Ok(Ok(status)) => status,
@@ -107,17 +102,6 @@ impl Client {
 
     /// Opens a call whose messages come and go one by one.
     pub async fn open(&self, path: &str, metadata: Metadata<'_>) -> Result<Stream, String> {
-        self.open_behind(path, metadata, None).await
-    }
-
-    /// The same for a client that reads the first message, and then nothing until the sender of
-    /// `gate` is used or gone.
-    pub async fn open_behind(
-        &self,
-        path: &str,
-        metadata: Metadata<'_>,
-        gate: Option<oneshot::Receiver<()>>,
-    ) -> Result<Stream, String> {
         let (response, body) = self.begin(path, metadata).await?;
         let (events, received) = mpsc::unbounded_channel();
         tokio::spawn(async move {
@@ -125,7 +109,7 @@ impl Client {
             let on_message = |message| {
                 let _ = events.send(StreamEvent::Message(message));
             };
-            let status = receive(response, on_message, gate).await;
+            let status = receive(response, on_message).await;
             let _ = events.send(StreamEvent::Ended(status));
         });
         Ok(Stream { body, received })
@@ -209,13 +193,8 @@ fn send(body: &mut SendStream<Bytes>, message: &Bytes, end: bool) -> Result<(), 
     body.send_data(framed.freeze(), end).map_err(|error| error.to_string())
 }
 
-/// Hands out the messages of an answer as they come, and tells how it ended. Behind the first
-/// message it waits at the gate, if there is one.
-async fn receive(
-    response: ResponseFuture,
-    mut on_message: impl FnMut(Bytes),
-    mut gate: Option<oneshot::Receiver<()>>,
-) -> Status {
+/// Hands out the messages of an answer as they come, and tells how it ended.
+async fn receive(response: ResponseFuture, mut on_message: impl FnMut(Bytes)) -> Status {
     let response = match response.await {
         Ok(response) => response,
         Err(error) => return broken(&error),
@@ -233,13 +212,8 @@ async fn receive(
         // The window was taken by the data whether or not it is a message.
         let _ = body.flow_control().release_capacity(data.len());
         partial.extend_from_slice(&data);
-        let mut has_message = false;
         while let Some(message) = split_message(&mut partial) {
             on_message(message);
-            has_message = true;
-        }
-        if has_message && let Some(gate) = gate.take() {
-            let _ = gate.await;
         }
     }
     if !partial.is_empty() {

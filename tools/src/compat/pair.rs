@@ -6,19 +6,12 @@
 
 use bytes::Bytes;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::oneshot;
 
 use super::client::{Answer, Client, Metadata, Stream};
 use super::compare::Comparer;
 use super::exchange::{Echo, Exchange, exchange, exchange_plain};
 use super::missing::Missing;
 use super::servers::{Binaries, Server, Side};
-
-/// Connections whose clients do not read, a stream on each, and what makes them read.
-pub type Unread = ([Client; 2], [Stream; 2], [oneshot::Sender<()>; 2]);
-
-/// HTTP/2's own size of a window, which a client may not go below at its start.
-const WINDOW_BYTES_MIN: u32 = 65_535;
 
 /// What the compared calls share from one pair of servers to the next.
 #[derive(Default)]
@@ -66,23 +59,6 @@ impl Pair {
         let [left, right] = &self.clients;
         let open = |client: &Client| self.runtime.block_on(client.open(path, metadata));
         Ok([open(left)?, open(right)?])
-    }
-
-    /// Opens a call on both servers, on connections of its own with the smallest windows, for a
-    /// client that reads one message and nothing more until both senders are used.
-    pub fn open_unread(&self, path: &str) -> Result<Unread, String> {
-        let open = |server: &Server| {
-            self.runtime.block_on(async {
-                let client = Client::connect_with(server.address, WINDOW_BYTES_MIN).await?;
-                let (sender, gate) = oneshot::channel();
-                let stream = client.open_behind(path, &[], Some(gate)).await?;
-                Ok::<_, String>((client, stream, sender))
-            })
-        };
-        let [left, right] = &self.servers;
-        let ((etcd, etcd_stream, etcd_gate), (ringd, ringd_stream, ringd_gate)) =
-            (open(left)?, open(right)?);
-        Ok(([etcd, ringd], [etcd_stream, ringd_stream], [etcd_gate, ringd_gate]))
     }
 
     /// Sends both servers the same request below gRPC.

@@ -16,9 +16,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use prost::Message;
 use prost_reflect::{DynamicMessage, Value};
-use tokio::sync::oneshot;
 
-use super::client::{Client, Metadata, Status, Stream, StreamEvent};
+use super::client::{Metadata, Status, Stream, StreamEvent};
 use super::compare::Comparer;
 use super::conversation::{Conversation, Difference};
 use super::servers::Side;
@@ -52,14 +51,7 @@ pub struct Watching {
     keeps_cuts: bool,
     /// What was sent, for the report.
     sent: Vec<String>,
-    /// The connections of a client that reads nothing, and what makes it read.
-    unread: Option<Unread>,
-    /// The connections once they are read; they last as long as the stream.
-    clients: Option<[Client; 2]>,
 }
-
-/// Connections that are read only when the senders are used.
-type Unread = ([Client; 2], [oneshot::Sender<()>; 2]);
 
 /// Which of a conversation's watch streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,32 +61,6 @@ impl Conversation<'_> {
     /// Opens a watch stream on both servers.
     pub fn watch_open(&mut self) -> WatchId {
         self.watch_open_with(&[])
-    }
-
-    /// The same for a client with small windows that reads one response and nothing more yet.
-    pub fn watch_open_unread(&mut self) -> WatchId {
-        if !self.stops_at(WATCH_PATH) {
-            match self.pair.open_unread(WATCH_PATH) {
-                Ok((clients, streams, senders)) => {
-                    let unread = Some((clients, senders));
-                    self.watchings.push(Some(Watching { unread, ..Watching::new(streams) }));
-                }
-                Err(error) => self.note("open a watch stream", vec![error]),
-            }
-        }
-        WatchId(self.watchings.len().saturating_sub(1))
-    }
-
-    /// The client begins to read.
-    pub fn watch_read(&mut self, id: WatchId) {
-        let Some(watching) = self.watching(id) else { return };
-        if let Some((clients, senders)) = watching.unread.take() {
-            for sender in senders {
-                // Whoever is not there any more reads nothing.
-                let _ = sender.send(());
-            }
-            watching.clients = Some(clients);
-        }
     }
 
     /// The same with header fields.
@@ -377,8 +343,6 @@ impl Watching {
             has_polled: false,
             keeps_cuts: false,
             sent: Vec::new(),
-            unread: None,
-            clients: None,
         }
     }
 
