@@ -1,9 +1,13 @@
 //! The engine's kernels: a batch from validated bytes to a published view, a range, an update by
-//! transaction. 256 byte values over 200,000 keys in random order, one shard, in memory: what is
-//! measured is the work of the core that applies, without a disk.
+//! transaction, a compaction's sweep. 256 byte values over 200,000 keys in random order, one shard,
+//! in memory: what is measured is the work of the core that applies, without a disk.
+
+use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use engine::command::{BATCH_HEADER_SIZE_BYTES, CompareRef, OperationRef, PutRef, TxnRef};
+use engine::command::{
+    BATCH_HEADER_SIZE_BYTES, CompactRef, CompareRef, OperationRef, PutRef, TxnRef,
+};
 use engine::{
     Answer, Batch, BatchHeader, ClusterId, Engine, EngineConfig, EngineFiles, FrameWriter,
     Identity, LogIndex, MemberId, Progress, RangeQuery, RangeScan, Record, RecordSink, Term,
@@ -32,16 +36,20 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let identity = Identity { cluster: ClusterId(1), member: MemberId(1) };
-        let config = EngineConfig { shards: 1, shard_size_bytes_max: 8 << 30 };
-        let engine = Engine::create(EngineFiles::new_in_memory(), config, identity);
-        let engine = engine.expect("memory can be mapped");
-        let mut bench = Self { engine, writer: FrameWriter::new(), answers: Vec::new(), random: 0 };
+        let mut bench = Self::empty();
         for start in (0..KEYS).step_by(1000) {
             let batch = bench.puts(start..start + 1000);
             bench.apply(&batch);
         }
         bench
+    }
+
+    fn empty() -> Self {
+        let identity = Identity { cluster: ClusterId(1), member: MemberId(1) };
+        let config = EngineConfig { shards: 1, shard_size_bytes_max: 8 << 30 };
+        let engine = Engine::create(EngineFiles::new_in_memory(), config, identity);
+        let engine = engine.expect("memory can be mapped");
+        Self { engine, writer: FrameWriter::new(), answers: Vec::new(), random: 0 }
     }
 
     fn random_key(&mut self) -> u64 {
@@ -183,5 +191,34 @@ fn range(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(kernels, batch_commit, txn_update, range);
+/// The history of few keys: nearly all of it goes.
+fn sweep(criterion: &mut Criterion) {
+    const REVISIONS: u64 = 100_000;
+    const STEP_KEYS: usize = 256;
+    let mut bench = Bench::empty();
+    let mut group = criterion.benchmark_group("sweep");
+    group.throughput(Throughput::Elements(REVISIONS)).sample_size(10);
+    group.bench_function(format!("{REVISIONS}_revisions"), |bencher| {
+        bencher.iter_custom(|rounds| {
+            let mut took = Duration::ZERO;
+            for _ in 0..rounds {
+                for start in (0..REVISIONS).step_by(1000) {
+                    let batch = bench.puts((start..start + 1000).map(|index| mix(index) % 1000));
+                    bench.apply(&batch);
+                }
+                let mut frames = Vec::new();
+                let revision = bench.engine.revision();
+                bench.writer.push_compact(&mut frames, CompactRef { revision, physical: false });
+                bench.apply(&Bench::batch(&frames, 1));
+                let begun = Instant::now();
+                while bench.engine.background_step(STEP_KEYS).expect("memory does not rot") {}
+                took += begun.elapsed();
+            }
+            took
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(kernels, batch_commit, txn_update, range, sweep);
 criterion_main!(kernels);

@@ -335,7 +335,7 @@ impl Window {
         }
         if self.next.is_none() || self.is_full() {
             self.is_noted = true;
-            self.ended.sort_unstable();
+            self.ended.sort_unstable_by_key(|change| u128::from_be_bytes(change.to_bytes()));
         }
         Ok(count)
     }

@@ -110,6 +110,13 @@ pub fn row_middle(row: &[(Separator, Child)]) -> Option<usize> {
     places.into_iter().find(fits)
 }
 
+/// Whether a page takes another separator for one of its children as it is.
+#[must_use]
+pub fn takes_separator(node: Node<'_>, separator: &Separator) -> bool {
+    separator.inline.starts_with(node.prefix())
+        && node.has_gap(separator.cell_size(node.prefix_len()))
+}
+
 impl NodeMut<'_> {
     /// Makes the page of these children; the separator of the first is left out.
     pub fn build_inner(self, tree: TreeTag, row: &[(Separator, Child)]) {
@@ -131,11 +138,19 @@ impl NodeMut<'_> {
             return false;
         }
         let size = separator.cell_size(node.prefix_len());
-        if !self.has_room(size + INNER_SLOT_SIZE) || !self.has_gap(size) {
+        if !self.has_room(size + INNER_SLOT_SIZE) || !node.has_gap(size) {
             return false;
         }
         self.put_child(index, separator, child);
         true
+    }
+
+    /// Gives a child another separator; [`takes_separator`] has said that there is room.
+    pub fn replace_separator(&mut self, index: usize, separator: &Separator) {
+        assert!(index > 0, "the first child has none");
+        let child = self.as_node().child_with_count(index);
+        self.remove(index);
+        self.put_child(index, separator, child);
     }
 
     fn put_child(&mut self, index: usize, separator: &Separator, child: Child) {

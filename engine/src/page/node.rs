@@ -431,6 +431,11 @@ impl<'a> Node<'a> {
         heap + self.count() * self.slot_size()
     }
 
+    /// Whether a cell of this size fits behind one more slot without moving other cells.
+    pub(super) fn has_gap(self, cell_size: usize) -> bool {
+        self.heap_start() >= self.slots_end(self.count() + 1) + cell_size
+    }
+
     /// Bytes a cell takes with its slot.
     #[must_use]
     pub fn size_with_slot(self, index: usize) -> usize {
@@ -560,6 +565,27 @@ fn check_leaf_cell(cell: &[u8]) -> Result<(), &'static str> {
     }
 }
 
+/// Some entries of a leaf.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EntrySet {
+    words: [u64; ENTRY_WORDS],
+}
+
+const ENTRY_WORDS: usize = 6;
+const _: () =
+    assert!(NODE_CAPACITY_BYTES / (LEAF_SLOT_SIZE + LEAF_CELL_HEADER_SIZE) < 64 * ENTRY_WORDS);
+
+impl EntrySet {
+    /// Adds the entry at an index.
+    pub fn insert(&mut self, index: usize) {
+        self.words[index / 64] |= 1 << (index % 64);
+    }
+
+    fn contains(&self, index: usize) -> bool {
+        self.words[index / 64] & (1 << (index % 64)) != 0
+    }
+}
+
 /// A tree page of the working epoch, to change.
 pub struct NodeMut<'a> {
     bytes: &'a mut PageBytes,
@@ -639,7 +665,7 @@ impl<'a> NodeMut<'a> {
         let (count, slot_size) = (node.count(), node.slot_size());
         assert!(index <= count, "slot {index} of {count}");
         assert!(self.has_room(size + slot_size), "{size} bytes do not fit");
-        if !self.has_gap(size) {
+        if !node.has_gap(size) {
             self.compact_leaf();
         }
         // Each array begins further on by what those before it grow: the last goes first.
@@ -729,12 +755,6 @@ impl<'a> NodeMut<'a> {
         &mut self.bytes.0[start..start + size]
     }
 
-    /// Whether a cell of this size fits behind the slots without moving other cells.
-    pub(super) fn has_gap(&self, cell_size: usize) -> bool {
-        let node = self.as_node();
-        node.heap_start() >= node.slots_end(node.count() + 1) + cell_size
-    }
-
     /// Removes an entry, or a child that is not the first.
     pub fn remove(&mut self, index: usize) {
         let node = self.as_node();
@@ -757,6 +777,30 @@ impl<'a> NodeMut<'a> {
             let garbage = self.bytes.u16_at(GARBAGE_AT);
             self.bytes.put_u16(GARBAGE_AT, garbage + size);
         }
+    }
+
+    /// Removes entries of a leaf, not all of them.
+    pub fn remove_each(&mut self, gone: &EntrySet) {
+        let node = self.as_node();
+        let count = node.count();
+        assert!(node.is_leaf(), "children are removed one by one");
+        let left: usize = (0..count).filter(|&index| !gone.contains(index)).count();
+        let size: usize = (0..count)
+            .filter(|&index| gone.contains(index))
+            .map(|index| node.cell_size(index))
+            .sum();
+        for field in LEAF_FIELDS {
+            let old = PAGE_HEADER_SIZE_BYTES + field.before * count;
+            let mut to = PAGE_HEADER_SIZE_BYTES + field.before * left;
+            for index in (0..count).filter(|&index| !gone.contains(index)) {
+                let from = old + index * field.width;
+                self.bytes.0.copy_within(from..from + field.width, to);
+                to += field.width;
+            }
+        }
+        self.bytes.put_u16(COUNT_AT, left);
+        let garbage = self.bytes.u16_at(GARBAGE_AT);
+        self.bytes.put_u16(GARBAGE_AT, garbage + size);
     }
 
     /// Overwrites head and body of an entry whose new cell has the size of the old one, which is

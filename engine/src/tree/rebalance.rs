@@ -8,7 +8,7 @@
 //! - A removal allocates no extent: where sharing would need a long separator, the page stays as it
 //!   is.
 
-use crate::page::inner::{Row, Separator, row_middle, row_of, row_size};
+use crate::page::inner::{Row, Separator, row_middle, row_of, row_size, takes_separator};
 use crate::page::node::{KEY_INLINE_SIZE_BYTES_MAX, NODE_CAPACITY_BYTES, Node, StoredKey};
 use crate::page::{PageFault, PageFile, PageKind, PagePtr, Pages, Root};
 
@@ -19,6 +19,23 @@ use super::write::{Path, writable_child};
 
 const LOW_BYTES: usize = NODE_CAPACITY_BYTES / 4;
 const MERGED_BYTES_MAX: usize = NODE_CAPACITY_BYTES - NODE_CAPACITY_BYTES / 8;
+
+/// Puts the tree in order after the last entry of `leaf`, which ends `path`, was removed: the page
+/// itself was not touched.
+pub(super) fn after_emptied(
+    pages: &mut PageFile,
+    root: &mut Root,
+    path: &mut Path,
+    leaf: PagePtr,
+) -> Result<(), PageFault> {
+    pages.free(leaf);
+    let Some((parent, index)) = path.pop() else {
+        forget_root(root);
+        return Ok(());
+    };
+    drop_child(pages, parent, index);
+    after_removal(pages, root, path, parent)
+}
 
 /// Puts the tree in order after an entry was removed from `child`, which ends `path`.
 pub(super) fn after_removal(
@@ -42,6 +59,12 @@ pub(super) fn after_removal(
     shrink_root(pages, root)
 }
 
+/// The tree has no page any more.
+fn forget_root(root: &mut Root) {
+    assert_eq!(root.count, 0, "no page is left");
+    *root = Root::empty(root.tree);
+}
+
 /// Takes levels off a tree whose root has one child or none.
 fn shrink_root(pages: &mut PageFile, root: &mut Root) -> Result<(), PageFault> {
     loop {
@@ -49,8 +72,7 @@ fn shrink_root(pages: &mut PageFile, root: &mut Root) -> Result<(), PageFault> {
         match (node.count(), node.is_leaf()) {
             (0, _) => {
                 pages.free(root.ptr());
-                assert_eq!(root.count, 0, "no page is left");
-                *root = Root::empty(root.tree);
+                forget_root(root);
                 return Ok(());
             }
             (1, false) => {
@@ -108,8 +130,9 @@ impl<'p> Pair<'p> {
 /// Merges a page that ran low with a neighbour, or lets it share the neighbour's cells.
 fn join_neighbour(pages: &mut PageFile, parent: PagePtr, index: usize) -> Result<(), PageFault> {
     let count = Node::new(pages.page(parent)?).count();
-    // Pairs are named by their left child; the neighbour on the right first.
-    let pairs = [Some(index), index.checked_sub(1)];
+    // Pairs are named by their left child; the neighbour on the left first. Who removes much does
+    // so in ascending order: what stands on the right is next to go, and would move for nothing.
+    let pairs = [index.checked_sub(1), Some(index)];
     let mut pairs = pairs.into_iter().flatten().filter(|left| left + 1 < count);
     for left in pairs.clone() {
         let pair = Pair::read(pages, parent, left)?;
@@ -201,7 +224,7 @@ fn share_leaves(pages: &mut PageFile, parent: PagePtr, left: usize) -> Result<()
     }
     let separator = Separator::of(StoredKey::Inline(separator));
     let old_extent = pair.separator.extent();
-    let Some(mut row) = with_separator(&pair, separator, pages)? else { return Ok(()) };
+    let Some(divider) = divider(&pair, separator, pages)? else { return Ok(()) };
     let left_ptr = writable_child(pages, parent, left)?;
     let right_ptr = writable_child(pages, parent, left + 1)?;
     let (left_target, right_target) = pages.node_pair_mut(left_ptr, right_ptr);
@@ -213,7 +236,7 @@ fn share_leaves(pages: &mut PageFile, parent: PagePtr, left: usize) -> Result<()
         }
         target.finish_appends();
     }
-    rebuild_parent(pages, parent, left, &mut row, [left_ptr, right_ptr])?;
+    divide(pages, parent, left, divider, [left_ptr, right_ptr])?;
     if let Some(extent) = old_extent {
         pages.free_extent(extent);
     }
@@ -225,41 +248,63 @@ fn share_inner(pages: &mut PageFile, parent: PagePtr, left: usize) -> Result<(),
     let children = pair.row();
     let Some(at) = row_middle(&children) else { return Ok(()) };
     // The old separator moved down into the row, the new one moves up: extents go with them.
-    let Some(mut row) = with_separator(&pair, children[at].0.clone(), pages)? else {
-        return Ok(());
-    };
+    let Some(divider) = divider(&pair, children[at].0.clone(), pages)? else { return Ok(()) };
     let left_ptr = writable_child(pages, parent, left)?;
     let right_ptr = writable_child(pages, parent, left + 1)?;
     let (left_target, right_target) = pages.node_pair_mut(left_ptr, right_ptr);
     left_target.build_inner(parent.tree, &children[..at]);
     right_target.build_inner(parent.tree, &children[at..]);
-    rebuild_parent(pages, parent, left, &mut row, [left_ptr, right_ptr])
+    divide(pages, parent, left, divider, [left_ptr, right_ptr])
 }
 
-/// The parent's children with another separator between a pair, if the parent has room for it.
-fn with_separator(
+/// How a parent takes another separator between a pair.
+enum Divider {
+    /// As it stands.
+    Placed(Separator),
+    /// Built anew of these.
+    Rebuilt(Row),
+}
+
+/// Another separator between a pair, if the parent has room for it.
+fn divider(
     pair: &Pair<'_>,
     separator: Separator,
     pages: &PageFile,
-) -> Result<Option<Row>, PageFault> {
-    let mut row = row_of(Node::new(pages.page(pair.parent)?));
+) -> Result<Option<Divider>, PageFault> {
+    let node = Node::new(pages.page(pair.parent)?);
+    if takes_separator(node, &separator) {
+        return Ok(Some(Divider::Placed(separator)));
+    }
+    let mut row = row_of(node);
     row[pair.left + 1].0 = separator;
-    Ok((row_size(&row) <= NODE_CAPACITY_BYTES).then_some(row))
+    Ok((row_size(&row) <= NODE_CAPACITY_BYTES).then_some(Divider::Rebuilt(row)))
 }
 
-/// Writes the parent's children after a pair below it has changed.
-fn rebuild_parent(
+/// Tells the parent what has become of a pair below it.
+fn divide(
     pages: &mut PageFile,
     parent: PagePtr,
     left: usize,
-    row: &mut Row,
+    divider: Divider,
     pair: [PagePtr; 2],
 ) -> Result<(), PageFault> {
-    for (index, ptr) in (left..).zip(pair) {
-        let child = &mut row[index].1;
-        (child.page, child.birth) = (ptr.page, ptr.birth);
-        child.count = Node::new(pages.page(ptr)?).entries_count();
+    let mut counts = [0; 2];
+    for (count, ptr) in counts.iter_mut().zip(pair) {
+        *count = Node::new(pages.page(ptr)?).entries_count();
     }
-    pages.node_mut(parent).build_inner(parent.tree, row);
+    let mut node = pages.node_mut(parent);
+    match divider {
+        Divider::Placed(separator) => {
+            node.replace_separator(left + 1, &separator);
+            node.set_child_count(left, counts[0]);
+            node.set_child_count(left + 1, counts[1]);
+        }
+        Divider::Rebuilt(mut row) => {
+            for ((_, child), (ptr, count)) in row[left..].iter_mut().zip(pair.iter().zip(counts)) {
+                (child.page, child.birth, child.count) = (ptr.page, ptr.birth, count);
+            }
+            node.build_inner(parent.tree, &row);
+        }
+    }
     Ok(())
 }

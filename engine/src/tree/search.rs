@@ -63,6 +63,21 @@ pub(super) fn find(
     Ok(None)
 }
 
+/// The same for keys that are looked for in ascending order: the last one stood before `next`, and
+/// this one is likely there.
+pub(super) fn find_from(
+    pages: &impl Pages,
+    tree: TreeTag,
+    leaf: Node<'_>,
+    next: usize,
+    key: &[u8],
+) -> Result<Option<usize>, PageFault> {
+    if next < leaf.count() && compare(pages, tree, leaf.key(next), key)? == Ordering::Equal {
+        return Ok(Some(next));
+    }
+    find(pages, tree, leaf, key)
+}
+
 /// The child below which `key` stands, if anywhere.
 #[inline]
 pub(super) fn child_index(

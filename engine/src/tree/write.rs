@@ -8,15 +8,15 @@
 //!   damaged page is read before the page that points at it is changed.
 
 use crate::page::node::{
-    CELL_SIZE_BYTES_MAX, HEAD_SIZE_BYTES_MAX, KEY_INLINE_SIZE_BYTES_MAX, KEY_START_SIZE_BYTES,
-    LeafCell, NODE_CAPACITY_BYTES, Node, StoredBody, StoredKey,
+    CELL_SIZE_BYTES_MAX, EntrySet, HEAD_SIZE_BYTES_MAX, KEY_INLINE_SIZE_BYTES_MAX,
+    KEY_START_SIZE_BYTES, LeafCell, NODE_CAPACITY_BYTES, Node, StoredBody, StoredKey,
 };
 use crate::page::{
     ExtentRef, FaultKind, PAGE_SIZE_BYTES, PageFault, PageFile, PageKind, PagePtr, Pages,
     PagesNeeded, Root, TreeTag,
 };
 
-use super::search::{child_index, find, search};
+use super::search::{child_index, find_from, search};
 use super::{Body, Entry, HEIGHT_MAX, Inserted, child_ptr, entry_at, node_at, rebalance, split};
 
 /// The inner pages between the root and a leaf, with the child taken in each.
@@ -224,15 +224,35 @@ fn descend_writable(
     root: &mut Root,
     key: &[u8],
 ) -> Result<(Path, PagePtr), PageFault> {
+    let (path, _) = descend_to_parent(pages, root, key)?;
+    let leaf = match path.steps().last() {
+        Some(&(parent, index)) => writable_child(pages, parent, index)?,
+        None => writable_root(pages, root)?,
+    };
+    node_at(pages, leaf, 1)?;
+    Ok((path, leaf))
+}
+
+/// The same, but for the leaf, which is left as it is.
+fn descend_to_parent(
+    pages: &mut PageFile,
+    root: &mut Root,
+    key: &[u8],
+) -> Result<(Path, PagePtr), PageFault> {
     let mut path = Path::new(root);
+    if root.height <= 1 {
+        return Ok((path, root.ptr()));
+    }
     let mut ptr = writable_root(pages, root)?;
-    for level in (1..=root.height).rev() {
+    for level in (2..=root.height).rev() {
         let node = node_at(pages, ptr, level)?;
-        if level > 1 {
-            let index = child_index(pages, root.tree, node, key)?;
-            path.push(ptr, index);
-            ptr = writable_child(pages, ptr, index)?;
-        }
+        let index = child_index(pages, root.tree, node, key)?;
+        path.push(ptr, index);
+        ptr = if level > 2 {
+            writable_child(pages, ptr, index)?
+        } else {
+            child_ptr(Node::new(pages.page(ptr)?), index, root.tree)
+        };
     }
     Ok((path, ptr))
 }
@@ -360,6 +380,9 @@ enum Bodies {
 
 /// Removes the entries of the first keys for as long as they stand in the first one's leaf; returns
 /// how many. None if the first has no entry.
+///
+/// They are read from the leaf as it stands: a key that is not there costs no copy of its path, and
+/// a leaf that loses all its entries none of itself.
 fn unlink_run<K: AsRef<[u8]>>(
     pages: &mut PageFile,
     root: &mut Root,
@@ -368,29 +391,52 @@ fn unlink_run<K: AsRef<[u8]>>(
     mut visit: impl FnMut(&PageFile, usize, Entry<'_>) -> Result<(), PageFault>,
 ) -> Result<usize, PageFault> {
     let Some(first) = keys.first() else { return Ok(0) };
-    // Looked for first: a key that is not there must not cost copies of its path.
-    if super::get(pages, *root, first.as_ref())?.is_none() {
-        return Ok(0);
-    }
-    check_free_pages(pages, root)?;
-    let (mut path, leaf) = descend_writable(pages, root, first.as_ref())?;
-    let mut removed = 0;
+    let Some(leaf) = leaf_of(pages, *root, first.as_ref())? else { return Ok(0) };
+    let node = Node::new(pages.page(leaf)?);
+    let (mut gone, mut removed, mut extents) = (EntrySet::default(), 0, Vec::new());
+    let mut next = 0;
     for key in keys {
-        let node = Node::new(pages.page(leaf)?);
-        let Some(index) = find(pages, root.tree, node, key.as_ref())? else { break };
+        let Some(index) = find_from(pages, root.tree, node, next, key.as_ref())? else { break };
         visit(pages, removed, entry_at(node, index, root.tree))?;
         let cell = node.leaf_cell(index);
-        let (key_extent, extent) = (cell.key.extent(), body_extent(cell.body));
-        pages.node_mut(leaf).remove(index);
-        removed += 1;
-        let extent = extent.filter(|_| bodies == Bodies::Freed);
-        for extent in [key_extent, extent].into_iter().flatten() {
-            pages.free_extent(extent);
-        }
+        extents.extend(cell.key.extent());
+        extents.extend(body_extent(cell.body).filter(|_| bodies == Bodies::Freed));
+        gone.insert(index);
+        (removed, next) = (removed + 1, index + 1);
     }
-    assert!(removed > 0, "a copy holds the same keys");
+    if removed == 0 {
+        return Ok(0);
+    }
+    let is_whole = removed == node.count();
+    check_free_pages(pages, root)?;
+    let (mut path, leaf) = if is_whole {
+        descend_to_parent(pages, root, first.as_ref())?
+    } else {
+        descend_writable(pages, root, first.as_ref())?
+    };
+    for extent in extents {
+        pages.free_extent(extent);
+    }
     bump_counts(pages, &path, -(removed as i64));
     root.count -= removed as u64;
-    rebalance::after_removal(pages, root, &mut path, leaf)?;
+    if is_whole {
+        rebalance::after_emptied(pages, root, &mut path, leaf)?;
+    } else {
+        pages.node_mut(leaf).remove_each(&gone);
+        rebalance::after_removal(pages, root, &mut path, leaf)?;
+    }
     Ok(removed)
+}
+
+/// The leaf where `key` stands, if anywhere.
+fn leaf_of(pages: &PageFile, root: Root, key: &[u8]) -> Result<Option<PagePtr>, PageFault> {
+    let mut ptr = root.ptr();
+    for level in (1..=root.height).rev() {
+        let node = node_at(pages, ptr, level)?;
+        if level == 1 {
+            return Ok(Some(ptr));
+        }
+        ptr = child_ptr(node, child_index(pages, root.tree, node, key)?, root.tree);
+    }
+    Ok(None)
 }

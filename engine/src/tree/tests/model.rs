@@ -119,11 +119,14 @@ impl Run {
         assert_eq!(self.root.count, self.model.len() as u64, "{at}");
     }
 
-    /// What a sweep does: some of the keys that stand side by side, and some that are not there.
+    /// What a sweep does: some of the keys that stand side by side, or all, and some that are not
+    /// there.
     fn remove_neighbours(&mut self, key: &[u8], at: &str) {
         let near = self.model.range(key.to_vec()..).map(|(key, _)| key.clone());
         let mut keys: Vec<Vec<u8>> = near.take(self.random.below(60)).collect();
-        keys.retain(|_| self.random.below(4) > 0);
+        if self.random.below(4) > 0 {
+            keys.retain(|_| self.random.below(4) > 0);
+        }
         for _ in 0..self.random.below(3) {
             keys.push(random_key(&mut self.random, self.keys, 0));
         }
@@ -380,7 +383,10 @@ fn a_walk_empties_the_end_of_a_file() {
             let done = Completion { token: op.token, buffer: Vec::new(), result: Ok(()) };
             run.pages.handle_disk_completion(done).unwrap();
         }
-        assert_eq!(run.pages.size_bytes(), run.pages.end().offset_bytes(), "{keys:?}");
+        // What is left is too little to be worth a cut.
+        let left = run.pages.size_bytes() - run.pages.end().offset_bytes();
+        let growth = PageId(run.pages.growth_pages()).offset_bytes();
+        assert!(left <= growth / 4, "{keys:?}: {left} of {growth}");
         run.check_all();
     }
 }

@@ -25,9 +25,9 @@ use crate::sequencer::batch::Ticket;
 use crate::sequencer::cluster_version::VersionMonitor;
 use crate::service::status::{Refusal, status_of};
 
-/// Keys that a step of a background sweep may touch: a fraction of a millisecond, so that a batch
-/// that arrives meanwhile hardly waits.
-const BACKGROUND_KEYS_MAX: usize = 256;
+/// Keys that a step of a background sweep may touch: a tenth of a millisecond or two, so that a
+/// batch that arrives meanwhile hardly waits.
+const BACKGROUND_KEYS_MAX: usize = 128;
 /// Pages that a step of a defragmentation may copy: as long as a step of a sweep.
 const DEFRAG_PAGES_MAX: usize = 64;
 
