@@ -150,7 +150,8 @@ impl Core {
         }
         if let Some(frontend) = &self.frontend {
             let tick = (self.frontend_tick + FRONTEND_TICK).saturating_sub(self.now);
-            timeout = timeout.min(if frontend.core.has_work() { Duration::ZERO } else { tick });
+            let work = frontend.core.work_due().map_or(tick, |due| due.saturating_sub(self.now));
+            timeout = timeout.min(tick).min(work);
         }
         self.bell.park();
         if self.has_mail() {

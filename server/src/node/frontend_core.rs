@@ -470,15 +470,17 @@ impl FrontendCore {
         self.desk.id
     }
 
-    /// Whether reads wait for their next step.
+    /// When there is something to do that no event brings, if there is.
     #[must_use]
-    pub fn has_work(&self) -> bool {
+    pub fn work_due(&self) -> Option<Duration> {
         let desk = &self.desk;
         let hashes = !desk.hashing.is_empty() && !desk.hash_waits;
-        let streams = desk.streams.has_work();
         let http = !self.http.waiting.is_empty();
         let reads = !desk.reading.is_idle();
-        reads || hashes || streams || desk.watches.has_work() || http
+        if reads || hashes || desk.watches.has_work() || http {
+            return Some(Duration::ZERO);
+        }
+        desk.streams.due()
     }
 
     fn greet(&mut self, socket: SocketId, seen: Vec<u8>, now: Duration) {

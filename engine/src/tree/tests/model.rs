@@ -120,7 +120,7 @@ impl Run {
     }
 
     /// What a sweep does: some of the keys that stand side by side, or all, and some that are not
-    /// there.
+    /// there; and what it does not, one that is named twice.
     fn remove_neighbours(&mut self, key: &[u8], at: &str) {
         let near = self.model.range(key.to_vec()..).map(|(key, _)| key.clone());
         let mut keys: Vec<Vec<u8>> = near.take(self.random.below(60)).collect();
@@ -130,8 +130,10 @@ impl Run {
         for _ in 0..self.random.below(3) {
             keys.push(random_key(&mut self.random, self.keys, 0));
         }
+        if let Some(twice) = keys.first().filter(|_| self.random.below(4) == 0) {
+            keys.push(twice.clone());
+        }
         keys.sort();
-        keys.dedup();
         let count = keys.len() as u64;
         self.reserve(|changes| (0..count).for_each(|_| changes.add_removal()));
         let (model, mut seen) = (&self.model, Vec::new());

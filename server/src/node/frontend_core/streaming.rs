@@ -26,7 +26,7 @@ impl FrontendCore {
         let desk = &mut self.desk;
         desk.now = now;
         let views = &desk.views;
-        let Some(mut streaming) = desk.streams.begin_step(|| views.hold()) else { return };
+        let Some(mut streaming) = desk.streams.begin_step(now, || views.hold()) else { return };
         let (socket, stream) = streaming.place();
         let connection = connection_at(&mut self.clients, socket);
         let Some(connection) = connection.filter(|connection| connection.is_open(stream)) else {

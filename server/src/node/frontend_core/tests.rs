@@ -47,6 +47,17 @@ struct ClientSide {
     said_goodbye: bool,
 }
 
+impl FrontendCore {
+    fn has_work(&self) -> bool {
+        self.work_due().is_some()
+    }
+
+    /// The moment of the next turn: time goes on only for what waits for it.
+    fn time_of_work(&self) -> Duration {
+        self.work_due().unwrap_or_default().max(NOW)
+    }
+}
+
 struct Bench {
     store: TestStore,
     core: FrontendCore,
@@ -241,7 +252,7 @@ impl Bench {
 
     /// The end of a turn; says whether anything was sent.
     fn settle(&mut self) -> bool {
-        self.core.settle(NOW);
+        self.core.settle(self.core.time_of_work());
         let mut sends = VecDeque::new();
         while let Some(action) = self.core.poll_action() {
             match action {

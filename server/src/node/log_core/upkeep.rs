@@ -28,7 +28,7 @@ use crate::service::status::{Refusal, status_of};
 /// Keys that a step of a background sweep may touch: a tenth of a millisecond or two, so that a
 /// batch that arrives meanwhile hardly waits.
 const BACKGROUND_KEYS_MAX: usize = 128;
-/// Pages that a step of a defragmentation may copy: as long as a step of a sweep.
+/// Pages that a step of a defragmentation may copy: a fraction of a millisecond, too.
 const DEFRAG_PAGES_MAX: usize = 64;
 
 /// Slots of nobody's, behind all that are counted: what came of these matters.

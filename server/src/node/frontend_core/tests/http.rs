@@ -32,7 +32,7 @@ impl Bench {
     /// The end of a turn: what was sent to a client, and whether it was sent away.
     fn settle_http(&mut self, client: usize) -> (String, bool) {
         let (mut text, mut is_closed) = (String::new(), false);
-        self.core.settle(NOW);
+        self.core.settle(self.core.time_of_work());
         while let Some(action) = self.core.poll_action() {
             match action {
                 SocketAction::Send(to, mut bytes) => {

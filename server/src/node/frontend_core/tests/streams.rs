@@ -4,7 +4,7 @@ use engine::bbolt::backup::{DIGEST_SIZE_BYTES, check_digest};
 use engine::bbolt::schema::{self, RevisionKey};
 use engine::bbolt::{Reader, check::check};
 
-use super::super::super::streams::{HELD_MAX, STALLED_MAX};
+use super::super::super::streams::{HELD_INTERVAL, HELD_MAX, STALLED_MAX};
 use super::*;
 
 const REQUEST: [pb::SnapshotRequest; 1] = [pb::SnapshotRequest {}];
@@ -127,7 +127,7 @@ fn a_client_that_takes_nothing_loses_its_view_after_a_while() {
     assert_eq!(held(&bench), 1);
     bench.core.handle_tick(NOW + STALLED_MAX);
     assert_eq!(held(&bench), 1);
-    bench.core.handle_tick(NOW + STALLED_MAX + Duration::from_millis(1));
+    bench.core.handle_tick(NOW + STALLED_MAX + Duration::from_secs(1));
     assert_eq!(held(&bench), 0);
     assert!(bench.core.desk.calls.is_empty());
     bench.clients[deaf].reads_nothing = false;
@@ -136,6 +136,22 @@ fn a_client_that_takes_nothing_loses_its_view_after_a_while() {
     assert_eq!(bench.answered(deaf), 1);
     let last = messages(&bench, deaf, stream).pop().unwrap();
     assert!(last.remaining_bytes > 0, "it has got a part");
+}
+
+#[test]
+fn a_backup_takes_its_steps_at_their_pace() {
+    let mut bench = Bench::new(3000, &[7; 1000], ServiceLimits::default());
+    let saver = bench.connect();
+    bench.call(saver, Method::Snapshot, &REQUEST);
+    bench.settle();
+    let due = bench.core.work_due().unwrap();
+    assert_eq!(due, NOW + HELD_INTERVAL);
+    // Turns before that leave it where it is.
+    let before = bench.core.desk.streams.due();
+    bench.core.settle(due - Duration::from_micros(1));
+    assert_eq!(bench.core.desk.streams.due(), before);
+    bench.core.settle(due + Duration::from_micros(5));
+    assert_eq!(bench.core.work_due(), Some(due + Duration::from_micros(5) + HELD_INTERVAL));
 }
 
 #[test]
