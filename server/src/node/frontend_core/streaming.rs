@@ -1,6 +1,7 @@
 //! A step of a streaming answer: from the view to a message of its call.
 //!
-//! Invariant: a turn makes one message of one stream, or spends its budget on the way to one.
+//! Invariant: a step makes one message of one stream, or spends its budget on the way to one; a turn
+//! takes one step, or a few of streams that rest afterwards.
 
 use std::time::Duration;
 
@@ -21,12 +22,23 @@ use crate::service::stream::{ServerStream, StreamProgress};
 const STREAM_STEP_KEYS: usize = 250;
 
 impl FrontendCore {
-    /// Goes on with the stream whose turn it is.
+    /// Goes on with the streams whose turn it is.
     pub(super) fn step_streams(&mut self, now: Duration) {
+        self.desk.now = now;
+        loop {
+            let views = &self.desk.views;
+            let begun = self.desk.streams.begin_step(now, || views.hold());
+            let Some(streaming) = begun else { return };
+            let is_last = streaming.view.is_none();
+            self.step_stream(streaming, now);
+            if is_last {
+                return;
+            }
+        }
+    }
+
+    fn step_stream(&mut self, mut streaming: Streaming, now: Duration) {
         let desk = &mut self.desk;
-        desk.now = now;
-        let views = &desk.views;
-        let Some(mut streaming) = desk.streams.begin_step(now, || views.hold()) else { return };
         let (socket, stream) = streaming.place();
         let connection = connection_at(&mut self.clients, socket);
         let Some(connection) = connection.filter(|connection| connection.is_open(stream)) else {
