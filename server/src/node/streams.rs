@@ -9,8 +9,9 @@
 //! hold a view at a time, the others wait without one; and a client has to take a minimum
 //! ([`TAKEN_BYTES_MIN`] in [`STALLED_MAX`]), or its stream is given up.
 //!
-//! Such streams take [`HELD_STEPS`] every [`HELD_INTERVAL`] and not more: one that took all it could
-//! get would keep its core and its client's busy, and whoever writes would wait for a processor.
+//! Such streams take [`HELD_STEPS`] every [`HELD_INTERVAL`] and not more: one that took all it
+//! could get would keep its core and its client's busy, and whoever writes would wait for a
+//! processor.
 //!
 //! Invariants:
 //! - An entry is in exactly one of: ready, waiting for a view, parked.
@@ -29,10 +30,10 @@ use crate::service::stream::ServerStream;
 /// Streams of one core that hold a view at the same time. Backups are rare, and each costs the
 /// store what is overwritten meanwhile; two leave a second client its turn beside a slow one.
 pub const HELD_MAX: usize = 2;
-/// Streams that hold a view take so many steps in a turn, a fraction of a millisecond, and then rest
-/// until [`HELD_INTERVAL`] has passed since: 205 MB/s, in messages of 32 KiB. Measured on two cores,
-/// a backup of 940 MB at 470 MB/s had the 99th percentile of puts at five times its quiet self; one
-/// message a turn took twice the time of its processors.
+/// Streams that hold a view take so many steps in a turn, a fraction of a millisecond, and then
+/// rest until [`HELD_INTERVAL`] has passed since: 205 MB/s, in messages of 32 KiB. Measured on two
+/// cores, a backup of 940 MB at 470 MB/s had the 99th percentile of puts at five times its quiet
+/// self; one message a turn took twice the time of its processors.
 pub const HELD_STEPS: u32 = 4;
 /// See [`HELD_STEPS`].
 pub const HELD_INTERVAL: Duration = Duration::from_micros(640);
