@@ -1,7 +1,7 @@
 //! A step of a streaming answer: from the view to a message of its call.
 //!
-//! Invariant: a step makes one message of one stream, or spends its budget on the way to one; a turn
-//! takes one step, or a few of streams that rest afterwards.
+//! Invariant: a step makes one message of one stream, or spends its budget on the way to one; a
+//! turn takes one step, or a few of streams that rest afterwards.
 
 use std::time::Duration;
 
