@@ -13,6 +13,7 @@
 //!   A full disk is none: what needs room is refused, or waits for it asleep ([`admission`]).
 
 mod admission;
+mod cluster;
 mod leases;
 mod meter;
 mod pace;
@@ -27,12 +28,14 @@ use std::time::Duration;
 
 use engine::ids::{LogIndex, MemberId, Revision, Term};
 use engine::lease::Lease;
-use engine::{Answer, Batch, Engine, Outcome, Progress};
-use raft::eraftpb::{Entry, EntryType};
+use engine::{Answer, Batch, BatchHeader, Engine, Outcome, Progress};
+use raft::eraftpb::{Entry, EntryType, Message};
 use wal::{Lsn, RecordKind, Writer};
 
+use self::cluster::Peers;
 use self::leases::Leases;
 use self::meter::Meter;
+pub use self::cluster::PeerLetter;
 pub use self::meter::SlowApply;
 use self::quota::{QuotaWatch, SLOT_ALARM};
 use self::upkeep::{Upkeep, own_outcome};
@@ -112,7 +115,10 @@ pub struct LogCore {
     consensus: Consensus,
     wal: Writer,
     engine: Engine,
+    member: MemberId,
+    request_timeout: Duration,
     batcher: Batcher,
+    peers: Peers,
     reads: ReadIndex,
     leases: Leases,
     checkpoint: CheckpointPolicy,
@@ -148,6 +154,8 @@ struct Unsynced {
     number: u64,
     end: Lsn,
     is_write: bool,
+    /// What speaks for it: to be sent when it is durable.
+    messages: Vec<Message>,
 }
 
 struct Applying {
@@ -192,7 +200,10 @@ impl LogCore {
             consensus,
             wal,
             engine,
+            member,
+            request_timeout,
             batcher: Batcher::new(member, boot_nonce),
+            peers: Peers::default(),
             reads: ReadIndex::new(member, boot_nonce, request_timeout),
             leases: Leases::new(lessor, &leases),
             checkpoint,
@@ -309,6 +320,7 @@ impl LogCore {
             self.meter.handle_read_failed();
         }
         self.ticked = now;
+        self.forget_late_letters(now);
         self.handle_upkeep_tick(now);
         self.meter.handle_rounds_retried(self.reads.rounds_retried());
         self.meter.handle_tick(now);
@@ -391,7 +403,7 @@ impl LogCore {
         self.note_durable();
         self.introduce();
         self.revoke_expired(now);
-        self.propose()?;
+        self.propose(now)?;
         while let Some(context) = self.reads.poll_round(now) {
             self.consensus.read_index(context.to_vec());
         }
@@ -431,7 +443,7 @@ impl LogCore {
             budget = budget.saturating_sub(count.max(1));
             commands += count;
             entries += 1;
-            self.finish(index, term, now);
+            self.finish((index, term), batch.as_ref().map(Batch::header), now);
             let published = clock();
             self.meter.handle_published(published - applied, count);
             last = Some(published);
@@ -528,6 +540,7 @@ impl LogCore {
         while let Some(work) = self.unsynced.pop_front_if(|work| work.end <= durable) {
             persisted = Some(work.number);
             self.writes_unsynced -= usize::from(work.is_write);
+            self.peers.send_raft(work.messages);
         }
         if let Some(number) = persisted {
             self.consensus.handle_persisted(number);
@@ -559,23 +572,24 @@ impl LogCore {
         }
         // A hard state that only moves the commit index rides with the next batch: after a restart
         // raft finds the commit again.
-        let (number, is_write) = (work.number, work.must_sync);
+        let (number, is_write, messages) = (work.number, work.must_sync, work.messages_after_sync);
+        self.peers.send_raft(work.messages);
         if is_write {
             self.wal.flush();
             self.writes_unsynced += 1;
-            self.unsynced.push_back(Unsynced { number, end: self.wal.sealed(), is_write });
+            let end = self.wal.sealed();
+            self.unsynced.push_back(Unsynced { number, end, is_write, messages });
         } else if let Some(last) = self.unsynced.back() {
             let end = last.end;
-            self.unsynced.push_back(Unsynced { number, end, is_write });
+            self.unsynced.push_back(Unsynced { number, end, is_write, messages });
         } else {
             self.consensus.handle_persisted(number);
+            self.peers.send_raft(messages);
         }
         self.committed.extend(work.committed);
         for state in work.read_states {
             self.reads.handle_confirmed(&state.request_ctx, LogIndex(state.index));
         }
-        // No other member exists yet that messages could go to; the peer links will take them.
-        assert!(work.messages.is_empty() && work.messages_after_sync.is_empty());
         Ok(())
     }
 
@@ -601,7 +615,12 @@ impl LogCore {
         Ok(true)
     }
 
-    fn finish(&mut self, index: LogIndex, term: Term, now: Duration) {
+    fn finish(
+        &mut self,
+        (index, term): (LogIndex, Term),
+        header: Option<BatchHeader>,
+        now: Duration,
+    ) {
         self.engine.set_local_reads(self.consensus.is_leader() && self.consensus.is_sole_voter());
         self.engine.publish();
         self.consensus.handle_applied(index);
@@ -610,7 +629,12 @@ impl LogCore {
         let revision = self.engine.revision();
         self.deliver_events(revision != self.published);
         self.published = revision;
-        let tickets = self.batcher.take_applied(index, term, &mut self.lost);
+        let mut tickets = self.batcher.take_applied(index, term, &mut self.lost);
+        if let Some(header) = header.filter(|header| header.member == self.member)
+            && tickets.is_empty()
+        {
+            tickets = self.batcher.take_forwarded(header.boot_nonce, header.sequence_first);
+        }
         for ticket in std::mem::take(&mut self.lost) {
             self.refuse(ticket, Unavailable::LeaderChanged);
         }

@@ -19,8 +19,8 @@ pub mod record;
 pub mod storage;
 
 use engine::ids::{LogIndex, MemberId, Term};
-use raft::eraftpb::{Entry, HardState, Message, MessageType};
-use raft::{RawNode, ReadState, StateRole};
+use raft::eraftpb::{ConfChangeV2, ConfState, Entry, HardState, Message, MessageType, Snapshot};
+use raft::{ProgressState, RawNode, ReadState, SnapshotStatus, StateRole};
 
 use self::storage::LogStore;
 
@@ -66,6 +66,9 @@ pub struct Work {
     pub messages_after_sync: Vec<Message>,
     /// Confirmed read-index rounds.
     pub read_states: Vec<ReadState>,
+    /// The snapshot that raft has gone on from: the engine holds it already, the log is to begin
+    /// anew behind it before anything else of this work is written.
+    pub snapshot: Option<Snapshot>,
     /// Set when the role or the leader changed.
     pub leadership: Option<Leadership>,
 }
@@ -77,6 +80,21 @@ pub struct Leadership {
     pub leader: Option<MemberId>,
     /// Whether it is this member.
     pub is_leader: bool,
+}
+
+/// Another member, as the leader sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Follower {
+    /// Who.
+    pub member: MemberId,
+    /// Its log is the leader's up to here.
+    pub matched: LogIndex,
+    /// Whether it has no vote.
+    pub is_learner: bool,
+    /// Whether it was heard of in this election's time.
+    pub is_active: bool,
+    /// Whether it is being sent a snapshot.
+    pub wants_snapshot: bool,
 }
 
 /// Why a proposal was not taken.
@@ -164,6 +182,80 @@ impl Consensus {
         Ok((index, self.term()))
     }
 
+    /// Appends a change of the configuration, checked before, as an entry of its own.
+    ///
+    /// # Errors
+    /// Nothing was appended: this member does not lead, hands leadership over, or an earlier change
+    /// is not applied yet, which raft-rs would answer with an empty entry.
+    pub fn propose_membership(
+        &mut self,
+        change: ConfChangeV2,
+        context: Vec<u8>,
+    ) -> Result<(LogIndex, Term), ProposeError> {
+        if !self.is_leader() {
+            return Err(ProposeError::NotLeader);
+        }
+        if self.node.raft.has_pending_conf() || self.is_transferring() {
+            return Err(ProposeError::Dropped);
+        }
+        self.node.propose_conf_change(context, change).map_err(|_| ProposeError::Dropped)?;
+        let index = LogIndex(self.node.raft.raft_log.last_index());
+        Ok((index, self.term()))
+    }
+
+    /// A committed change of the configuration takes effect.
+    ///
+    /// # Errors
+    /// raft-rs' refusal: the change does not fit the configuration.
+    pub fn apply_membership(&mut self, change: &ConfChangeV2) -> Result<ConfState, raft::Error> {
+        let conf_state = self.node.apply_conf_change(change)?;
+        self.node.mut_store().set_conf_state(conf_state.clone());
+        Ok(conf_state)
+    }
+
+    /// Hands leadership over; nothing is proposed until the other leads or an election's time has
+    /// passed.
+    pub fn transfer_leader(&mut self, to: MemberId) {
+        self.node.transfer_leader(to.0);
+    }
+
+    /// Whether leadership is being handed over.
+    #[must_use]
+    pub fn is_transferring(&self) -> bool {
+        self.node.raft.lead_transferee.is_some()
+    }
+
+    /// Messages to a member were lost: what it has is to be found out anew.
+    pub fn handle_unreachable(&mut self, member: MemberId) {
+        self.node.report_unreachable(member.0);
+    }
+
+    /// A snapshot has reached a member, or has not.
+    pub fn handle_snapshot_sent(&mut self, member: MemberId, is_installed: bool) {
+        let status =
+            if is_installed { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+        self.node.report_snapshot(member.0, status);
+    }
+
+    /// How much of what is applied stays for followers that lag.
+    pub fn set_window(&mut self, window: storage::Window) {
+        self.node.mut_store().set_window(window);
+    }
+
+    /// How far the others are, as a leader sees it.
+    pub fn followers(&self) -> impl Iterator<Item = Follower> + '_ {
+        let own = self.node.raft.id;
+        let configuration = self.node.raft.prs().conf();
+        let progress = self.node.raft.prs().iter().filter(move |(id, _)| **id != own);
+        progress.map(move |(&id, progress)| Follower {
+            member: MemberId(id),
+            matched: LogIndex(progress.matched),
+            is_learner: configuration.learners().contains(&id),
+            is_active: progress.recent_active,
+            wants_snapshot: progress.state == ProgressState::Snapshot,
+        })
+    }
+
     /// Starts a read-index round. `context` must never have been used before.
     pub fn read_index(&mut self, context: Vec<u8>) {
         self.node.read_index(context);
@@ -184,12 +276,18 @@ impl Consensus {
             messages: ready.take_messages(),
             messages_after_sync: ready.take_persisted_messages(),
             read_states: ready.take_read_states(),
+            snapshot: (!ready.snapshot().is_empty()).then(|| ready.snapshot().clone()),
             leadership: None,
         };
         if let Some(soft_state) = ready.ss() {
             let leader = (soft_state.leader_id != 0).then_some(MemberId(soft_state.leader_id));
             let is_leader = soft_state.raft_state == StateRole::Leader;
             work.leadership = Some(Leadership { leader, is_leader });
+        }
+        if let Some(snapshot) = &work.snapshot {
+            let metadata = snapshot.get_metadata();
+            let base = (LogIndex(metadata.index), Term(metadata.term));
+            self.node.mut_store().reset(base, metadata.get_conf_state().clone());
         }
         self.node.mut_store().append(&work.entries);
         if let Some(hard_state) = &work.hard_state {
@@ -229,6 +327,12 @@ impl Consensus {
     pub fn is_sole_voter(&self) -> bool {
         let voters = &self.node.store().conf_state().voters;
         voters.len() == 1 && voters[0] == self.node.raft.id
+    }
+
+    /// The configuration at the applied index.
+    #[must_use]
+    pub fn conf_state(&self) -> &ConfState {
+        self.node.store().conf_state()
     }
 }
 

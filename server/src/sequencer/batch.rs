@@ -4,12 +4,17 @@
 //! one sync. The owner proposes each batch, tells its place with [`Batcher::handle_proposed`], and
 //! takes the tickets back when the entry of that place is applied.
 //!
+//! A member that does not lead sends its batches to the one that does ([`Batcher::handle_forwarded`])
+//! and knows them again, when they are applied, by what their headers say.
+//!
 //! Invariants:
 //! - Commands keep the order in which their front-end sent them.
-//! - Every ticket leaves exactly once: with its entry, or through [`Batcher::fail_waiting`].
+//! - Every ticket leaves exactly once: with its entry, through [`Batcher::fail_waiting`], or, when it
+//!   went to the leader, with its refusal or as forgotten.
 //! - (member, nonce, sequence) names a command once and for all: nothing is ever proposed twice.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use engine::BatchHeader;
 use engine::command::{BATCH_HEADER_SIZE_BYTES, frees_space};
@@ -58,7 +63,24 @@ pub struct Batcher {
     waiting: VecDeque<Gathering>,
     waiting_size_bytes: usize,
     proposed: VecDeque<Proposed>,
-    taken: Option<Vec<Ticket>>,
+    /// Batches that went to the leader, by the sequence number of their first command.
+    forwarded: BTreeMap<u64, Forwarded>,
+    taken: Option<Taken>,
+}
+
+/// A batch that was taken and whose fate is yet to be told.
+#[derive(Debug)]
+struct Taken {
+    sequence_first: u64,
+    tickets: Vec<Ticket>,
+}
+
+/// A batch whose fate the log will tell, if anybody does.
+#[derive(Debug)]
+struct Forwarded {
+    tickets: Vec<Ticket>,
+    /// When nobody waits for it any more.
+    until: Duration,
 }
 
 impl Batcher {
@@ -72,6 +94,7 @@ impl Batcher {
             waiting: VecDeque::new(),
             waiting_size_bytes: 0,
             proposed: VecDeque::new(),
+            forwarded: BTreeMap::new(),
             taken: None,
         }
     }
@@ -133,20 +156,20 @@ impl Batcher {
             frame_count,
         };
         bytes[..BATCH_HEADER_SIZE_BYTES].copy_from_slice(&header.to_bytes());
+        self.taken = Some(Taken { sequence_first: self.sequence_next, tickets });
         self.sequence_next += u64::from(frame_count);
-        self.taken = Some(tickets);
         bytes
     }
 
     /// How many commands are in the batch just taken.
     #[must_use]
     pub fn taken_count(&self) -> usize {
-        self.taken.as_ref().map_or(0, Vec::len)
+        self.taken.as_ref().map_or(0, |taken| taken.tickets.len())
     }
 
     /// The batch just taken stands at this place of the log.
     pub fn handle_proposed(&mut self, index: LogIndex, term: Term) {
-        let tickets = self.taken.take().expect("a batch was taken");
+        let Taken { tickets, .. } = self.taken.take().expect("a batch was taken");
         if let Some(last) = self.proposed.back() {
             assert!(last.index < index, "a proposal at {index} after one at {}", last.index);
         }
@@ -155,7 +178,35 @@ impl Batcher {
 
     /// The batch just taken was not taken; these are its commands' tickets.
     pub fn handle_refused(&mut self) -> Vec<Ticket> {
-        self.taken.take().expect("a batch was taken")
+        self.taken.take().expect("a batch was taken").tickets
+    }
+
+    /// The batch just taken went to the leader, once and for all; `until` then nobody waits for it
+    /// any more.
+    pub fn handle_forwarded(&mut self, until: Duration) {
+        let Taken { sequence_first, tickets } = self.taken.take().expect("a batch was taken");
+        self.forwarded.insert(sequence_first, Forwarded { tickets, until });
+    }
+
+    /// The tickets of a batch that went to the leader and is applied, or was refused there. Empty
+    /// for one that nobody waits for any more, and for one that was proposed here.
+    pub fn take_forwarded(&mut self, boot_nonce: u64, sequence_first: u64) -> Vec<Ticket> {
+        if boot_nonce != self.boot_nonce {
+            return Vec::new();
+        }
+        self.forwarded.remove(&sequence_first).map_or_else(Vec::new, |batch| batch.tickets)
+    }
+
+    /// The tickets of batches whose fate is not known in time. They may yet be applied.
+    pub fn take_forgotten(&mut self, now: Duration) -> Vec<Ticket> {
+        let late = self.forwarded.extract_if(.., |_, batch| batch.until <= now);
+        late.flat_map(|(_, batch)| batch.tickets).collect()
+    }
+
+    /// Batches that went to the leader and of which nothing was heard yet.
+    #[must_use]
+    pub fn forwarded_count(&self) -> usize {
+        self.forwarded.len()
     }
 
     /// The tickets of the entry at this place. Empty for an entry of another member or an earlier
@@ -233,10 +284,10 @@ impl Batcher {
         !self.waiting.is_empty()
     }
 
-    /// Whether proposed commands wait to be applied.
+    /// Whether proposed commands wait to be applied, here or with the leader.
     #[must_use]
     pub fn has_proposed(&self) -> bool {
-        !self.proposed.is_empty()
+        !self.proposed.is_empty() || !self.forwarded.is_empty()
     }
 }
 
@@ -410,6 +461,26 @@ mod tests {
         batcher.handle_commands(FRONTEND, &frames[..frame_size(&frames)], &slots[..1]);
         assert_eq!(batcher.refuse_storing().len(), 1);
         assert!(!batcher.has_waiting() && batcher.waiting_size_bytes == 0);
+    }
+
+    #[test]
+    fn what_went_to_the_leader_is_known_again_by_its_header() {
+        let mut batcher = batcher();
+        for slot in 0..3 {
+            ask(&mut batcher, slot..slot + 1, 4);
+            let bytes = take(&mut batcher, 0).unwrap();
+            assert_eq!(header(&bytes).sequence_first, u64::from(slot) + 1);
+            batcher.handle_forwarded(Duration::from_secs(u64::from(slot)));
+        }
+        assert_eq!(batcher.forwarded_count(), 3);
+        let slots = |tickets: Vec<Ticket>| tickets.iter().map(|one| one.slot.0).collect::<Vec<_>>();
+        // The leader may have taken the second and not the first.
+        assert_eq!(slots(batcher.take_forwarded(77, 2)), [1]);
+        assert!(batcher.take_forwarded(77, 2).is_empty() && batcher.take_forwarded(78, 3).is_empty());
+        assert_eq!(slots(batcher.take_forgotten(Duration::from_secs(1))), [0]);
+        assert!(batcher.take_forwarded(77, 1).is_empty());
+        assert_eq!(slots(batcher.take_forwarded(77, 3)), [2]);
+        assert!(!batcher.has_proposed());
     }
 
     #[test]

@@ -9,6 +9,9 @@
 //! - A batch that stores something leaves room for one that deletes or compacts, and that one for
 //!   what the member itself writes: hard states, releases, its introduction after the next start.
 
+use std::time::Duration;
+
+use engine::Batch;
 use engine::page::NoSpace;
 
 use super::{Introduced, LogCore};
@@ -43,10 +46,16 @@ enum Room {
 }
 
 impl LogCore {
-    pub(super) fn propose(&mut self) -> Result<(), Failure> {
+    pub(super) fn propose(&mut self, now: Duration) -> Result<(), Failure> {
+        self.propose_for_peers()?;
         if self.batcher.has_waiting() && !self.consensus.is_leader() {
-            for ticket in self.batcher.fail_waiting() {
-                self.refuse(ticket, Unavailable::NoLeader);
+            match self.leader_to_ask() {
+                Some(leader) => self.forward(leader, now),
+                None => {
+                    for ticket in self.batcher.fail_waiting() {
+                        self.refuse(ticket, Unavailable::NoLeader);
+                    }
+                }
             }
             self.meter.handle_none_waiting();
             return Ok(());
@@ -125,6 +134,16 @@ impl LogCore {
                 self.store_wants_room = true;
                 Room::No
             }
+        }
+    }
+
+    /// Whether there is room for a peer's batch; why not, if there never will be.
+    pub(super) fn room_for_peer(&mut self, batch: &Batch) -> Result<bool, Unavailable> {
+        let need = if batch.frees_space() { Need::Frees } else { Need::Stores };
+        match self.room_for(batch.bytes().len(), need) {
+            Room::Yes => Ok(true),
+            Room::Soon => Ok(false),
+            Room::No => Err(Unavailable::NoSpace),
         }
     }
 
