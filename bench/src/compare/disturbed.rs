@@ -169,16 +169,19 @@ impl Bed<'_> {
             ttl_seconds: LEASE_TTL_SECONDS,
             ..LoadArgs::new(Kind::Grant, &self.server.endpoint())
         };
-        let quiet = self.quiet()?;
+        let before = self.quiet()?;
         let granted = grant(&args, self.epoch)?;
         let space = lease_space(&args);
         let mut client = self.client()?;
         let limit = Instant::now() + DISTURBANCE_TIME_MAX;
         await_count(&mut client, &space, limit, |count| count < args.leases)?;
-        self.compare(&granted, &quiet, |client| {
+        let disturbed = self.disturbed(|client| {
             await_count(client, &space, limit, |count| count == 0)?;
             Ok(Vec::new())
-        })
+        })?;
+        let mut quiet = self.quiet()?;
+        quiet.merge(&before);
+        Ok(Self::sample(&granted, &quiet, disturbed))
     }
 
     /// Tells ten thousand watchers what is put beside the puts that are timed.
@@ -252,8 +255,12 @@ impl Bed<'_> {
         filled: &Report,
         disturbance: impl FnOnce(&mut Blocking) -> Result<Extra, Failure>,
     ) -> Result<Sample, Failure> {
-        let quiet = self.quiet()?;
-        self.compare(filled, &quiet, disturbance)
+        let before = self.quiet()?;
+        let disturbed = self.disturbed(disturbance)?;
+        // Quiet times on both sides: disks have good and bad half minutes of their own.
+        let mut quiet = self.quiet()?;
+        quiet.merge(&before);
+        Ok(Self::sample(filled, &quiet, disturbed))
     }
 
     /// The puts of a quiet time.
@@ -265,13 +272,11 @@ impl Bed<'_> {
         Ok(quiet)
     }
 
-    /// Puts until the disturbance is over, and sets them against the quiet ones.
-    fn compare(
+    /// Puts until the disturbance is over.
+    fn disturbed(
         &self,
-        filled: &Report,
-        quiet: &Report,
         disturbance: impl FnOnce(&mut Blocking) -> Result<Extra, Failure>,
-    ) -> Result<Sample, Failure> {
+    ) -> Result<Disturbed, Failure> {
         let mut client = self.client()?;
         let signals = Arc::new(Signals::default());
         let (machine_before, before) = (machine_cpu()?, self.server.usage()?);
@@ -294,6 +299,12 @@ impl Bed<'_> {
         let server_cpu = after.cpu.saturating_sub(before.cpu);
         let others = machine_after.saturating_sub(machine_before).saturating_sub(server_cpu);
         let others = others.saturating_sub(report.client_cpu);
+        Ok(Disturbed { report, taken, server_cpu, others, extra })
+    }
+
+    /// Sets the puts beside a disturbance against the quiet ones.
+    fn sample(filled: &Report, quiet: &Report, disturbed: Disturbed) -> Sample {
+        let Disturbed { report, taken, server_cpu, others, extra } = disturbed;
         let micros =
             |report: &Report, quantile| report.tallies[0].quantile_ns(quantile) as f64 / 1e3;
         let seconds = report.elapsed.max(taken).as_secs_f64().max(1e-9);
@@ -313,7 +324,7 @@ impl Bed<'_> {
             ("others busy %", 100.0 * others.as_secs_f64() / seconds),
         ];
         figures.extend(extra);
-        Ok(Sample {
+        Sample {
             figures,
             clean: filled.is_clean() && quiet.is_clean() && report.is_clean(),
             complaints: [&filled.complaints, &quiet.complaints, &report.complaints]
@@ -321,7 +332,7 @@ impl Bed<'_> {
                 .flatten()
                 .cloned()
                 .collect(),
-        })
+        }
     }
 
     fn puts(&self, duration: Option<Duration>, signals: &Arc<Signals>) -> Result<Report, Failure> {
@@ -349,6 +360,16 @@ impl Bed<'_> {
         };
         run(&config, vec![vec![group]])
     }
+}
+
+/// Puts beside a disturbance, and what else it took.
+struct Disturbed {
+    report: Report,
+    taken: Duration,
+    server_cpu: Duration,
+    /// What neither the server nor the client used.
+    others: Duration,
+    extra: Extra,
 }
 
 /// What the thread of the puts and that of the disturbance tell each other.

@@ -5,6 +5,8 @@
 //! - A question about a lease that is not known waits until everything committed is applied: the
 //!   lease may just have been granted.
 //! - Questions of one stream are answered in their order, but for renewals that wait for a revoke.
+//! - What has run out rides with a batch of clients' where one comes soon: alone it would take a
+//!   sync that the next write has to wait for.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,6 +28,18 @@ const ASKS_PER_TURN_MAX: usize = 4096;
 /// applied or not. Those of revokes count from 0.
 const SLOT_NOTES: Slot = Slot(u32::MAX - 2);
 
+/// How long revokes wait for a batch to ride with: nothing beside the second that leases count in.
+const RIDE_MAX: Duration = Duration::from_millis(10);
+
+/// Commands that wait for a batch to ride with.
+#[derive(Default)]
+struct Riders {
+    frames: Vec<u8>,
+    slots: Vec<Slot>,
+    /// When they go alone.
+    until: Duration,
+}
+
 /// The lessor with the questions that wait for it.
 pub(super) struct Leases {
     lessor: Lessor,
@@ -38,6 +52,7 @@ pub(super) struct Leases {
     revokes: Vec<Option<LeaseId>>,
     revokes_free: Vec<u32>,
     writer: FrameWriter,
+    riders: Riders,
     /// Questions were left because what is committed had to be applied first, or for the next turn.
     is_behind: bool,
 }
@@ -56,6 +71,7 @@ impl Leases {
             revokes: Vec::new(),
             revokes_free: Vec::new(),
             writer: FrameWriter::new(),
+            riders: Riders::default(),
             is_behind: false,
         }
     }
@@ -71,7 +87,8 @@ impl Leases {
     }
 
     pub(super) fn wake_at(&self) -> Option<Duration> {
-        self.lessor.wake_at()
+        let riders = (!self.riders.slots.is_empty()).then_some(self.riders.until);
+        [self.lessor.wake_at(), riders].into_iter().flatten().min()
     }
 
     /// Whether a further turn goes on at once.
@@ -149,17 +166,28 @@ impl LogCore {
             (false, true) => self.leases.lessor.demote(),
             _ => {}
         }
-        if !keeps_clocks || self.leases.lessor.wake_at().is_none_or(|at| at > now) {
-            return;
+        if keeps_clocks && self.leases.lessor.wake_at().is_some_and(|at| at <= now) {
+            self.take_expired(now);
         }
+        let Riders { slots, until, .. } = &self.leases.riders;
+        // Who keeps no clocks has its revokes refused at once.
+        if !slots.is_empty() && (!keeps_clocks || *until <= now || self.batcher.has_waiting()) {
+            let Riders { frames, slots, .. } = std::mem::take(&mut self.leases.riders);
+            self.batcher.handle_commands(FrontendId::NOBODY, &frames, &slots);
+        }
+    }
+
+    fn take_expired(&mut self, now: Duration) {
         let term = self.consensus.term();
-        let (mut frames, mut slots) = (Vec::new(), Vec::new());
+        let Riders { mut frames, mut slots, until } = std::mem::take(&mut self.leases.riders);
+        let until = if slots.is_empty() { now + RIDE_MAX } else { until };
+        let taken_before = slots.len();
         while let Some(id) = self.leases.lessor.poll_expired(now) {
             let revoke = LeaseRevokeRef { id, expired_in: Some(term) };
             self.leases.writer.push_lease_revoke(&mut frames, revoke);
             slots.push(self.leases.slot_for(id));
         }
-        self.meter.handle_leases_expired(slots.len() as u64);
+        self.meter.handle_leases_expired((slots.len() - taken_before) as u64);
         let noted = self.leases.lessor.poll_checkpoints(now);
         if !noted.is_empty() {
             let remaining = |&(id, remaining_seconds): &_| LeaseRemaining { id, remaining_seconds };
@@ -167,7 +195,7 @@ impl LogCore {
             self.leases.writer.push_lease_checkpoint(&mut frames, &noted);
             slots.push(SLOT_NOTES);
         }
-        self.batcher.handle_commands(FrontendId::NOBODY, &frames, &slots);
+        self.leases.riders = Riders { frames, slots, until };
     }
 
     /// Answers what was asked about leases, once what was committed before is applied.

@@ -574,14 +574,43 @@ fn a_lease_that_runs_out_takes_its_keys_along_in_one_revision() {
     let question = LeaseAsk::TimeToLive(LeaseId(7));
     assert_eq!(world.ask_lease(question), Some(LeaseReply::TimeToLive(Some((0, 2)))));
     assert_eq!(world.core.engine().revision(), revision, "it lives until its time is over");
-    // Too late: the renewal waits for the revoke, which is proposed in the same turn.
+    // Too late: the renewal waits for the revoke, which waits for a batch to ride with, but not
+    // long.
     world.now += TICK;
-    assert_eq!(renewed(world.ask_lease(renew)), lives(0));
+    assert_eq!(world.ask_lease(renew), None);
+    let alone = world.core.wake_at().expect("it goes alone at last");
+    assert!(alone > world.now && alone <= world.now + TICK);
+    world.now = alone;
+    world.run();
+    assert_eq!(renewed(world.leases.pop()), lives(0));
     assert_eq!(world.core.engine().revision().0, revision.0 + 1);
     assert_eq!(world.core.engine().read_handle().pin().key_count(), 0);
     assert_eq!(world.ask_lease(question), Some(LeaseReply::TimeToLive(None)));
     assert_eq!(renewed(world.ask_lease(renew)), lives(0));
     assert_eq!(world.core.wake_at(), None);
+}
+
+#[test]
+fn what_has_run_out_rides_with_a_batch_of_clients() {
+    let mut world = World::new("lease-rider");
+    world.grant(7, 2);
+    let put = PutRef { key: b"a", lease: LeaseId(7), ..PutRef::default() };
+    let slot = world.ask(|writer, frames| writer.push_put(frames, &put));
+    world.run();
+    assert!(world.take_outcome(slot).is_ok());
+    for _ in 0..19 {
+        world.tick();
+    }
+    let (applied, _) = world.core.engine().applied();
+    world.now += TICK;
+    world.run();
+    assert_eq!(world.core.engine().applied().0, applied, "it waits for a batch");
+    let put = PutRef { key: b"b", ..PutRef::default() };
+    let slot = world.ask(|writer, frames| writer.push_put(frames, &put));
+    world.run();
+    assert!(world.take_outcome(slot).is_ok());
+    assert_eq!(world.core.engine().applied().0.0, applied.0 + 1, "both are one entry");
+    assert_eq!(world.core.engine().read_handle().pin().key_count(), 1);
 }
 
 /// The revoke of a lease is refused while the cluster is corrupt: it has its turn again.
