@@ -151,6 +151,10 @@ impl CommandKind {
         Self::Downgrade,
     ];
 
+    fn frees_space(self) -> bool {
+        [Self::DeleteRange, Self::LeaseRevoke, Self::Compact, Self::Alarm].contains(&self)
+    }
+
     fn from_byte(byte: u8) -> Option<Self> {
         Some(match byte {
             1 => Self::Put,
@@ -175,8 +179,7 @@ impl CommandKind {
 #[must_use]
 pub fn frees_space(frame: &[u8]) -> bool {
     let kind = frame.get(4).copied().and_then(CommandKind::from_byte);
-    use CommandKind::{Alarm, Compact, DeleteRange, LeaseRevoke};
-    kind.is_some_and(|kind| [DeleteRange, LeaseRevoke, Compact, Alarm].contains(&kind))
+    kind.is_some_and(CommandKind::frees_space)
 }
 
 /// A put to be written into a frame; the fields mean what they mean in etcd's `PutRequest`.
@@ -468,6 +471,12 @@ impl Batch {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.inner.bytes
+    }
+
+    /// Whether all its commands make a full store smaller, see [`frees_space`].
+    #[must_use]
+    pub fn frees_space(&self) -> bool {
+        self.inner.frames.iter().all(|frame| frame.kind.frees_space())
     }
 
     /// What kind of command stands at a place.

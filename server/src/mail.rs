@@ -20,6 +20,8 @@ pub struct FrontendId(pub u16);
 impl FrontendId {
     /// The member itself, when it has something to say to its cluster.
     pub const NOBODY: Self = Self(u16::MAX);
+    /// Other members, when they ask what only the leader knows.
+    pub const PEERS: Self = Self(u16::MAX - 1);
 
     /// Its place in tables of all front-ends.
     #[must_use]

@@ -277,7 +277,11 @@ impl LogCore {
             self.reads.handle_read(Ticket { frontend, slot }, now);
         }
         for &(slot, ask) in &ask.leases {
-            self.leases.handle_ask(Ticket { frontend, slot }, ask);
+            let ticket = Ticket { frontend, slot };
+            let is_local = ask == LeaseAsk::List || self.consensus.is_leader();
+            if is_local || !self.ask_leader(ticket, ask, now) {
+                self.leases.handle_ask(ticket, ask);
+            }
         }
     }
 
@@ -443,7 +447,7 @@ impl LogCore {
             budget = budget.saturating_sub(count.max(1));
             commands += count;
             entries += 1;
-            self.finish((index, term), batch.as_ref().map(Batch::header), now);
+            self.finish((index, term), batch.as_ref().map(|batch| *batch.header()), now);
             let published = clock();
             self.meter.handle_published(published - applied, count);
             last = Some(published);

@@ -27,7 +27,7 @@ use super::checkpoint::Tail;
 use super::failure::Failure;
 use super::log_core::{APPLY_KEYS_MAX, Stages};
 use crate::raft::record::{KIND_ENTRY, decode_entry, decode_state};
-use crate::raft::storage::{BOOTSTRAP, LogStore};
+use crate::raft::storage::{BOOTSTRAP, LogStore, conf_state_of};
 use crate::raft::{Consensus, ConsensusConfig};
 use crate::runtime::bus_error::{self, MappedFile};
 use crate::runtime::files::EngineDisk;
@@ -130,7 +130,7 @@ pub fn start(config: &StartConfig) -> Result<Started, Failure> {
         None => return Err(Failure::Mismatch("the log holds no hard state".into())),
     };
     let base = engine.applied();
-    let mut store = LogStore::resume(hard_state, &[identity.member], base);
+    let mut store = LogStore::resume(hard_state, conf_state_of(&[identity.member]), base);
     store.append(&pending);
     let unapplied = pending;
     store.restart(base.0);

@@ -297,6 +297,12 @@ impl Consensus {
         Some(work)
     }
 
+    #[cfg(test)]
+    pub fn debug_log(&self) -> String {
+        let log = &self.node.raft.raft_log;
+        format!("persisted {} committed {} applied {} last {} unstable {:?} store last {:?} ready {} pending {:?}", log.persisted, log.committed, log.applied, log.last_index(), log.unstable_entries().len(), log.store.last(), self.node.has_ready(), self.node.raft.pending_conf_index)
+    }
+
     /// Whether this member leads.
     #[must_use]
     pub fn is_leader(&self) -> bool {

@@ -14,7 +14,7 @@ use engine::{Batch, BatchHeader};
 use raft::eraftpb::Message;
 
 use super::LogCore;
-use crate::mail::{LeaseAsk, LeaseReply, Unavailable};
+use crate::mail::{FrontendId, LeaseAsk, LeaseReply, Slot, Unavailable};
 use crate::node::failure::Failure;
 use crate::sequencer::batch::{BATCHES_UNSYNCED_MAX, Ticket};
 
@@ -64,6 +64,9 @@ pub(super) struct Peers {
     batches: VecDeque<(MemberId, Batch)>,
     asks: BTreeMap<u64, WaitingAsk>,
     asks_numbered: u64,
+    /// Whose questions the slots of [`FrontendId::PEERS`] are.
+    askers: BTreeMap<Slot, (MemberId, u64)>,
+    askers_counted: u32,
 }
 
 #[derive(Debug)]
@@ -76,6 +79,13 @@ struct WaitingAsk {
 impl Peers {
     pub(super) fn send(&mut self, to: MemberId, letter: PeerLetter) {
         self.outbox.push_back((to, letter));
+    }
+
+    fn asker(&mut self, from: MemberId, number: u64) -> Slot {
+        self.askers_counted = self.askers_counted.wrapping_add(1);
+        let slot = Slot(self.askers_counted);
+        self.askers.insert(slot, (from, number));
+        slot
     }
 
     pub(super) fn send_raft(&mut self, messages: Vec<Message>) {
@@ -102,7 +112,7 @@ impl LogCore {
     }
 
     /// Takes a letter of a peer.
-    pub fn handle_letter(&mut self, from: MemberId, letter: PeerLetter, now: Duration) {
+    pub fn handle_letter(&mut self, from: MemberId, letter: PeerLetter) {
         match letter {
             PeerLetter::Raft(message) => self.consensus.handle_message(*message),
             PeerLetter::Batch(bytes) => self.handle_batch_of_peer(from, bytes),
@@ -111,7 +121,7 @@ impl LogCore {
                     self.refuse(ticket, reason);
                 }
             }
-            PeerLetter::LeaseAsk { number, ask } => self.handle_lease_ask(from, number, ask, now),
+            PeerLetter::LeaseAsk { number, ask } => self.handle_lease_ask(from, number, ask),
             PeerLetter::LeaseReply { number, reply } => {
                 if let Some(WaitingAsk { ticket, .. }) = self.peers.asks.remove(&number) {
                     self.replies[ticket.frontend.place()].leases.push((ticket.slot, reply));
@@ -173,7 +183,9 @@ impl LogCore {
             _ if !self.consensus.is_leader() => Unavailable::LeaderChanged,
             _ if is_full => Unavailable::TooManyRequests,
             Ok(batch) => return self.peers.batches.push_back((from, batch)),
-            Err(_) => Unavailable::Incompatible,
+            // Commands that this version does not know: the cluster's version forbids them, so this
+            // is a fault of the sender's, and a time-out is all it can make of it.
+            Err(_) => return,
         };
         self.refuse_batch(from, &header, refusal);
     }
@@ -188,7 +200,7 @@ impl LogCore {
         while self.writes_unsynced < BATCHES_UNSYNCED_MAX
             && let Some((from, batch)) = self.peers.batches.pop_front()
         {
-            let header = batch.header();
+            let header = *batch.header();
             if !self.consensus.is_leader() {
                 self.refuse_batch(from, &header, Unavailable::LeaderChanged);
                 continue;
@@ -216,13 +228,24 @@ impl LogCore {
         Ok(())
     }
 
-    fn handle_lease_ask(&mut self, from: MemberId, number: u64, ask: LeaseAsk, now: Duration) {
+    fn handle_lease_ask(&mut self, from: MemberId, number: u64, ask: LeaseAsk) {
         if self.stopping || !self.is_serving() {
             let reason =
                 if self.stopping { Unavailable::Stopped } else { Unavailable::LeaderChanged };
             let reply = ask.refused(reason);
             return self.peers.send(from, PeerLetter::LeaseReply { number, reply });
         }
-        self.leases.handle_ask_of_peer(from, number, ask, now);
+        let slot = self.peers.asker(from, number);
+        self.leases.handle_ask(Ticket { frontend: FrontendId::PEERS, slot }, ask);
+    }
+
+    /// Answers a question about a lease, wherever it came from.
+    pub(super) fn tell_lease(&mut self, ticket: Ticket, reply: LeaseReply) {
+        if ticket.frontend != FrontendId::PEERS {
+            return self.replies[ticket.frontend.place()].leases.push((ticket.slot, reply));
+        }
+        if let Some((member, number)) = self.peers.askers.remove(&ticket.slot) {
+            self.peers.send(member, PeerLetter::LeaseReply { number, reply });
+        }
     }
 }

@@ -53,6 +53,8 @@ pub(super) struct Leases {
     revokes_free: Vec<u32>,
     writer: FrameWriter,
     riders: Riders,
+    /// Answers of the turn, kept for its memory.
+    told: Vec<(Ticket, LeaseReply)>,
     /// Questions were left because what is committed had to be applied first, or for the next turn.
     is_behind: bool,
 }
@@ -72,6 +74,7 @@ impl Leases {
             revokes_free: Vec::new(),
             writer: FrameWriter::new(),
             riders: Riders::default(),
+            told: Vec::new(),
             is_behind: false,
         }
     }
@@ -203,6 +206,7 @@ impl LogCore {
         let is_applied = self.applying.is_none() && self.committed.is_empty();
         let leases = &mut self.leases;
         leases.is_behind = false;
+        let mut told = std::mem::take(&mut leases.told);
         let mut renewed = 0;
         for _ in 0..ASKS_PER_TURN_MAX {
             let Some(&(ticket, ask)) = leases.asks.front() else { break };
@@ -212,21 +216,22 @@ impl LogCore {
             leases.asks.pop_front();
             if let Some(answer) = leases.answer(ticket, ask, now) {
                 renewed += u64::from(answer.is_renewal());
-                self.replies[ticket.frontend.place()].leases.push((ticket.slot, answer));
+                told.push((ticket, answer));
             }
         }
         self.meter.handle_leases_renewed(renewed);
         // What waits for an apply is looked at again by the turn that ends it.
         leases.is_behind = is_applied && !leases.asks.is_empty();
         if let Some((tickets, answer)) = leases.step_list() {
-            for ticket in tickets {
-                let reply = &mut self.replies[ticket.frontend.place()];
-                reply.leases.push((ticket.slot, answer.clone()));
-            }
+            told.extend(tickets.into_iter().map(|ticket| (ticket, answer.clone())));
         }
-        while let Some((ticket, answer)) = leases.lessor.poll_reply() {
-            self.replies[ticket.frontend.place()].leases.push((ticket.slot, answer));
+        while let Some(answer) = leases.lessor.poll_reply() {
+            told.push(answer);
         }
+        for (ticket, answer) in told.drain(..) {
+            self.tell_lease(ticket, answer);
+        }
+        self.leases.told = told;
     }
 
     /// Sends away who waits.
@@ -237,9 +242,9 @@ impl LogCore {
         }
         let lists = leases.list.drain(..).chain(leases.lists.drain(..));
         let asked = leases.asks.drain(..).chain(lists.map(|ticket| (ticket, LeaseAsk::List)));
+        let asked: Vec<_> = asked.collect();
         for (ticket, ask) in asked {
-            let refused = ask.refused(Unavailable::Stopped);
-            self.replies[ticket.frontend.place()].leases.push((ticket.slot, refused));
+            self.tell_lease(ticket, ask.refused(Unavailable::Stopped));
         }
     }
 }

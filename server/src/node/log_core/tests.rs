@@ -25,10 +25,12 @@ use super::super::start::checkpoint;
 use super::*;
 use crate::mail::{LeaseAsk, LeaseReply, Renewed, Unavailable};
 use crate::raft::ConsensusConfig;
-use crate::raft::storage::{BOOTSTRAP, LogStore};
+use crate::raft::storage::{LogStore, bootstrap_of};
 use crate::runtime::files::EngineDisk;
 use crate::sequencer::auto_compaction::{Retention, Stage};
 use crate::sequencer::lessor::LessorConfig;
+
+mod cluster;
 
 const SEGMENT_SIZE_BYTES: u64 = 1 << 20;
 const TICK: Duration = Duration::from_millis(100);
@@ -63,21 +65,30 @@ const LESSOR: LessorConfig = LessorConfig {
 impl World {
     /// A member that serves, of one front-end.
     fn new(name: &str) -> Self {
+        let mut world = Self::found(name, MEMBER, &[MEMBER]);
+        world.run();
+        assert!(world.core.is_serving());
+        world
+    }
+
+    /// One of the founders of a cluster.
+    fn found(name: &str, member: MemberId, founders: &[MemberId]) -> Self {
         let name = format!("ringd-log-core-{name}-{}", std::process::id());
         let directory = std::env::temp_dir().join(name);
         // Left by an earlier process of the same number.
         drop(fs::remove_dir_all(&directory));
         fs::create_dir_all(&directory).unwrap();
         let mut log = SimDisk::new(1);
-        let (engine, store) = new_store(&directory);
+        let base = bootstrap_of(founders.len());
+        let (engine, store) = new_store(&directory, member, base);
         let wal = new_log(&mut log);
-        let config = ConsensusConfig { member_id: MEMBER, heartbeat_ticks: 1, election_ticks: 10 };
-        let consensus = Consensus::new(config, LogStore::bootstrap(&[MEMBER]), BOOTSTRAP.0);
+        let config = ConsensusConfig { member_id: member, heartbeat_ticks: 1, election_ticks: 10 };
+        let consensus = Consensus::new(config, LogStore::bootstrap(founders), base.0);
         let stages = Stages {
             consensus: consensus.unwrap(),
             wal,
             engine,
-            member: MEMBER,
+            member,
             boot_nonce: 1,
             request_timeout: Duration::from_secs(7),
             snapshot_count: u64::MAX,
@@ -94,7 +105,7 @@ impl World {
         let (status, interest) = (Arc::new(Status::default()), Arc::new(WatchInterest::new(1)));
         let mut core = LogCore::new(stages, introduction, 1, status, interest);
         core.start();
-        let mut world = Self {
+        Self {
             directory,
             core,
             log,
@@ -106,10 +117,7 @@ impl World {
             slot_next: 0,
             answers: HashMap::new(),
             leases: Vec::new(),
-        };
-        world.run();
-        assert!(world.core.is_serving());
-        world
+        }
     }
 
     fn ask(&mut self, push: impl FnOnce(&mut FrameWriter, &mut Vec<u8>)) -> Slot {
@@ -252,7 +260,11 @@ impl Drop for World {
     }
 }
 
-fn new_store(directory: &std::path::Path) -> (Engine, EngineDisk) {
+fn new_store(
+    directory: &std::path::Path,
+    member: MemberId,
+    (index, term): (LogIndex, Term),
+) -> (Engine, EngineDisk) {
     let file = |name: &str| -> File {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
@@ -262,9 +274,8 @@ fn new_store(directory: &std::path::Path) -> (Engine, EngineDisk) {
     let mut disk = EngineDisk::new(meta.try_clone().unwrap(), vec![shard.try_clone().unwrap()]);
     let files = EngineFiles::Disk { meta, shards: vec![shard], directory: directory.to_path_buf() };
     let config = EngineConfig { shards: 1, shard_size_bytes_max: 1 << 30 };
-    let identity = Identity { cluster: ClusterId(1), member: MEMBER };
+    let identity = Identity { cluster: ClusterId(1), member };
     let mut engine = Engine::create(files, config, identity).unwrap();
-    let (index, term) = BOOTSTRAP;
     engine.apply_empty(index, term);
     engine.publish();
     checkpoint(&mut engine, &mut disk).unwrap();
