@@ -42,7 +42,7 @@ var patterns = []pattern{
 		regexp.MustCompile(`"took":"[^"]*"`), `"took":"TIME"`,
 	},
 	{
-		"whether a call is under way when the user interrupts is chance; the client tells it cancelled it",
+		"whether a call is under way when the user interrupts is chance, and the client tells of it",
 		regexp.MustCompile(`(?m)^\{.*"retrying of unary invoker failed".*code = Canceled desc = ` +
 			`context canceled"\}\n?`), "",
 	},
