@@ -41,6 +41,11 @@ var patterns = []pattern{
 		"the client's own log has the time, rounded to words",
 		regexp.MustCompile(`"took":"[^"]*"`), `"took":"TIME"`,
 	},
+	{
+		"whether a call is under way when the user interrupts is chance, and the client tells of it",
+		regexp.MustCompile(`(?m)^\{.*"retrying of unary invoker failed".*code = Canceled desc = ` +
+			`context canceled"\}\n?`), "",
+	},
 	{"the client's own log has times", regexp.MustCompile(`"ts":"[^"]*"`), `"ts":"TIME"`},
 	{"and addresses in its memory", regexp.MustCompile(`0x[0-9a-f]{6,}`), "POINTER"},
 	{"and ports of its side", regexp.MustCompile(`LocalAddr: '[^']*'`), "LocalAddr: 'ADDRESS'"},

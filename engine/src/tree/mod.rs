@@ -118,15 +118,25 @@ pub fn get<'p>(
     root: Root,
     key: &[u8],
 ) -> Result<Option<Entry<'p>>, PageFault> {
+    let Some((_, leaf)) = leaf_of(pages, root, key)? else { return Ok(None) };
+    let found = search::find(pages, root.tree, leaf, key)?;
+    Ok(found.map(|index| entry_at(leaf, index, root.tree)))
+}
+
+/// The leaf where `key` stands, if anywhere; none in an empty tree.
+#[inline]
+fn leaf_of<'p>(
+    pages: &'p impl Pages,
+    root: Root,
+    key: &[u8],
+) -> Result<Option<(PagePtr, Node<'p>)>, PageFault> {
     let mut ptr = root.ptr();
     for level in (1..=root.height).rev() {
         let node = node_at(pages, ptr, level)?;
-        if level > 1 {
-            ptr = child_ptr(node, search::child_index(pages, root.tree, node, key)?, root.tree);
-            continue;
+        if level == 1 {
+            return Ok(Some((ptr, node)));
         }
-        let found = search::find(pages, root.tree, node, key)?;
-        return Ok(found.map(|index| entry_at(node, index, root.tree)));
+        ptr = child_ptr(node, search::child_index(pages, root.tree, node, key)?, root.tree);
     }
     Ok(None)
 }

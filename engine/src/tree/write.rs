@@ -17,7 +17,9 @@ use crate::page::{
 };
 
 use super::search::{child_index, find_from, search};
-use super::{Body, Entry, HEIGHT_MAX, Inserted, child_ptr, entry_at, node_at, rebalance, split};
+use super::{
+    Body, Entry, HEIGHT_MAX, Inserted, child_ptr, entry_at, leaf_of, node_at, rebalance, split,
+};
 
 /// The inner pages between the root and a leaf, with the child taken in each.
 pub(super) struct Path {
@@ -224,7 +226,7 @@ fn descend_writable(
     root: &mut Root,
     key: &[u8],
 ) -> Result<(Path, PagePtr), PageFault> {
-    let (path, _) = descend_to_parent(pages, root, key)?;
+    let path = descend_to_parent(pages, root, key)?;
     let leaf = match path.steps().last() {
         Some(&(parent, index)) => writable_child(pages, parent, index)?,
         None => writable_root(pages, root)?,
@@ -234,27 +236,21 @@ fn descend_writable(
 }
 
 /// The same, but for the leaf, which is left as it is.
-fn descend_to_parent(
-    pages: &mut PageFile,
-    root: &mut Root,
-    key: &[u8],
-) -> Result<(Path, PagePtr), PageFault> {
+fn descend_to_parent(pages: &mut PageFile, root: &mut Root, key: &[u8]) -> Result<Path, PageFault> {
     let mut path = Path::new(root);
     if root.height <= 1 {
-        return Ok((path, root.ptr()));
+        return Ok(path);
     }
     let mut ptr = writable_root(pages, root)?;
     for level in (2..=root.height).rev() {
         let node = node_at(pages, ptr, level)?;
         let index = child_index(pages, root.tree, node, key)?;
         path.push(ptr, index);
-        ptr = if level > 2 {
-            writable_child(pages, ptr, index)?
-        } else {
-            child_ptr(Node::new(pages.page(ptr)?), index, root.tree)
-        };
+        if level > 2 {
+            ptr = writable_child(pages, ptr, index)?;
+        }
     }
-    Ok((path, ptr))
+    Ok(path)
 }
 
 fn bump_counts(pages: &mut PageFile, path: &Path, by: i64) {
@@ -391,8 +387,7 @@ fn unlink_run<K: AsRef<[u8]>>(
     mut visit: impl FnMut(&PageFile, usize, Entry<'_>) -> Result<(), PageFault>,
 ) -> Result<usize, PageFault> {
     let Some(first) = keys.first() else { return Ok(0) };
-    let Some(leaf) = leaf_of(pages, *root, first.as_ref())? else { return Ok(0) };
-    let node = Node::new(pages.page(leaf)?);
+    let Some((leaf, node)) = leaf_of(&*pages, *root, first.as_ref())? else { return Ok(0) };
     let (mut gone, mut removed, mut extents) = (EntrySet::default(), 0, Vec::new());
     let mut next = 0;
     for key in keys {
@@ -412,7 +407,7 @@ fn unlink_run<K: AsRef<[u8]>>(
     let is_whole = removed == node.count();
     check_free_pages(pages, root)?;
     let (mut path, leaf) = if is_whole {
-        descend_to_parent(pages, root, first.as_ref())?
+        (descend_to_parent(pages, root, first.as_ref())?, leaf)
     } else {
         descend_writable(pages, root, first.as_ref())?
     };
@@ -428,17 +423,4 @@ fn unlink_run<K: AsRef<[u8]>>(
         rebalance::after_removal(pages, root, &mut path, leaf)?;
     }
     Ok(removed)
-}
-
-/// The leaf where `key` stands, if anywhere.
-fn leaf_of(pages: &PageFile, root: Root, key: &[u8]) -> Result<Option<PagePtr>, PageFault> {
-    let mut ptr = root.ptr();
-    for level in (1..=root.height).rev() {
-        let node = node_at(pages, ptr, level)?;
-        if level == 1 {
-            return Ok(Some(ptr));
-        }
-        ptr = child_ptr(node, child_index(pages, root.tree, node, key)?, root.tree);
-    }
-    Ok(None)
 }
