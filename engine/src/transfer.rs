@@ -160,7 +160,7 @@ impl TransferScan {
                     self.stage = Stage::Facts(Vec::new());
                 }
                 Stage::Facts(from) => {
-                    self.stage = match add_facts(view, from, budget, out)? {
+                    self.stage = match add_facts(view, &from, budget, out)? {
                         Some(next) => Stage::Facts(next),
                         None => Stage::Changes(Change::default()),
                     };
@@ -295,13 +295,13 @@ fn begin_into(view: &View, out: &mut Vec<u8>) {
 /// Answers with the key to go on from, if there are more.
 fn add_facts(
     view: &View,
-    from: Vec<u8>,
+    from: &[u8],
     budget: &mut usize,
     out: &mut Vec<u8>,
 ) -> Result<Option<Vec<u8>>, ReadError> {
     let (pages, roots) = view.shard(0);
     let mut cursor = Cursor::new(pages, roots.system);
-    cursor.seek(&from)?;
+    cursor.seek(from)?;
     while let Some((key, entry)) = cursor.next()? {
         if *budget == 0 || out.len() >= CHUNK_SIZE_BYTES {
             return Ok(Some(key.to_vec()));

@@ -464,8 +464,9 @@ fn a_key_is_attached_where_it_is_attached_here() {
     ours.engine.import_carried(b"authUsers", b"root", b"secret").unwrap();
     ours.engine.finish_import(LogIndex(1), Term(1));
     ours.apply(Frames::new().grant(LeaseGrantRef { id: LeaseId(5), ttl_seconds: 9 }));
+    // Twice: the version before had the lease, too, and comes with an end, attached to nothing.
     let put = PutRef { key: b"bound", lease: LeaseId(5), ..PutRef::default() };
-    ours.apply(Frames::new().put(&put));
+    ours.apply(Frames::new().put(&put).put(&put));
     let mut theirs = Driver::new(4);
     let view = ours.hold();
     install(&mut theirs, &view, &mut Random::new(2));

@@ -238,7 +238,7 @@ fn a_stream_that_lies_is_refused_and_changes_nothing() {
         install(&mut theirs, &view, &mut Random::new(1));
         assert_same(&view, &theirs.hold(), true, "installed at last");
     }
-    for rule in ["Order", "Checksum", "RecordBody", "Unfinished", "Revision", "Entry"] {
+    for rule in ["Order", "Checksum", "RecordBody", "Unfinished", "Lease"] {
         assert!(rules.contains_key(rule), "{rule} was never the reason: {rules:?}");
     }
     assert!(rules.keys().any(|rule| rule.starts_with("Change(")), "{rules:?}");
