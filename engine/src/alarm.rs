@@ -69,7 +69,11 @@ impl AlarmGate {
             | Command::ClusterVersionSet(_)
             | Command::LeaseCheckpoint(_)
             | Command::Alarm(_)
-            | Command::Downgrade(_) => return None,
+            | Command::Downgrade(_)
+            | Command::MemberAdd(_)
+            | Command::MemberRemove(_)
+            | Command::MemberPromote(_)
+            | Command::MemberUpdate(_) => return None,
         };
         self.refusal_of_storing().filter(|refusal| stores || *refusal == Rejection::Corrupt)
     }
@@ -85,14 +89,14 @@ impl AlarmGate {
 }
 
 /// The key of an alarm in the `system` tree; kind and member follow, big endian.
-const ALARM: &[u8] = b"alarm/";
+pub(crate) const ALARM: &[u8] = b"alarm/";
 const SUFFIX_SIZE_BYTES: usize = 12;
 
-fn alarm_key(alarm: Alarm) -> Vec<u8> {
+pub(crate) fn alarm_key(alarm: Alarm) -> Vec<u8> {
     [ALARM, &alarm.kind.0.to_be_bytes(), &alarm.member.0.to_be_bytes()].concat()
 }
 
-fn alarm_of(suffix: &[u8]) -> Option<Alarm> {
+pub(crate) fn alarm_of(suffix: &[u8]) -> Option<Alarm> {
     let suffix: &[u8; SUFFIX_SIZE_BYTES] = suffix.try_into().ok()?;
     let (kind, member) = suffix.split_first_chunk::<4>()?;
     let kind = AlarmKind(i32::from_be_bytes(*kind));

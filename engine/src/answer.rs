@@ -32,6 +32,18 @@ pub enum Rejection {
     DowngradeInProcess,
     /// The cluster has no version yet.
     ClusterVersionUnknown,
+    /// The member was removed from the cluster, which is for ever.
+    MemberIdRemoved,
+    /// There is a member with the id.
+    MemberIdExists,
+    /// Another member is reached at one of the URLs.
+    PeerUrlExists,
+    /// There is no member with the id.
+    MemberIdNotFound,
+    /// The member votes already.
+    MemberNotLearner,
+    /// The cluster has as many learners as it may.
+    TooManyLearners,
 }
 
 /// Why a read did not succeed.

@@ -16,13 +16,15 @@ use crate::alarm::Alarm;
 use crate::answer::ReadError;
 use crate::bbolt::schema::{self, ConfState, Member, Meta, RevisionKey};
 use crate::bbolt::{Backup, LengthError, Measure};
-use crate::ids::{Change, LeaseId, Revision};
+use crate::compaction;
+use crate::ids::{Change, LeaseId, MemberId, Revision};
 use crate::layout::ChangeKind;
 use crate::lease;
 use crate::limits::keys_for_bytes;
+use crate::membership;
 use crate::page::{PageFault, Pages};
 use crate::range::{Progress, Record};
-use crate::store::{self, Changes, Front, ShardRoots, Store};
+use crate::store::{Changes, Front, ShardRoots, Store};
 use crate::system;
 use crate::view::View;
 
@@ -34,8 +36,8 @@ const LEASES_MAX: usize = 64;
 /// What stands in a backup and is not the store's to know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BackupFacts {
-    /// The members, with what raft and the bootstrap know of them. Names and clients' URLs come
-    /// from the store.
+    /// The members, with what raft and the bootstrap know of them, for a store that does not say
+    /// who belongs to the cluster. Names and clients' URLs come from the store.
     pub members: Vec<Member>,
 }
 
@@ -194,13 +196,7 @@ impl BackupScan {
         let mut cost = 1;
         if change.main <= view.compacted && !self.is_swept {
             cost += LOOK_UP_KEYS;
-            let stays = if is_tombstone {
-                change.main == view.compacted
-            } else {
-                let seen = store::version_at(pages, roots, front.key, view.compacted)?;
-                seen.is_some_and(|found| found.version.change == change)
-            };
-            if !stays {
+            if !compaction::outlives_sweep(pages, roots, front, view.compacted)? {
                 return Ok(cost);
             }
         }
@@ -286,7 +282,19 @@ impl BackupScan {
                 pairs.sort_unstable();
                 pairs
             }
-            schema::MEMBERS => self.members(view)?,
+            schema::MEMBERS => {
+                let members = self.members(view)?;
+                let mut pairs: Vec<schema::Pair> = members.iter().map(Member::to_pair).collect();
+                pairs.sort_unstable();
+                pairs
+            }
+            schema::MEMBERS_REMOVED => {
+                let removed = view.removed_members()?;
+                let pair = |id: &MemberId| (schema::member_key(*id), schema::REMOVED.to_vec());
+                let mut pairs: Vec<schema::Pair> = removed.iter().map(pair).collect();
+                pairs.sort_unstable();
+                pairs
+            }
             schema::META => self.meta(view)?.to_pairs(),
             _ => system::carried(pages, roots, name)?,
         };
@@ -296,24 +304,30 @@ impl BackupScan {
         Ok(Progress::Done)
     }
 
-    fn members(&self, view: &View) -> Result<Vec<schema::Pair>, ReadError> {
+    fn members(&self, view: &View) -> Result<Vec<Member>, ReadError> {
+        if view.knows_members()? {
+            let member = |member: membership::Member| {
+                let membership::Member { id, peer_urls, is_learner, name, client_urls } = member;
+                Member { id, peer_urls, is_learner, name, client_urls }
+            };
+            return Ok(view.cluster_members()?.into_iter().map(member).collect());
+        }
         let published = view.members()?;
-        let pair = |member: &Member| {
+        let member = |member: &Member| {
             let mut member = member.clone();
             if let Some(found) = published.iter().find(|found| found.id == member.id) {
                 member.name.clone_from(&found.name);
                 member.client_urls.clone_from(&found.client_urls);
             }
-            member.to_pair()
+            member
         };
-        let mut pairs: Vec<schema::Pair> = self.facts.members.iter().map(pair).collect();
-        pairs.sort_unstable();
-        Ok(pairs)
+        Ok(self.facts.members.iter().map(member).collect())
     }
 
     fn meta(&self, view: &View) -> Result<Meta, ReadError> {
+        let members = self.members(view)?;
         let of = |is_learner: bool| {
-            let members = self.facts.members.iter();
+            let members = members.iter();
             members.filter(move |member| member.is_learner == is_learner).map(|member| member.id)
         };
         let compacted = Some(view.compacted).filter(|revision| revision.0 >= 0);

@@ -17,6 +17,7 @@
 //!   member's state differ from its peers'.
 
 mod body;
+mod membership;
 mod txn;
 
 use std::fmt;
@@ -30,7 +31,6 @@ use crate::alarm::Alarm;
 use crate::ids::{LeaseId, MemberId, Revision, Term};
 use crate::limits::FRAME_SIZE_BYTES_MAX;
 use crate::quota::{LEASE_COST_BYTES, cost_of_put};
-use crate::view::MemberAttributes;
 use body::{
     AlarmBody, ClusterVersionBody, CompactBody, DeleteRangeBody, DowngradeBody,
     LeaseCheckpointBody, LeaseGrantBody, LeaseRevokeBody, MemberPublishBody, PutBody,
@@ -40,6 +40,12 @@ pub(crate) use body::{
     ArchivedClusterVersionBody, ArchivedCompactBody, ArchivedDeleteRangeBody,
     ArchivedDowngradeBody, ArchivedLeaseCheckpointBody, ArchivedMemberPublishBody, ArchivedPutBody,
 };
+pub(crate) use membership::{
+    ArchivedMemberAddBody, ArchivedMemberIdBody, ArchivedMemberUpdateBody, member_from_bytes,
+    member_to_bytes, peer_from_bytes, peer_to_bytes,
+};
+use membership::{MemberAddBody, MemberIdBody, MemberUpdateBody};
+pub use membership::{MemberAddRef, MemberUpdateRef, MembershipChange};
 pub use txn::{CompareRef, OperationRef, TxnRef};
 pub(crate) use txn::{Operation, TxnTable};
 
@@ -133,11 +139,19 @@ pub enum CommandKind {
     Alarm = 10,
     /// The cluster is to go back to an earlier version, or is not to any more.
     Downgrade = 11,
+    /// A member joins the cluster.
+    MemberAdd = 12,
+    /// A member leaves it for ever.
+    MemberRemove = 13,
+    /// A learner votes from now on.
+    MemberPromote = 14,
+    /// A member is reached elsewhere.
+    MemberUpdate = 15,
 }
 
 impl CommandKind {
     /// All of them, by their number.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::Put,
         Self::DeleteRange,
         Self::Txn,
@@ -149,6 +163,10 @@ impl CommandKind {
         Self::LeaseCheckpoint,
         Self::Alarm,
         Self::Downgrade,
+        Self::MemberAdd,
+        Self::MemberRemove,
+        Self::MemberPromote,
+        Self::MemberUpdate,
     ];
 
     fn frees_space(self) -> bool {
@@ -168,6 +186,10 @@ impl CommandKind {
             9 => Self::LeaseCheckpoint,
             10 => Self::Alarm,
             11 => Self::Downgrade,
+            12 => Self::MemberAdd,
+            13 => Self::MemberRemove,
+            14 => Self::MemberPromote,
+            15 => Self::MemberUpdate,
             _ => return None,
         })
     }
@@ -379,12 +401,16 @@ impl FrameWriter {
         frames.extend_from_slice(&[0; 4]);
         frames.push(kind as u8);
         frames.push(BODY_VERSION);
-        let mut serializer = Serializer::new(&mut *frames, self.arena.acquire(), ());
-        body.write(&mut serializer);
+        self.write(frames, body);
         let size_bytes = frames.len() - start - 4;
         assert!(size_bytes <= FRAME_SIZE_BYTES_MAX, "a frame of {size_bytes} bytes");
         let length = u32::try_from(size_bytes).expect("the bound on frames fits 32 bits");
         frames[start..start + 4].copy_from_slice(&length.to_le_bytes());
+    }
+
+    fn write<B: body::Body>(&mut self, out: &mut Vec<u8>, body: &B) {
+        let mut serializer = Serializer::new(out, self.arena.acquire(), ());
+        body.write(&mut serializer);
     }
 }
 
@@ -402,6 +428,10 @@ pub(crate) enum Command<'a> {
     LeaseCheckpoint(&'a ArchivedLeaseCheckpointBody<'static>),
     Alarm(AlarmRef),
     Downgrade(&'a ArchivedDowngradeBody<'static>),
+    MemberAdd(&'a ArchivedMemberAddBody<'static>),
+    MemberRemove(&'a ArchivedMemberIdBody),
+    MemberPromote(&'a ArchivedMemberIdBody),
+    MemberUpdate(&'a ArchivedMemberUpdateBody<'static>),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -552,6 +582,16 @@ impl Batch {
             CommandKind::Downgrade => {
                 Command::Downgrade(body::access::<DowngradeBody<'static>>(body))
             }
+            CommandKind::MemberAdd => {
+                Command::MemberAdd(body::access::<MemberAddBody<'static>>(body))
+            }
+            CommandKind::MemberRemove => Command::MemberRemove(body::access::<MemberIdBody>(body)),
+            CommandKind::MemberPromote => {
+                Command::MemberPromote(body::access::<MemberIdBody>(body))
+            }
+            CommandKind::MemberUpdate => {
+                Command::MemberUpdate(body::access::<MemberUpdateBody<'static>>(body))
+            }
         }
     }
 }
@@ -609,28 +649,17 @@ fn check_frame(bytes: &[u8], at: usize, index: usize) -> Result<Frame, CommandEr
             body::is_sound::<AlarmBody>(body) && body::access::<AlarmBody>(body).to_ref().is_some()
         }
         CommandKind::Downgrade => body::is_sound::<DowngradeBody<'static>>(body),
+        CommandKind::MemberAdd => body::is_sound::<MemberAddBody<'static>>(body),
+        CommandKind::MemberRemove | CommandKind::MemberPromote => {
+            body::is_sound::<MemberIdBody>(body)
+        }
+        CommandKind::MemberUpdate => body::is_sound::<MemberUpdateBody<'static>>(body),
     };
     if !sound {
         return Err(CommandError::Malformed { index, kind });
     }
     let narrow = |offset: usize| u32::try_from(offset).expect("the batch's size was checked");
     Ok(Frame { kind, start: narrow(start), end: narrow(end) })
-}
-
-/// A member's attributes as the store keeps them: the body of the command that brought them.
-pub(crate) fn member_to_bytes(member: &MemberPublishRef<'_>) -> Vec<u8> {
-    let mut frame = Vec::new();
-    FrameWriter::new().push_member_publish(&mut frame, member);
-    frame.drain(..FRAME_HEADER_SIZE_BYTES);
-    frame
-}
-
-/// The inverse of [`member_to_bytes`]; `None` for bytes that are not attributes.
-pub(crate) fn member_from_bytes(bytes: &[u8]) -> Option<MemberAttributes> {
-    if !body::is_sound::<MemberPublishBody<'static>>(bytes) {
-        return None;
-    }
-    Some(body::access::<MemberPublishBody<'static>>(bytes).to_attributes())
 }
 
 /// Why a batch was refused. The member that reads such a batch from its log has to stop.

@@ -28,10 +28,10 @@ use crate::hash::{HashRun, KeyValueHash};
 use crate::ids::{Change, Revision};
 use crate::layout::ChangeKind;
 use crate::limits::COMPACTION_HASHES_MAX;
-use crate::page::PageFault;
+use crate::page::{PageFault, Pages};
 use crate::range::Progress;
 use crate::shard::Shard;
-use crate::store::{self, Front, ShardChanges};
+use crate::store::{self, Front, ShardChanges, ShardRoots};
 use crate::system;
 use crate::tree;
 use crate::working::Working;
@@ -58,6 +58,11 @@ pub(crate) struct Compaction {
 impl Compaction {
     pub(crate) fn new(sweep: Sweep) -> Self {
         Self { sweep, window: None, waiting: VecDeque::new(), hashing: None, hashes: Arc::new([]) }
+    }
+
+    /// The same with what another store remembers of its compactions.
+    pub(crate) fn with_hashes(sweep: Sweep, hashes: &[KeyValueHash]) -> Self {
+        Self { hashes: hashes.into(), ..Self::new(sweep) }
     }
 
     /// Where history begins.
@@ -388,6 +393,20 @@ fn sweep_versions(shard: &mut Shard, ended: &[Change]) -> Result<(), PageFault> 
     )?;
     tree::remove_each(&mut shard.file, &mut shard.roots.values, &values, |_, _, _| Ok(()))?;
     Ok(())
+}
+
+/// Whether a change at or below the compacted revision is one that the finished sweep leaves.
+pub(crate) fn outlives_sweep<P: Pages>(
+    pages: &P,
+    roots: &ShardRoots,
+    front: &Front<'_>,
+    compacted: Revision,
+) -> Result<bool, PageFault> {
+    if front.logged.kind == ChangeKind::Tombstone {
+        return Ok(front.change().main == compacted);
+    }
+    let seen = store::version_at(pages, roots, front.key, compacted)?;
+    Ok(seen.is_some_and(|found| found.version.change == front.change()))
 }
 
 /// Forgets that a key was deleted, unless it lives again: then only the change itself goes.

@@ -12,7 +12,7 @@ use crate::system;
 use crate::working::Working;
 
 /// The key of the target in the `system` tree.
-const DOWNGRADE: &[u8] = b"downgrade";
+pub(crate) const DOWNGRADE: &[u8] = b"downgrade";
 
 /// The version of a cluster: the third part of its text says nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -16,6 +16,8 @@ mod checkpoint;
 mod defrag;
 mod files;
 mod import;
+mod install;
+mod membership;
 mod segment;
 
 use std::fmt;
@@ -42,9 +44,12 @@ use crate::working::{Need, Working};
 use apply::{BatchRun, Step};
 use checkpoint::Checkpoints;
 use defrag::Defrag;
+use install::Install;
 
 pub use files::EngineFiles;
-pub use import::{ImportRule, Imported, ImportedChange};
+pub use import::{Founding, ImportRule, Imported, ImportedChange};
+pub use install::{InstallState, InstallStep};
+pub use membership::Membership;
 
 /// What is fixed when a store is created or opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +173,7 @@ pub struct Engine {
     readers: Arc<[PageReader]>,
     checkpoints: Checkpoints,
     defrag: Defrag,
+    install: Option<Install>,
 }
 
 impl Engine {
@@ -241,6 +247,7 @@ impl Engine {
             readers,
             checkpoints: Checkpoints::new(durable),
             defrag: Defrag::default(),
+            install: None,
         })
     }
 

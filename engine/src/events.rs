@@ -304,14 +304,18 @@ impl EventBuilder {
         if batch.events.len() >= EVENTS_COUNT_MAX
             || batch.arena.len() + size_bytes > EVENTS_SIZE_BYTES_MAX
         {
-            batch.gap = true;
-            batch.events = Vec::new();
-            batch.arena = Vec::new();
-            return;
+            return self.lose();
         }
         let record = batch.store(&event.record);
         let prev = event.prev.as_ref().map(|prev| batch.store(prev));
         batch.events.push(Event { kind: event.kind, change: event.change, record, prev });
+    }
+
+    /// What happens until the batch is taken is not to be told event by event.
+    pub(crate) fn lose(&mut self) {
+        self.batch.gap = true;
+        self.batch.events = Vec::new();
+        self.batch.arena = Vec::new();
     }
 
     /// The batch up to a revision, if anything changed and somebody wants to know.

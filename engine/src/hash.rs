@@ -323,8 +323,8 @@ fn protobuf_into(record: &Record<'_>, out: &mut Vec<u8>) {
 
 /// The hash of the whole store, for `Maintenance.Hash`: over the logical content, so that members
 /// with the same state answer the same whatever their pages look like. It is the hash of the keys,
-/// carried on over what members published and the cluster's version; it is not etcd's number, which
-/// is one of etcd's buckets.
+/// carried on over who the members are, what they published and the cluster's version; it is not
+/// etcd's number, which is one of etcd's buckets.
 #[derive(Debug)]
 pub struct StoreHashScan {
     keys: KeyValueHashScan,
@@ -354,6 +354,17 @@ impl StoreHashScan {
                 hash = crc32c::crc32c_append(hash, &(text.len() as u64).to_be_bytes());
                 hash = crc32c::crc32c_append(hash, text.as_bytes());
             }
+        }
+        for member in view.cluster_members()? {
+            hash = crc32c::crc32c_append(hash, &member.id.0.to_be_bytes());
+            hash = crc32c::crc32c_append(hash, &[u8::from(member.is_learner)]);
+            for url in &member.peer_urls {
+                hash = crc32c::crc32c_append(hash, &(url.len() as u64).to_be_bytes());
+                hash = crc32c::crc32c_append(hash, url.as_bytes());
+            }
+        }
+        for id in view.removed_members()? {
+            hash = crc32c::crc32c_append(hash, &id.0.to_be_bytes());
         }
         let version = view.cluster_version()?.unwrap_or_default();
         self.result = Some(crc32c::crc32c_append(hash, version.as_bytes()));

@@ -43,9 +43,9 @@ pub enum LeaseChange {
 }
 
 /// The key of a lease in the `system` tree; the id's bytes follow.
-const LEASE: &[u8] = b"lease/";
+pub(crate) const LEASE: &[u8] = b"lease/";
 
-fn lease_key(id: LeaseId) -> [u8; LEASE.len() + 8] {
+pub(crate) fn lease_key(id: LeaseId) -> [u8; LEASE.len() + 8] {
     let mut key = [0; LEASE.len() + 8];
     key[..LEASE.len()].copy_from_slice(LEASE);
     key[LEASE.len()..].copy_from_slice(&id.0.to_be_bytes());

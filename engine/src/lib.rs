@@ -23,12 +23,14 @@ pub mod ids;
 mod layout;
 pub mod lease;
 pub mod limits;
+mod membership;
 pub mod page;
 pub mod quota;
 pub mod range;
 mod shard;
 mod store;
 mod system;
+pub mod transfer;
 pub mod tree;
 pub mod txn;
 pub mod view;
@@ -50,8 +52,10 @@ pub use engine::{Engine, EngineConfig, EngineFiles, Failure, Identity};
 pub use events::{EventBatch, EventKind, EventRef, EventSink, Interest, events_since};
 pub use hash::{KeyValueHash, KeyValueHashScan, StoreHashScan};
 pub use ids::{Change, ClusterId, LeaseId, LogIndex, MemberId, Revision, ShardId, Term};
+pub use membership::Member;
 pub use range::{
     Progress, RangeQuery, RangeScan, RangeSummary, Record, RecordSink, SortOrder, SortTarget,
 };
+pub use transfer::{InstallRule, TransferScan};
 pub use txn::TxnScan;
 pub use view::{HeldView, MemberAttributes, PinnedView, ReadHandle, View};

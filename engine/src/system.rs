@@ -7,20 +7,22 @@ use crate::answer::ReadError;
 use crate::bbolt::schema::Pair;
 use crate::command::{self, MemberPublishRef};
 use crate::compaction::Sweep;
-use crate::ids::MemberId;
+use crate::ids::{LogIndex, MemberId, Term};
 use crate::page::{PageFault, Pages};
 use crate::shard::Shard;
 use crate::store::{self, ShardRoots};
 use crate::tree::{self, Body, Cursor};
 use crate::view::MemberAttributes;
 
-const COMPACTION: &[u8] = b"compaction";
-const CLUSTER_VERSION: &[u8] = b"cluster_version";
-const CONF_STATE: &[u8] = b"conf_state";
+pub(crate) const COMPACTION: &[u8] = b"compaction";
+pub(crate) const CLUSTER_VERSION: &[u8] = b"cluster_version";
+pub(crate) const CONF_STATE: &[u8] = b"conf_state";
 /// Followed by the name of one of etcd's buckets, a slash and the key there.
-const CARRIED: &[u8] = b"etcd/";
+pub(crate) const CARRIED: &[u8] = b"etcd/";
+/// The entry up to which the store came from another member.
+pub(crate) const INSTALLED: &[u8] = b"installed";
 /// Followed by the member's id, big endian.
-const MEMBER: &[u8] = b"member/";
+pub(crate) const MEMBER: &[u8] = b"member/";
 
 pub(crate) fn put(shard: &mut Shard, key: &[u8], bytes: &[u8]) -> Result<(), PageFault> {
     tree::insert(&mut shard.file, &mut shard.roots.system, key, &[], Body::Bytes(bytes))?;
@@ -82,6 +84,28 @@ pub(crate) fn conf_state<P: Pages>(
     Ok(get(pages, roots, CONF_STATE)?.map(<[u8]>::to_vec))
 }
 
+/// Notes the entry up to which the store came from another member.
+pub(crate) fn put_installed(
+    shard: &mut Shard,
+    index: LogIndex,
+    term: Term,
+) -> Result<(), PageFault> {
+    let bytes = [index.0.to_be_bytes(), term.0.to_be_bytes()].concat();
+    put(shard, INSTALLED, &bytes)
+}
+
+pub(crate) fn installed<P: Pages>(
+    pages: &P,
+    roots: &ShardRoots,
+) -> Result<Option<(LogIndex, Term)>, PageFault> {
+    let Some(bytes) = get(pages, roots, INSTALLED)? else { return Ok(None) };
+    let word = |at: usize| Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+    match (word(0), word(8), bytes.len()) {
+        (Some(index), Some(term), 16) => Ok(Some((LogIndex(index), Term(term)))),
+        _ => Err(store::damaged(pages, roots.system, "entry of an install")),
+    }
+}
+
 pub(crate) fn put_member(
     shard: &mut Shard,
     member: &MemberPublishRef<'_>,
@@ -139,6 +163,6 @@ fn carried_key(bucket: &[u8], key: &[u8]) -> Vec<u8> {
     [CARRIED, bucket, b"/", key].concat()
 }
 
-fn member_key(id: MemberId) -> Vec<u8> {
+pub(crate) fn member_key(id: MemberId) -> Vec<u8> {
     [MEMBER, &id.0.to_be_bytes()].concat()
 }

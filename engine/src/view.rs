@@ -14,6 +14,7 @@ use crate::downgrade::{self, ClusterVersion};
 use crate::hash::KeyValueHash;
 use crate::ids::{LeaseId, LogIndex, MemberId, Revision, Term};
 use crate::lease::{self, Lease};
+use crate::membership::{self, Member};
 use crate::page::pin::{PinSlot, Pinned, PinnedSlot, Pins};
 use crate::page::{Epoch, PageReader};
 use crate::store::{ShardRoots, Store};
@@ -49,6 +50,26 @@ impl View {
     pub fn members(&self) -> Result<Vec<MemberAttributes>, ReadError> {
         let (pages, roots) = self.shard(0);
         system::members(pages, roots)
+    }
+
+    /// The members of the cluster, by id, with what they have published; none in a store that does
+    /// not say who belongs to it.
+    pub fn cluster_members(&self) -> Result<Vec<Member>, ReadError> {
+        let (pages, roots) = self.shard(0);
+        membership::members(pages, roots)
+    }
+
+    /// The members that were removed for ever, by id.
+    pub fn removed_members(&self) -> Result<Vec<MemberId>, ReadError> {
+        let (pages, roots) = self.shard(0);
+        Ok(membership::removed(pages, roots)?)
+    }
+
+    /// Whether the store says who belongs to the cluster. One that was founded before members were
+    /// kept does not.
+    pub fn knows_members(&self) -> Result<bool, ReadError> {
+        let (pages, roots) = self.shard(0);
+        Ok(membership::is_known(pages, roots)?)
     }
 
     /// The alarms that stand, by kind, then by member.

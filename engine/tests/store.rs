@@ -20,8 +20,17 @@ mod edges;
 #[path = "store/hash.rs"]
 mod hash;
 #[cfg(test)]
+#[path = "store/install.rs"]
+mod install;
+#[cfg(test)]
+#[path = "store/install_faults.rs"]
+mod install_faults;
+#[cfg(test)]
 #[path = "store/interchange.rs"]
 mod interchange;
+#[cfg(test)]
+#[path = "store/membership.rs"]
+mod membership;
 #[cfg(test)]
 #[path = "store/model.rs"]
 mod model;

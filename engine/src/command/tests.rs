@@ -118,6 +118,53 @@ fn frames_of_alarms_and_downgrades_have_golden_bytes() {
     assert_eq!((target(1).as_deref(), target(2)), (Some("3.6.0"), None));
 }
 
+const GOLDEN_MEMBER_ADD: &str = "\
+    530000000c01687474703a2f2f613a31687474703a2f2f612d6c6f6e6765722d6e616d652d7468616e2d696e\
+    6c696e653a328a000000d4ffffffa2000000d6ffffff0807060504030201e8ffffff020000000103000000";
+const GOLDEN_MEMBER_REMOVE: &str = "0a0000000d010807060504030201";
+const GOLDEN_MEMBER_PROMOTE: &str = "0a0000000e010807060504030201";
+const GOLDEN_MEMBER_UPDATE: &str = "\
+    4e0000000f01687474703a2f2f613a31687474703a2f2f612d6c6f6e6765722d6e616d652d7468616e2d696e\
+    6c696e653a328a000000d4ffffffa2000000d6ffffff0807060504030201e8ffffff02000000";
+/// What the store keeps of a member; no frame.
+const GOLDEN_PEER: &str = "\
+    687474703a2f2f613a31687474703a2f2f612d6c6f6e6765722d6e616d652d7468616e2d696e6c696e653a32\
+    8a000000d4ffffffa2000000d6ffffff0807060504030201e8ffffff0200000001";
+
+#[test]
+fn frames_of_members_have_golden_bytes() {
+    let urls = ["http://a:1".to_owned(), "http://a-longer-name-than-inline:2".to_owned()];
+    let id = MemberId(0x0102_0304_0506_0708);
+    let add = MemberAddRef { id, peer_urls: &urls, is_learner: true, learners_max: 3 };
+    let update = MemberUpdateRef { id, peer_urls: &urls };
+    assert_eq!(frame(|writer, out| writer.push_member_add(out, &add)), GOLDEN_MEMBER_ADD);
+    assert_eq!(frame(|writer, out| writer.push_member_remove(out, id)), GOLDEN_MEMBER_REMOVE);
+    assert_eq!(frame(|writer, out| writer.push_member_promote(out, id)), GOLDEN_MEMBER_PROMOTE);
+    assert_eq!(frame(|writer, out| writer.push_member_update(out, &update)), GOLDEN_MEMBER_UPDATE);
+    let peer = crate::membership::Peer { id, peer_urls: urls.to_vec(), is_learner: true };
+    assert_eq!(hex(&peer_to_bytes(&peer)), GOLDEN_PEER);
+    assert_eq!(peer_from_bytes(&peer_to_bytes(&peer)), Some(peer.clone()));
+    assert_eq!(peer_from_bytes(&peer_to_bytes(&peer)[1..]), None);
+    let mut frames = Vec::new();
+    let mut writer = FrameWriter::new();
+    writer.push_member_add(&mut frames, &add);
+    writer.push_member_remove(&mut frames, id);
+    writer.push_member_promote(&mut frames, id);
+    writer.push_member_update(&mut frames, &update);
+    let batch = Batch::validate(batch_of(&frames, 4)).unwrap();
+    assert_eq!(batch.membership_change(), None, "several");
+    let Command::MemberAdd(read) = batch.command(0) else { panic!("another kind") };
+    assert_eq!((read.to_peer(), read.learners_max.to_native()), (peer, 3));
+    assert!(matches!(batch.command(1), Command::MemberRemove(read) if read.id() == id));
+    assert!(matches!(batch.command(2), Command::MemberPromote(read) if read.id() == id));
+    let Command::MemberUpdate(read) = batch.command(3) else { panic!("another kind") };
+    assert_eq!((read.id(), read.peer_urls()), (id, urls.to_vec()));
+    frames.clear();
+    writer.push_member_remove(&mut frames, id);
+    let batch = Batch::validate(batch_of(&frames, 1)).unwrap();
+    assert_eq!(batch.membership_change(), Some(MembershipChange::Remove(id)));
+}
+
 fn full_checkpoint() -> [LeaseRemaining; 2] {
     let second = LeaseRemaining { id: LeaseId(-2), remaining_seconds: 30 };
     [LeaseRemaining { id: LeaseId(1), remaining_seconds: 0 }, second]

@@ -8,7 +8,7 @@
 
 use crate::alarm;
 use crate::answer::{Answer, Outcome, OwnedRecord, ReadError, Rejection};
-use crate::command::{Batch, Command, CommandKind, DeleteRangeRef, MemberPublishRef, PutRef};
+use crate::command::{Batch, Command, CommandKind, DeleteRangeRef, PutRef};
 use crate::compaction::Compaction;
 use crate::delete::DeleteRun;
 use crate::downgrade;
@@ -16,11 +16,11 @@ use crate::engine::Failure;
 use crate::ids::{LeaseId, Revision, Term};
 use crate::lease::{self, RevokeRun};
 use crate::limits;
+use crate::membership;
 use crate::page::PageFault;
 use crate::range::Progress;
 use crate::system;
 use crate::txn::{TxnRun, TxnStep};
-use crate::view::MemberAttributes;
 use crate::working::Working;
 
 use super::segment::Segment;
@@ -231,12 +231,7 @@ fn begin(
                 Err(rejection) => Outcome::Rejected(rejection),
             }
         }
-        Command::MemberPublish(member) => {
-            let MemberAttributes { id, name, client_urls } = &member.to_attributes();
-            let member = MemberPublishRef { id: *id, name, client_urls };
-            system::put_member(&mut working.shards[0], &member)?;
-            Outcome::System
-        }
+        Command::MemberPublish(member) => membership::publish(&member.to_attributes(), working)?,
         Command::ClusterVersionSet(version) => {
             system::put_cluster_version(&mut working.shards[0], &version.version)?;
             Outcome::System
@@ -260,6 +255,14 @@ fn begin(
         }
         Command::Alarm(change) => alarm::apply(change, working)?,
         Command::Downgrade(body) => downgrade::apply(body.target(), working)?,
+        Command::MemberAdd(add) => {
+            membership::add(&add.to_peer(), add.learners_max.to_native(), working)?
+        }
+        Command::MemberRemove(member) => membership::remove(member.id(), working)?,
+        Command::MemberPromote(member) => membership::promote(member.id(), working)?,
+        Command::MemberUpdate(update) => {
+            membership::update(update.id(), update.peer_urls(), working)?
+        }
     };
     answer(outcome, working, answers);
     Ok(None)

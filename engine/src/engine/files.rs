@@ -146,19 +146,23 @@ pub(super) fn create(files: EngineFiles, config: EngineConfig) -> Result<Vec<Sha
     if !matches!(meta::choose(&meta), Ok((Chosen::Blank | Chosen::Torn(_), _))) {
         return Err(Failure::State("there is a store already".to_owned()));
     }
-    let roots = ShardRoots {
+    let shard = |(index, source)| {
+        let file = PageFile::create(source, page_config(index, config))?;
+        Ok(Shard::new(file, empty_roots()))
+    };
+    (0..config.shards).zip(sources).map(shard).collect()
+}
+
+/// The trees of a shard without any entries.
+pub(super) fn empty_roots() -> ShardRoots {
+    ShardRoots {
         current: Root::empty(layout::CURRENT),
         revisions: Root::empty(layout::REVISIONS),
         values: Root::empty(layout::VALUES),
         system: Root::empty(layout::SYSTEM),
         tombstones: Root::empty(layout::TOMBSTONES),
         attachments: Root::empty(layout::ATTACHMENTS),
-    };
-    let shard = |(index, source)| {
-        let file = PageFile::create(source, page_config(index, config))?;
-        Ok(Shard::new(file, roots))
-    };
-    (0..config.shards).zip(sources).map(shard).collect()
+    }
 }
 
 /// A store as its newest durable checkpoint left it.

@@ -17,6 +17,7 @@ use crate::compaction::{Compaction, Sweep};
 use crate::downgrade::{self, ClusterVersion};
 use crate::ids::{Change, LogIndex, Revision, Term};
 use crate::lease::{self, Lease};
+use crate::membership::{self, Member};
 use crate::page::PageFault;
 use crate::range::Record;
 use crate::system;
@@ -42,6 +43,8 @@ pub enum ImportRule {
     LeaseId,
     /// What a downgrade goes back to is no version.
     DowngradeTarget,
+    /// A member's id is zero, or taken.
+    MemberId,
 }
 
 impl fmt::Display for ImportRule {
@@ -55,6 +58,7 @@ impl fmt::Display for ImportRule {
             Self::Compacted => "the compacted revision does not fit the history",
             Self::LeaseId => "a lease has no id, or one that is taken",
             Self::DowngradeTarget => "a downgrade goes back to what is no version",
+            Self::MemberId => "a member has no id, or one that is taken",
         })
     }
 }
@@ -78,6 +82,25 @@ pub enum ImportedChange<'a> {
     Put(Record<'a>),
     /// The key ends.
     Delete(&'a [u8]),
+}
+
+/// What the members of a new cluster agree on before its log begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Founding<'a> {
+    /// The members; none if somebody else's store is to be installed.
+    pub members: &'a [Member],
+    /// Raft's own state of who votes.
+    pub conf_state: &'a [u8],
+    /// The entry behind which the log begins.
+    pub applied: LogIndex,
+    /// That entry's term.
+    pub term: Term,
+}
+
+/// What the store's entries for a member take, about.
+fn member_size_bytes(member: &Member) -> usize {
+    let urls = member.peer_urls.iter().chain(&member.client_urls);
+    urls.map(|url| url.len() + 16).sum::<usize>() + member.name.len() + 128
 }
 
 impl Engine {
@@ -152,6 +175,47 @@ impl Engine {
         }
         self.import_system(target.len(), |engine| downgrade::import(target, &mut engine.working))
     }
+
+    /// Takes over a member of the cluster, with its name and its clients' URLs if it has told them.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn import_member(&mut self, member: &Member) -> Result<Imported, Failure> {
+        if member.id.0 == 0 || membership::is_taken(member.id, &self.working)? {
+            return Ok(Imported::Refused(ImportRule::MemberId));
+        }
+        let size_bytes = member_size_bytes(member);
+        self.import_system(size_bytes, |engine| membership::import(member, &mut engine.working))
+    }
+
+    /// Makes a store that was just created that of a new cluster's member: it names all members,
+    /// and counts as one that has applied what the cluster's log begins behind. The view is
+    /// published.
+    ///
+    /// A file may have to grow first; then nothing was changed, and it is to be called again.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn found(&mut self, founding: &Founding<'_>) -> Result<Imported, Failure> {
+        let Founding { members, conf_state, applied, term } = *founding;
+        let size_bytes: usize = members.iter().map(member_size_bytes).sum();
+        // An entry or two for each member, and raft's own.
+        let needed = (2 * members.len() + 1, size_bytes + conf_state.len());
+        if self.working.reserve(needed.0, needed.1).is_err() {
+            return Ok(Imported::Starved);
+        }
+        for member in members {
+            match self.import_member(member)? {
+                Imported::Done => {}
+                other => return Ok(other),
+            }
+        }
+        system::put_conf_state(&mut self.working.shards[0], conf_state)
+            .inspect_err(|_| self.is_poisoned = true)?;
+        self.finish_import(applied, term);
+        Ok(Imported::Done)
+    }
+
     /// Keeps a pair of one of etcd's buckets as it is, for a version that knows its meaning, and
     /// for backups.
     ///

@@ -13,6 +13,7 @@
 
 use std::collections::BTreeMap;
 
+use super::aside::Aside;
 use super::bitmap::Bitmap;
 use super::ids::{Epoch, PageId};
 
@@ -23,16 +24,17 @@ pub(super) struct Run {
     pub pages: u32,
 }
 
+/// A run that is not needed any more, and may still be reached by views.
 #[derive(Clone, Copy, Debug)]
-struct Freed {
-    run: Run,
-    born: Epoch,
-    freed: Epoch,
+pub(super) struct Freed {
+    pub run: Run,
+    pub born: Epoch,
+    pub freed: Epoch,
 }
 
 /// The allocation state of one file.
 pub(super) struct Allocator {
-    used: Bitmap,
+    pub(super) used: Bitmap,
     /// Pages whose bytes in memory are not (yet) those in the file.
     dirty: Bitmap,
     /// Pages of which this process has its own copy: touching them costs no fault.
@@ -44,10 +46,12 @@ pub(super) struct Allocator {
     listed: Bitmap,
     working: Epoch,
     durable: Epoch,
-    checkpoint: Option<Epoch>,
+    pub(super) checkpoint: Option<Epoch>,
     born_working: Vec<Run>,
-    fresh: Vec<Freed>,
-    waiting: BTreeMap<Epoch, Vec<Freed>>,
+    pub(super) fresh: Vec<Freed>,
+    pub(super) waiting: BTreeMap<Epoch, Vec<Freed>>,
+    /// Pages of trees that no view reaches yet.
+    pub(super) aside: Option<Aside>,
     free: u32,
     dirty_count: u32,
     /// No page below is free.
@@ -77,6 +81,7 @@ impl Allocator {
             born_working: Vec::new(),
             fresh: Vec::new(),
             waiting: BTreeMap::new(),
+            aside: None,
             free,
             dirty_count: 0,
             hint: 1,
@@ -118,6 +123,9 @@ impl Allocator {
             bitmap.truncate(pages);
         }
         self.listed.truncate(pages);
+        if let Some(aside) = &mut self.aside {
+            aside.pages.truncate(pages);
+        }
         self.warm.retain(|page| page.0 < pages);
         self.hint = self.hint.min(pages);
     }
@@ -145,6 +153,9 @@ impl Allocator {
         self.private.grow(pages);
         self.raw.grow(pages);
         self.listed.grow(pages);
+        if let Some(aside) = &mut self.aside {
+            aside.pages.grow(pages);
+        }
     }
 
     /// Ends the working epoch: what was written in it is immutable from now on.
@@ -255,6 +266,9 @@ impl Allocator {
         self.free -= run.pages;
         self.reach = self.reach.max(run.page.0 + run.pages);
         self.born_working.push(run);
+        if let Some(aside) = &mut self.aside {
+            aside.note(run);
+        }
         run.page
     }
 
@@ -282,6 +296,9 @@ impl Allocator {
         }
         self.free += run.pages;
         self.hint = self.hint.min(run.page.0);
+        if let Some(aside) = &mut self.aside {
+            aside.forget(run);
+        }
     }
 
     fn clear_dirty(&mut self, page: u32) {
@@ -342,6 +359,9 @@ impl Allocator {
                 self.clear_dirty(page);
             }
         }
+        if let Some(aside) = &self.aside {
+            reachable.subtract(&aside.pages);
+        }
         let mut writing = self.dirty.clone();
         let mut later = Vec::new();
         for run in &self.born_working {
@@ -399,5 +419,10 @@ impl Allocator {
         assert_eq!(self.dirty_count, self.dirty.count());
         let first_free = self.used.next_absent(1);
         assert!(first_free.is_none_or(|page| self.hint <= page), "{} {first_free:?}", self.hint);
+        if let Some(aside) = &self.aside {
+            let mut free = aside.pages.clone();
+            free.subtract(&self.used);
+            assert_eq!(free.count(), 0, "noted pages are in use");
+        }
     }
 }

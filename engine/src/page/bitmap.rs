@@ -109,6 +109,21 @@ impl Bitmap {
         })
     }
 
+    /// Takes out what is in the other set, which may have fewer numbers.
+    pub fn subtract(&mut self, other: &Self) {
+        for (word, other) in self.words.iter_mut().zip(&other.words) {
+            *word &= !other;
+        }
+    }
+
+    /// Leaves only what is in the other set too.
+    pub fn intersect(&mut self, other: &Self) {
+        assert_eq!(self.len, other.len, "two sets over other numbers");
+        for (word, other) in self.words.iter_mut().zip(&other.words) {
+            *word &= other;
+        }
+    }
+
     pub fn count(&self) -> u32 {
         self.words.iter().map(|word| word.count_ones()).sum()
     }
@@ -155,6 +170,22 @@ mod tests {
         assert_eq!((bitmap.end(), bitmap.next_present(65)), (65, None));
         bitmap.truncate(64);
         assert_eq!(bitmap.end(), 64);
+    }
+
+    #[test]
+    fn sets_are_taken_from_each_other() {
+        let of = |pages: &[u32]| {
+            let mut bitmap = Bitmap::with_len(140);
+            pages.iter().for_each(|page| bitmap.insert(*page));
+            bitmap
+        };
+        let (mut less, mut both) = (of(&[1, 63, 64, 139]), of(&[1, 63, 64, 139]));
+        less.subtract(&of(&[63, 65, 139]));
+        both.intersect(&of(&[63, 65, 139]));
+        let all = |bitmap: &Bitmap| (0..140).filter(|at| bitmap.contains(*at)).collect::<Vec<_>>();
+        assert_eq!((all(&less), all(&both)), (vec![1, 64], vec![63, 139]));
+        less.subtract(&Bitmap::with_len(64));
+        assert_eq!(less.count(), 2);
     }
 
     #[test]

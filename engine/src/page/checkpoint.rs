@@ -82,6 +82,7 @@ impl Checkpoint {
         let run_pages = pages.free_map_need().extent_pages;
         let page = pages.alloc.take_run(run_pages).expect("the run was reserved just now");
         let run = Run { page, pages: run_pages };
+        pages.free_map_out = Some(run);
         // Taken in the working epoch, the run is not part of either set; it joins both by hand.
         let (mut writing, mut used) = pages.alloc.begin_checkpoint(epoch);
         pages.alloc.note_written(run);
@@ -208,6 +209,7 @@ impl Checkpoint {
     /// to [`PageFile::drop_copies`].
     pub fn finish(self, pages: &mut PageFile) {
         assert!(self.is_synced() && pages.file() == self.file);
+        pages.free_map_out = None;
         let cold = pages.alloc.finish_checkpoint(&self.writing, WARM_PAGES_MAX);
         if let Some(old) = pages.free_map.replace(self.free_map) {
             pages.alloc.release(Run { page: old.page, pages: old.pages() });

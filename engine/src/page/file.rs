@@ -140,6 +140,8 @@ pub struct PageFile {
     next_token: u64,
     /// The free map of the durable checkpoint; it is free when the next checkpoint is durable.
     pub(super) free_map: Option<ExtentRef>,
+    /// Where the checkpoint under way puts its own.
+    pub(super) free_map_out: Option<Run>,
     /// Pages whose private copies the last checkpoint has made needless, and where dropping them
     /// has come to.
     copies: Option<(Bitmap, u32)>,
@@ -228,6 +230,7 @@ impl PageFile {
             shortening: None,
             next_token: 0,
             free_map,
+            free_map_out: None,
             copies: None,
         }
     }

@@ -11,6 +11,7 @@
 //! - Every byte that reaches a file is a [`disk::DiskOp`].
 
 mod alloc;
+mod aside;
 mod bitmap;
 mod bytes;
 mod checkpoint;

@@ -6,7 +6,7 @@
 use super::{Shard, link};
 use crate::engine::ImportRule;
 use crate::ids::{Change, LeaseId, Revision};
-use crate::layout::{ChangeKind, Head, LOGGED_SIZE_BYTES_MAX, Logged, Version};
+use crate::layout::{self, ChangeKind, Head, LOGGED_SIZE_BYTES_MAX, Logged, Version};
 use crate::page::PageFault;
 use crate::range::Record;
 use crate::store;
@@ -73,6 +73,9 @@ impl Shard {
         }
         let old_lease = old.as_ref().map_or(LeaseId(0), |old| old.version.lease);
         let lease = if has_lease { record.lease } else { LeaseId(0) };
+        // A version that has an end when it comes may never have been attached here.
+        let is_missing = old_lease == lease && !self.is_attached(record.key, lease)?;
+        let old_lease = if is_missing { LeaseId(0) } else { old_lease };
         self.attach(record.key, old_lease, lease)?;
         let head = Head::of_current(&version, is_logged, &chain);
         let root = &mut self.roots.current;
@@ -80,6 +83,14 @@ impl Shard {
         tree::supersede(&mut self.file, root, record.key, head.as_bytes(), body)?;
         self.enter(record.key, record.value, &logged)?;
         Ok(Ok(()))
+    }
+
+    fn is_attached(&mut self, key: &[u8], lease: LeaseId) -> Result<bool, PageFault> {
+        if lease == LeaseId(0) {
+            return Ok(true);
+        }
+        layout::attachment_key(lease, key, &mut self.body_scratch);
+        Ok(tree::get(&self.file, self.roots.attachments, &self.body_scratch)?.is_some())
     }
 
     /// Ends a key, of which compaction may have left nothing but its end.

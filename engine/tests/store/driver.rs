@@ -2,7 +2,7 @@
 
 use engine::command::{
     AlarmRef, BATCH_HEADER_SIZE_BYTES, CompactRef, DeleteRangeRef, LeaseGrantRef, LeaseRemaining,
-    LeaseRevokeRef, MemberPublishRef, PutRef, TxnRef,
+    LeaseRevokeRef, MemberAddRef, MemberPublishRef, MemberUpdateRef, PutRef, TxnRef,
 };
 use engine::page::disk::{Completion, DiskError, DiskOpKind, FileId};
 use engine::{
@@ -11,6 +11,8 @@ use engine::{
     RangeSummary, ReadError, ReadHandle, Rejection, Term,
 };
 use std::sync::Arc;
+
+use crate::random::Random;
 
 /// Frames on their way into a batch.
 #[derive(Default)]
@@ -85,6 +87,30 @@ impl Frames {
         self
     }
 
+    pub fn member_add(mut self, add: &MemberAddRef<'_>) -> Self {
+        self.writer.push_member_add(&mut self.bytes, add);
+        self.count += 1;
+        self
+    }
+
+    pub fn member_remove(mut self, id: MemberId) -> Self {
+        self.writer.push_member_remove(&mut self.bytes, id);
+        self.count += 1;
+        self
+    }
+
+    pub fn member_promote(mut self, id: MemberId) -> Self {
+        self.writer.push_member_promote(&mut self.bytes, id);
+        self.count += 1;
+        self
+    }
+
+    pub fn member_update(mut self, update: &MemberUpdateRef<'_>) -> Self {
+        self.writer.push_member_update(&mut self.bytes, update);
+        self.count += 1;
+        self
+    }
+
     pub fn cluster_version(mut self, version: &str) -> Self {
         self.writer.push_cluster_version_set(&mut self.bytes, version);
         self.count += 1;
@@ -113,6 +139,12 @@ pub struct Driver {
     config: EngineConfig,
     meta: Vec<u8>,
     shards: Vec<Vec<u8>>,
+    /// What was written since its file was synced: where, and the bytes.
+    unsynced: Vec<(FileId, usize, Vec<u8>)>,
+    /// Operations until the disk does nothing any more.
+    pub ops_left: usize,
+    /// Operations that were done.
+    pub ops: usize,
     /// Keys a step may touch.
     pub budget: usize,
     /// The disk does not cut files off.
@@ -125,7 +157,11 @@ pub fn config(shards: u16) -> EngineConfig {
 
 impl Driver {
     pub fn new(shards: u16) -> Self {
-        let config = config(shards);
+        Self::with_config(config(shards))
+    }
+
+    pub fn with_config(config: EngineConfig) -> Self {
+        let shards = config.shards;
         let files = EngineFiles::new_in_memory();
         let engine = Engine::create(files, config, IDENTITY).unwrap();
         let handle = engine.read_handle();
@@ -136,6 +172,9 @@ impl Driver {
             config,
             meta: Vec::new(),
             shards: disk,
+            unsynced: Vec::new(),
+            ops_left: usize::MAX,
+            ops: 0,
             budget: usize::MAX,
             refuses_to_shorten: false,
         }
@@ -194,33 +233,31 @@ impl Driver {
         panic!("a defragmentation without an end");
     }
 
-    /// Performs what the engine has for the disk.
-    fn pump(&mut self) {
-        while let Some(op) = self.engine.poll_disk_op() {
-            let file = match op.file {
-                FileId::Meta => &mut self.meta,
-                FileId::Shard(shard) => &mut self.shards[usize::from(shard)],
-            };
+    /// Performs what the engine has for the disk, until that does nothing any more.
+    pub fn pump(&mut self) {
+        while self.ops_left > 0
+            && let Some(op) = self.engine.poll_disk_op()
+        {
+            self.ops_left -= 1;
+            self.ops += 1;
             let (mut buffer, mut result) = (Vec::new(), Ok(()));
             match op.kind {
                 DiskOpKind::Write { offset, bytes } => {
                     let start = usize::try_from(offset).unwrap();
-                    if file.len() < start + bytes.len() {
-                        file.resize(start + bytes.len(), 0);
-                    }
-                    file[start..start + bytes.len()].copy_from_slice(&bytes);
+                    self.unsynced.push((op.file, start, bytes.clone()));
                     buffer = bytes;
                 }
-                DiskOpKind::Sync => {}
+                DiskOpKind::Sync => self.sync(op.file),
                 DiskOpKind::Shorten { .. } if self.refuses_to_shorten => {
                     let cause = std::io::Error::from_raw_os_error(5);
                     result = Err(DiskError { file: op.file, operation: "shorten", cause });
                 }
                 DiskOpKind::Shorten { size_bytes } => {
-                    file.truncate(usize::try_from(size_bytes).unwrap());
+                    self.file(op.file).truncate(usize::try_from(size_bytes).unwrap());
                 }
                 DiskOpKind::Allocate { size_bytes } => {
                     let size = usize::try_from(size_bytes).unwrap();
+                    let file = self.file(op.file);
                     file.resize(file.len().max(size), 0);
                 }
             }
@@ -229,11 +266,54 @@ impl Driver {
         }
     }
 
+    fn file(&mut self, file: FileId) -> &mut Vec<u8> {
+        match file {
+            FileId::Meta => &mut self.meta,
+            FileId::Shard(shard) => &mut self.shards[usize::from(shard)],
+        }
+    }
+
+    fn sync(&mut self, synced: FileId) {
+        for (file, start, bytes) in std::mem::take(&mut self.unsynced) {
+            if file == synced {
+                self.put_bytes(file, start, &bytes);
+            } else {
+                self.unsynced.push((file, start, bytes));
+            }
+        }
+    }
+
+    fn put_bytes(&mut self, file: FileId, start: usize, bytes: &[u8]) {
+        let file = self.file(file);
+        if file.len() < start + bytes.len() {
+            file.resize(start + bytes.len(), 0);
+        }
+        file[start..start + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// The power goes: of what was not synced some sectors reached the medium.
+    pub fn crash(&mut self, random: &mut Random) {
+        for (file, start, bytes) in std::mem::take(&mut self.unsynced) {
+            for (place, sector) in bytes.chunks(512).enumerate() {
+                if random.one_in(2) {
+                    self.put_bytes(file, start + 512 * place, sector);
+                }
+            }
+        }
+        self.ops_left = usize::MAX;
+        self.reopen();
+    }
+
     /// Loses the process and opens what is on the disk.
     pub fn reopen(&mut self) {
+        self.unsynced.clear();
         let files = EngineFiles::Memory { meta: self.meta.clone(), shards: self.shards.clone() };
         self.engine = Engine::open(files, self.config).unwrap();
         self.handle = self.engine.read_handle();
+    }
+
+    pub fn shard_count(&self) -> u16 {
+        self.config.shards
     }
 
     pub fn hold(&self) -> HeldView {

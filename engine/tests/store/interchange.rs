@@ -20,7 +20,7 @@ use crate::driver::{Driver, Frames};
 use crate::random::Random;
 
 /// The file of a backup, made in steps of so many keys.
-fn backup(driver: &Driver, budget: usize) -> Vec<u8> {
+pub fn backup(driver: &Driver, budget: usize) -> Vec<u8> {
     let member = Member { id: MemberId(0x3e), name: "m".to_owned(), ..Member::default() };
     let mut scan = BackupScan::new(BackupFacts { members: vec![member] });
     let view = driver.hold();
@@ -132,7 +132,7 @@ fn assert_same(ours: &mut Driver, theirs: &mut Driver, what: &str) {
     assert!(ours.keys().any(|revision| theirs.contains_key(revision)), "{what}");
 }
 
-fn random_batch(random: &mut Random) -> Frames {
+pub fn random_batch(random: &mut Random) -> Frames {
     let value = vec![b'v'; [0, 1, 40, 900, 1100, 5000][random.below(6)]];
     let key = |random: &mut Random| match random.below(14) {
         0 => vec![b'l'; 3000],

@@ -4,10 +4,15 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::driver::{Frames, IDENTITY};
+use crate::driver::{Driver, Frames, IDENTITY};
+use crate::install::stream_of;
 use engine::command::{CompactRef, DeleteRangeRef, PutRef};
-use engine::page::disk::{Completion, DiskOpKind, FileId};
-use engine::{Engine, EngineConfig, EngineFiles, LogIndex, Progress, RangeQuery, RangeScan, Term};
+use engine::engine::{Founding, Imported, InstallState};
+use engine::page::disk::{Completion, DiskError, DiskOpKind, FileId};
+use engine::{
+    Engine, EngineConfig, EngineFiles, InstallRule, LogIndex, Member, MemberId, Progress,
+    RangeQuery, RangeScan, Term,
+};
 
 /// A directory that goes with the test.
 struct Directory(PathBuf);
@@ -41,13 +46,22 @@ fn files(directory: &Path) -> EngineFiles {
 }
 
 fn pump(engine: &mut Engine, directory: &Path) {
+    pump_on(engine, directory, true);
+}
+
+/// On a disk that may be full.
+fn pump_on(engine: &mut Engine, directory: &Path, grows: bool) {
     while let Some(op) = engine.poll_disk_op() {
         let file = match op.file {
             FileId::Meta => file(directory, "meta"),
             FileId::Shard(shard) => file(directory, &shard.to_string()),
         };
-        let mut buffer = Vec::new();
+        let (mut buffer, mut result) = (Vec::new(), Ok(()));
         match op.kind {
+            DiskOpKind::Allocate { .. } if !grows => {
+                let cause = std::io::Error::from_raw_os_error(28);
+                result = Err(DiskError { file: op.file, operation: "allocate", cause });
+            }
             DiskOpKind::Write { offset, bytes } => {
                 file.write_all_at(&bytes, offset).unwrap();
                 buffer = bytes;
@@ -57,7 +71,7 @@ fn pump(engine: &mut Engine, directory: &Path) {
                 file.set_len(size_bytes).unwrap();
             }
         }
-        let completion = Completion { token: op.token, buffer, result: Ok(()) };
+        let completion = Completion { token: op.token, buffer, result };
         engine.handle_disk_completion(completion).unwrap();
     }
 }
@@ -246,4 +260,89 @@ fn a_file_is_as_long_as_the_growth_that_ended() {
     assert!(out.is_empty());
     let size_bytes = engine.file_size_bytes();
     assert!(size_bytes > 32 << 20, "{size_bytes}: what was wanted meanwhile was forgotten");
+}
+
+/// A new file has no pages yet: founding waits for them, as everything does.
+#[test]
+fn a_cluster_is_founded_once_its_files_have_room() {
+    let directory = Directory::new("engine-founded");
+    let path = directory.0.as_path();
+    let config = EngineConfig { shards: 2, shard_size_bytes_max: 1 << 30 };
+    let mut engine = Engine::create(files(path), config, IDENTITY).unwrap();
+    let peer_urls = vec!["http://127.0.0.1:2380".to_owned()];
+    let members = [Member { id: MemberId(7), peer_urls, ..Member::default() }];
+    let founding =
+        Founding { members: &members, conf_state: b"one", applied: LogIndex(1), term: Term(1) };
+    assert_eq!(engine.found(&founding).unwrap(), Imported::Starved);
+    assert!(!engine.newest_view().knows_members().unwrap());
+    pump(&mut engine, path);
+    assert_eq!(engine.found(&founding).unwrap(), Imported::Done);
+    assert!(engine.begin_checkpoint());
+    pump(&mut engine, path);
+    let reopened = Engine::open(files(path), config).unwrap();
+    assert_eq!(reopened.durable(), (LogIndex(1), Term(1)));
+    assert_eq!(reopened.newest_view().cluster_members().unwrap(), members);
+    assert_eq!(reopened.conf_state().unwrap().as_deref(), Some(&b"one"[..]));
+}
+
+#[test]
+fn an_install_over_files_comes_back_and_a_full_disk_refuses_it() {
+    let mut ours = Driver::new(1);
+    let value = vec![3; 30_000];
+    for number in 0..1500 {
+        let key = format!("key/{number:04}");
+        let put = PutRef { key: key.as_bytes(), value: &value, ..PutRef::default() };
+        ours.apply(Frames::new().put(&put));
+    }
+    let view = ours.hold();
+    let stream = stream_of(&view, 1000);
+    let directory = Directory::new("engine-install");
+    let path = directory.0.as_path();
+    let config = EngineConfig { shards: 2, shard_size_bytes_max: 1 << 30 };
+    let mut engine = Engine::create(files(path), config, IDENTITY).unwrap();
+    pump(&mut engine, path);
+    for round in 0..3 {
+        apply(&mut engine, path, round);
+    }
+    let before = everything(&engine);
+    for grows in [false, true] {
+        engine.begin_install(view.applied, view.term, b"").unwrap();
+        let (mut taken, mut refused) = (0, None);
+        for _ in 0..100_000 {
+            let step = engine.install_records(&stream[taken..], 100).unwrap();
+            taken += step.taken_size_bytes;
+            match step.state {
+                InstallState::Complete => break,
+                InstallState::More => {}
+                InstallState::Refused(rule) => {
+                    refused = Some(rule);
+                    break;
+                }
+                InstallState::Waiting => {
+                    engine.drop_copies(u32::MAX, u32::MAX).unwrap();
+                    if engine.install_wants_checkpoint() {
+                        assert!(engine.begin_checkpoint());
+                    }
+                    pump_on(&mut engine, path, grows);
+                    engine.retry_growth();
+                }
+            }
+            assert!(step.taken_size_bytes > 0 || step.state == InstallState::Waiting);
+        }
+        assert_eq!(refused, (!grows).then_some(InstallRule::NoSpace));
+        assert!(everything(&engine) == before, "grows: {grows}");
+        if !grows {
+            engine.abort_install();
+            engine.publish();
+        }
+    }
+    assert_eq!(engine.finish_install().unwrap(), Ok(()));
+    let installed = everything(&engine);
+    assert!(installed.len() == 1500 && installed[7].value == value);
+    engine.drop_copies(u32::MAX, u32::MAX).unwrap();
+    assert!(engine.begin_checkpoint());
+    pump(&mut engine, path);
+    let reopened = Engine::open(files(path), config).unwrap();
+    assert_eq!(reopened.durable(), (view.applied, view.term));
+    assert!(everything(&reopened) == installed);
 }

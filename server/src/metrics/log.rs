@@ -27,7 +27,7 @@ const BATCHES: Bounds = Bounds::Doubling { first: 1, count: 16 };
 const LEASES: Bounds = Bounds::Doubling { first: 1, count: 24 };
 
 /// The kinds of commands by their number, in the words of etcd's `op` label.
-const OPERATIONS: [&str; 12] = [
+const OPERATIONS: [&str; 16] = [
     "unknown",
     "Put",
     "DeleteRange",
@@ -40,6 +40,11 @@ const OPERATIONS: [&str; 12] = [
     "LeaseCheckpoint",
     "Alarm",
     "DowngradeInfoSet",
+    // etcd applies these elsewhere and does not count them.
+    "MemberAdd",
+    "MemberRemove",
+    "MemberPromote",
+    "MemberUpdate",
 ];
 
 /// The kind of a command, as far as metrics tell them apart.

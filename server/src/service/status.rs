@@ -229,6 +229,22 @@ const fn status_of_rejection(rejection: Rejection) -> (Code, &'static str) {
         Rejection::ClusterVersionUnknown => {
             (Code::FailedPrecondition, "etcdserver: cluster version not found during downgrade")
         }
+        // etcd does not tell the two apart.
+        Rejection::MemberIdRemoved | Rejection::MemberIdNotFound => {
+            (Code::NotFound, "etcdserver: member not found")
+        }
+        Rejection::MemberIdExists => {
+            (Code::FailedPrecondition, "etcdserver: member ID already exist")
+        }
+        Rejection::PeerUrlExists => {
+            (Code::FailedPrecondition, "etcdserver: Peer URLs already exists")
+        }
+        Rejection::MemberNotLearner => {
+            (Code::FailedPrecondition, "etcdserver: can only promote a learner member")
+        }
+        Rejection::TooManyLearners => {
+            (Code::FailedPrecondition, "etcdserver: too many learner members in cluster")
+        }
     }
 }
 
@@ -315,6 +331,20 @@ mod tests {
                 rejected(Rejection::ClusterVersionUnknown),
                 9,
                 "etcdserver: cluster version not found during downgrade",
+            ),
+            (rejected(Rejection::MemberIdRemoved), 5, "etcdserver: member not found"),
+            (rejected(Rejection::MemberIdNotFound), 5, "etcdserver: member not found"),
+            (rejected(Rejection::MemberIdExists), 9, "etcdserver: member ID already exist"),
+            (rejected(Rejection::PeerUrlExists), 9, "etcdserver: Peer URLs already exists"),
+            (
+                rejected(Rejection::MemberNotLearner),
+                9,
+                "etcdserver: can only promote a learner member",
+            ),
+            (
+                rejected(Rejection::TooManyLearners),
+                9,
+                "etcdserver: too many learner members in cluster",
             ),
             (
                 status_of(Refusal::WrongDowngradeVersion),
