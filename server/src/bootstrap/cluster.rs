@@ -447,4 +447,6 @@ pub fn check_versions(
 }
 
 #[cfg(test)]
+mod founded;
+#[cfg(test)]
 mod tests;

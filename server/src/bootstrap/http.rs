@@ -301,7 +301,7 @@ fn join_chunks(received: &[u8]) -> Result<Option<Vec<u8>>, String> {
 pub mod test_server {
     //! A server that answers one request after the other with what it is told.
 
-    use std::io::{BufBufReader, Read, Write};
+    use std::io::{BufRead, BufReader, Write};
     use std::net::TcpListener;
     use std::thread;
 

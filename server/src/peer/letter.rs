@@ -496,7 +496,7 @@ fn decode_acknowledged(body: &[u8]) -> Option<SnapshotAcknowledged> {
 
 #[cfg(test)]
 mod tests {
-    use raft::eraftpb::Snapshot;
+    use raft::eraftpb::{ConfState, Snapshot, SnapshotMetadata};
 
     use super::super::frame::{BULK_BODY_SIZE_BYTES_MAX, FrameReader, HEAD_SIZE_BYTES};
     use super::super::random::Random;
@@ -516,7 +516,11 @@ mod tests {
     fn snapshot_message() -> Message {
         let mut message = Message { from: 1, to: 2, ..Message::default() };
         message.set_msg_type(MessageType::MsgSnapshot);
-        message.set_snapshot(Snapshot::default());
+        let mut metadata = SnapshotMetadata { index: 5, term: 6, ..SnapshotMetadata::default() };
+        metadata.set_conf_state(ConfState { voters: vec![1, 2], ..ConfState::default() });
+        let mut snapshot = Snapshot::default();
+        snapshot.set_metadata(metadata);
+        message.set_snapshot(snapshot);
         message
     }
 

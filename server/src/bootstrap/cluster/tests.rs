@@ -1,4 +1,5 @@
 use super::super::addresses::Known;
+use super::founded::{FOUNDED, Founded};
 use super::*;
 
 fn urls(text: &str) -> Vec<Url> {
@@ -33,6 +34,18 @@ fn ids_of_a_cluster_of_three_are_those_etcd_gives() {
     let first = member_id(&urls("http://127.0.0.1:29380"), "etcd-cluster");
     let second = member_id(&urls("http://127.0.0.1:29382"), "etcd-cluster");
     assert_eq!(cluster_id(&[second, first]).get(), 0xfde9_bf5d_9a39_603e);
+}
+
+#[test]
+fn ids_are_those_that_etcd_gave() {
+    for Founded { token, members, cluster, ids } in FOUNDED {
+        let found = parse(&members.join(",")).members(token).unwrap();
+        let found: Vec<MemberId> = found.iter().map(|member| member.id).collect();
+        let expected: Vec<MemberId> = ids.iter().map(|id| MemberId(*id)).collect();
+        assert_eq!(found, expected, "{members:?}");
+        assert_eq!(cluster_id(&found).get(), *cluster, "{members:?}");
+    }
+    assert!(FOUNDED.len() >= 20);
 }
 
 #[test]

@@ -145,16 +145,6 @@ pub const CLUSTERING: &[Flag] = &[
     .served(store!(raw.discovery_fallback: into_text)),
     Flag::new(
         Clustering,
-        "discovery",
-        Text,
-        "",
-        "The older discovery service over HTTP, as http://host:port/path/token; etcd 3.7 has it no \
-         more.",
-    )
-    .not_in_file()
-    .served(store!(discovery.url: into_text)),
-    Flag::new(
-        Clustering,
         "discovery-srv",
         Text,
         "",
