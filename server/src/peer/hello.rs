@@ -418,7 +418,7 @@ mod tests {
             let bytes = Random(seed).bytes(80);
             drop(Hello::decode(&bytes));
             drop(Welcome::decode(&bytes));
-            drop(Refusal::decode(&bytes));
+            let _ = Refusal::decode(&bytes);
         }
         let whole = body(&hello().encode());
         for len in 0..whole.len() {
