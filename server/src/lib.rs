@@ -9,6 +9,7 @@ pub mod log_lines;
 pub mod mail;
 pub mod metrics;
 pub mod node;
+pub mod peer;
 pub mod raft;
 pub mod runtime;
 pub mod sequencer;

@@ -334,6 +334,21 @@ pub fn discovery_failed(failure: &dyn fmt::Display) {
     log_event!(Fatal, "discovery failed", "error" => failure);
 }
 
+/// A discovery service refused the member; the process ends with code 1, without a fatal line, as
+/// etcd's does.
+pub fn discovery_token_used(reason: &str, token: &str, endpoints: &[String]) {
+    let message = "failed to bootstrap; discovery token was already used";
+    log_event!(
+        Warn,
+        message,
+        "discovery-token" => token,
+        "discovery-endpoints" => endpoints,
+        "error" => reason,
+    );
+    let message = "do not reuse discovery token; generate a new one to bootstrap a cluster";
+    log_event!(Warn, message);
+}
+
 /// Something about a request over HTTP/1.
 pub fn http_notice(notice: &Notice) {
     match notice {

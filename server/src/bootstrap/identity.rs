@@ -1,155 +1,63 @@
-//! Ids from flags, as etcd derives them, and the checks of the flags that go with it.
+//! Who a member without data is, as its flags alone have it.
 
-use std::collections::BTreeMap;
-use std::net::ToSocketAddrs;
+use std::net::{SocketAddr, ToSocketAddrs};
 
-use engine::{ClusterId, Identity, MemberId};
-use sha1::{Digest, Sha1};
+use engine::Identity;
 
 use super::Failure;
-use crate::config::{ClusterState, Config, Url, parse_urls, texts};
-
-/// The id of a founding member: its peer URLs in order, then the cluster's token, hashed.
-pub fn member_id(peer_urls: &[Url], token: &str) -> MemberId {
-    debug_assert!(peer_urls.is_sorted_by(|a, b| a.as_str() <= b.as_str()));
-    let mut hash = Sha1::new();
-    for url in peer_urls {
-        hash.update(url.as_str());
-    }
-    hash.update(token);
-    MemberId(first_word(hash))
-}
-
-/// The id of a cluster: the ids of its founding members in order, hashed.
-pub fn cluster_id(members: &[MemberId]) -> ClusterId {
-    let mut sorted: Vec<u64> = members.iter().map(|member| member.get()).collect();
-    sorted.sort_unstable();
-    let mut hash = Sha1::new();
-    for member in sorted {
-        hash.update(member.to_be_bytes());
-    }
-    ClusterId(first_word(hash))
-}
-
-fn first_word(hash: Sha1) -> u64 {
-    let digest = hash.finalize();
-    let (word, _) = digest.split_first_chunk::<8>().expect("a SHA-1 has twenty bytes");
-    u64::from_be_bytes(*word)
-}
+use super::addresses::Resolve;
+use super::cluster::{InitialCluster, cluster_id};
+use crate::config::{ClusterState, Config};
 
 /// Who a member without data is, and whether its flags agree on it.
 pub fn initial_identity(config: &Config) -> Result<Identity, Failure> {
     let fail = |reason: String| Err(Failure::InitialCluster(reason));
-    let members = parse_members(&config.initial_cluster).map_err(|reason| {
-        Failure::InitialCluster(format!("error setting up initial cluster: {reason}"))
-    })?;
+    let cluster = parse_initial_cluster(&config.initial_cluster)?;
     let name = &config.name;
-    let Some(own) = members.get(name) else {
-        return fail(format!(
-            "couldn't find local name {name:?} in the initial cluster configuration"
-        ));
-    };
     if config.initial_cluster_state == ClusterState::Existing {
+        cluster.check_joining(name, false).map_err(Failure::InitialCluster)?;
         let reason = "ringd cannot join a cluster yet; a single member needs";
         return fail(format!("{reason} --initial-cluster-state new"));
     }
-    check_advertised(name, own, &config.initial_advertise_peer_urls)?;
-    let mut seen: Vec<&str> = members.values().flatten().map(Url::as_str).collect();
-    let count = seen.len();
-    seen.sort_unstable();
-    seen.dedup();
-    if seen.len() < count {
-        return fail(format!("initial cluster {} has duplicate url", members_text(&members)));
-    }
-    if members.len() > 1 {
-        let names: Vec<&str> = members.keys().map(String::as_str).collect();
-        let names = names.join(", ");
+    cluster
+        .check_founding(name, &config.initial_advertise_peer_urls, &mut SystemResolver)
+        .map_err(Failure::InitialCluster)?;
+    if cluster.len() > 1 {
+        let names = cluster.names().collect::<Vec<_>>().join(", ");
         return fail(format!(
             "ringd serves clusters of one member for now, and --initial-cluster names {names}"
         ));
     }
-    let member = member_id(own, &config.initial_cluster_token);
-    Ok(Identity { cluster: cluster_id(&[member]), member })
+    let members =
+        cluster.members(&config.initial_cluster_token).map_err(Failure::InitialCluster)?;
+    let ids: Vec<_> = members.iter().map(|member| member.id).collect();
+    let own = members.iter().find(|member| member.name == *name);
+    let member = own.expect("the check above found it").id;
+    Ok(Identity { cluster: cluster_id(&ids), member })
 }
 
-/// `name=url,name=url,...`; a name may come several times, with one URL each time.
-fn parse_members(text: &str) -> Result<BTreeMap<String, Vec<Url>>, String> {
-    let mut lists: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-    for part in text.split(',').filter(|part| !part.is_empty()) {
-        let (name, url) = part.split_once('=').unwrap_or((part, ""));
-        lists.entry(name.to_owned()).or_default().push(url);
-    }
-    let mut members = BTreeMap::new();
-    for (name, urls) in lists {
-        let urls = parse_urls(&urls.join(",")).map_err(|error| error.to_string())?;
-        members.insert(name, urls);
-    }
-    Ok(members)
-}
-
-fn members_text(members: &BTreeMap<String, Vec<Url>>) -> String {
-    let of_member = |(name, urls): (&String, &Vec<Url>)| {
-        urls.iter().map(|url| format!("{name}={url}")).collect::<Vec<_>>()
-    };
-    members.iter().flat_map(of_member).collect::<Vec<_>>().join(",")
-}
-
-/// Both lists of this member's peer URLs must lead to the same places.
-fn check_advertised(name: &str, in_cluster: &[Url], advertised: &[Url]) -> Result<(), Failure> {
-    let (in_cluster, advertised) = (texts(in_cluster), texts(advertised));
-    if in_cluster == advertised {
-        return Ok(());
-    }
-    let difference = if in_cluster.len() == advertised.len() {
-        let resolve = |list: &[String]| {
-            let mut places: Vec<String> = list.iter().map(|url| resolved(url)).collect();
-            places.sort_unstable();
-            places
-        };
-        let (left, right) = (resolve(&advertised), resolve(&in_cluster));
-        let Some((a, b)) = left.iter().zip(&right).find(|(a, b)| a != b) else { return Ok(()) };
-        format!("resolved urls: {a:?} != {b:?}")
-    } else {
-        let list = |urls: &[String]| {
-            urls.iter().map(|url| format!("{url:?}")).collect::<Vec<_>>().join(" ")
-        };
-        format!("len([{}]) != len([{}])", list(&advertised), list(&in_cluster))
-    };
-    let without = |list: &[String], other: &[String]| {
-        let missing = list.iter().filter(|url| !other.contains(url));
-        missing.map(|url| format!("{name}={url}")).collect::<Vec<_>>().join(",")
-    };
-    let missing = without(&in_cluster, &advertised);
-    Err(Failure::InitialCluster(if missing.is_empty() {
-        let urls = advertised.iter().map(|url| format!("{name}={url}")).collect::<Vec<_>>();
-        let extra = advertised.iter().filter(|url| !in_cluster.contains(url));
-        let extra = extra.cloned().collect::<Vec<_>>().join(",");
-        let urls = urls.join(",");
-        format!(
-            "--initial-advertise-peer-urls has {extra} but missing from --initial-cluster={urls}"
-        )
-    } else {
-        let advertised = advertised.join(",");
-        format!(
-            "--initial-cluster has {missing} but missing from \
-             --initial-advertise-peer-urls={advertised} ({difference})"
-        )
-    }))
-}
-
-/// A URL with its host's address in the place of its name.
+/// The members that flags name.
 ///
-/// A name that does not resolve stands for itself: then the texts decide. etcd asks again for half
-/// a minute; a single member that cannot resolve its own name has no one to wait for.
-fn resolved(url: &str) -> String {
-    let Some((scheme, authority)) = url.split_once("://") else { return url.to_owned() };
-    if authority.starts_with("localhost:") {
-        return url.to_owned();
-    }
-    let Ok(mut addresses) = authority.to_socket_addrs() else { return url.to_owned() };
-    match addresses.next() {
-        Some(address) => format!("{scheme}://{address}"),
-        None => url.to_owned(),
+/// # Errors
+/// etcd's text for a URL that is none.
+pub fn parse_initial_cluster(text: &str) -> Result<InitialCluster, Failure> {
+    InitialCluster::parse(text).map_err(|reason| {
+        Failure::InitialCluster(format!("error setting up initial cluster: {reason}"))
+    })
+}
+
+/// The machine's own resolver, asked once. etcd asks again for half a minute.
+#[derive(Debug)]
+pub struct SystemResolver;
+
+impl Resolve for SystemResolver {
+    fn resolve(&mut self, authority: &str) -> Result<SocketAddr, String> {
+        let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+        match authority.to_socket_addrs().map(|mut addresses| addresses.next()) {
+            Ok(Some(address)) => Ok(address),
+            // The system's own words differ from one C library to the next.
+            Ok(None) | Err(_) => Err(format!("lookup {host}: no such host")),
+        }
     }
 }
 
@@ -207,26 +115,6 @@ mod tests {
         ] {
             assert_eq!(ids(arguments), expected, "{arguments:?}");
         }
-    }
-
-    #[test]
-    fn ids_of_a_cluster_of_three_are_those_etcd_gives() {
-        let mut members = Vec::new();
-        for (url, expected) in [
-            ("http://127.0.0.1:12380", 0x8211_f1d0_f64f_3269),
-            ("http://127.0.0.1:22380", 0x91bc_3c39_8fb3_c146),
-            ("http://127.0.0.1:32380", 0xfd42_2379_fda5_0e48),
-        ] {
-            let member = member_id(&parse_urls(url).unwrap(), "etcd-cluster-1");
-            assert_eq!(member.get(), expected, "{url}");
-            members.push(member);
-        }
-        members.reverse();
-        assert_eq!(cluster_id(&members).get(), 0xef37_ad9d_c622_a7c4);
-
-        let first = member_id(&parse_urls("http://127.0.0.1:29380").unwrap(), "etcd-cluster");
-        let second = member_id(&parse_urls("http://127.0.0.1:29382").unwrap(), "etcd-cluster");
-        assert_eq!(cluster_id(&[second, first]).get(), 0xfde9_bf5d_9a39_603e);
     }
 
     #[test]

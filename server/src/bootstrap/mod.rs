@@ -6,18 +6,27 @@
 //!
 //! This is start-up code: it blocks, and it is done before the executors run.
 
+pub mod addresses;
+mod beginning;
+pub mod cluster;
 mod data_dir;
+pub mod discovery;
+pub mod http;
 mod identity;
+mod json;
+pub mod remote;
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use beginning::{Beginning, Origin, Outside, SERVER_NAME, Sleeper, begin, begin_with};
+pub use cluster::{cluster_id, member_id};
 pub use data_dir::{DataDir, FORMAT_VERSION};
 pub use engine::Identity;
-pub use identity::{cluster_id, initial_identity, member_id};
+pub use identity::{SystemResolver, initial_identity, parse_initial_cluster};
 
-use crate::config::{Config, Notice};
+use crate::config::{ClusterState, Config, Notice};
 
 /// Why the member cannot start.
 #[derive(Debug)]
@@ -85,6 +94,15 @@ pub enum Failure {
     },
     /// The flags that found a cluster do not fit.
     InitialCluster(String),
+    /// A discovery service has no place for this member.
+    Discovery {
+        /// What it said.
+        reason: String,
+        /// The token that it was asked for.
+        token: String,
+        /// Where it is.
+        endpoints: Vec<String>,
+    },
 }
 
 impl fmt::Display for Failure {
@@ -135,7 +153,7 @@ impl fmt::Display for Failure {
             Self::NoMember { path } => {
                 write!(f, "{} is no data directory of ringd", path.display())
             }
-            Self::InitialCluster(reason) => f.write_str(reason),
+            Self::InitialCluster(reason) | Self::Discovery { reason, .. } => f.write_str(reason),
         }
     }
 }
@@ -168,5 +186,26 @@ fn io_failure(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) ->
 ///
 /// After a failure nothing that was there before has changed.
 pub fn prepare(config: &Config, notices: &mut Vec<Notice>) -> Result<DataDir, Failure> {
-    DataDir::open(&config.data_dir, config.wal_dir.as_deref(), || initial_identity(config), notices)
+    let mut remarks = Vec::new();
+    let settle = || sole_identity(config, &mut remarks);
+    let opened = DataDir::open(&config.data_dir, config.wal_dir.as_deref(), settle, notices);
+    notices.append(&mut remarks);
+    opened
+}
+
+/// Who a member without data is; clusters of several are founded by whoever can run them.
+fn sole_identity(config: &Config, notices: &mut Vec<Notice>) -> Result<Identity, Failure> {
+    // Refused before anybody is asked or told anything.
+    if config.initial_cluster_state == ClusterState::Existing || !config.discovery.is_set() {
+        return initial_identity(config);
+    }
+    let begun = begin(config, notices)?;
+    if begun.members.len() > 1 {
+        let names: Vec<&str> = begun.members.iter().map(|member| member.name.as_str()).collect();
+        return Err(Failure::InitialCluster(format!(
+            "ringd serves clusters of one member for now, and discovery found {}",
+            names.join(", ")
+        )));
+    }
+    Ok(begun.identity)
 }

@@ -352,16 +352,18 @@ fn replace_default_host(
 }
 
 fn check_discovery(config: &Config, settings: &Settings) -> Result<(), Refusal> {
-    let raw = &config.raw;
-    let endpoints = &raw.discovery_endpoints;
-    let (has_endpoints, has_srv) = (!endpoints.is_empty(), !raw.discovery_srv.is_empty());
+    let discovery = &config.discovery;
+    let endpoints = &discovery.endpoints;
+    let (has_endpoints, has_srv) = (!endpoints.is_empty(), !discovery.srv.is_empty());
+    let has_url = !discovery.url.is_empty();
     // The default gives way to discovery; only who names members, too, contradicts himself.
     let has_members =
         settings.values.contains_key("initial-cluster") && !config.initial_cluster.is_empty();
-    let reason = if u8::from(has_members) + u8::from(has_endpoints) + u8::from(has_srv) > 1 {
+    let ways = [has_members, has_endpoints, has_srv, has_url];
+    let reason = if ways.into_iter().filter(|is_set| *is_set).count() > 1 {
         "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \
          \"discovery-endpoints\" or \"discovery-srv\""
-    } else if raw.discovery_token.is_empty() == has_endpoints {
+    } else if discovery.token.is_empty() == has_endpoints {
         "both --discovery-token and --discovery-endpoints must be set"
     } else if endpoints.iter().any(|endpoint| endpoint.trim().is_empty()) {
         "--discovery-endpoints must not contain empty endpoints"
@@ -489,6 +491,13 @@ fn derive_names(config: &mut Config) {
         config.data_dir = PathBuf::from(format!("{}.etcd", config.name));
     }
     let default_cluster = format!("{DEFAULT_NAME}={DEFAULT_PEER_URL}");
+    if config.discovery.is_set() {
+        // Nobody is a member yet but whom discovery finds.
+        if config.initial_cluster == default_cluster {
+            config.initial_cluster.clear();
+        }
+        return;
+    }
     // etcd compares texts instead of asking whether the flag was set; so does this.
     if config.name != DEFAULT_NAME && config.initial_cluster == default_cluster {
         let member = |url: &Url| format!("{}={url}", config.name);

@@ -70,6 +70,37 @@ pub struct Keepalive {
     pub timeout: Duration,
 }
 
+/// Where a member without data learns who the others are. At most one way is set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Discovery {
+    /// An etcd or a ringd that the members register with; none if there are none.
+    pub endpoints: Vec<String>,
+    /// Under this name.
+    pub token: String,
+    /// How long connecting to it may take.
+    pub dial_timeout: Duration,
+    /// How long a request may take.
+    pub request_timeout: Duration,
+    /// Who it is told that asks; counts only with a password.
+    pub user: String,
+    /// That user's password.
+    pub password: String,
+    /// The older service's URL, with the token; empty if there is none.
+    pub url: String,
+    /// The domain whose SRV records name the members; empty if there is none.
+    pub srv: String,
+    /// A suffix of the service's name in these.
+    pub srv_name: String,
+}
+
+impl Discovery {
+    /// Whether the members are not named by `initial_cluster`.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        !self.endpoints.is_empty() || !self.url.is_empty() || !self.srv.is_empty()
+    }
+}
+
 /// What a member is to do. Only made by [`super::parse`], so always checked.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
@@ -105,6 +136,8 @@ pub struct Config {
     pub initial_cluster_state: ClusterState,
     /// Part of every id.
     pub initial_cluster_token: String,
+    /// Who tells a member without data of the others, if not `initial_cluster`.
+    pub discovery: Discovery,
     /// Size at which the NOSPACE alarm is raised: 0 is the default, less is no quota.
     pub quota_backend_bytes: i64,
     /// When the server compacts by itself.
@@ -157,10 +190,7 @@ pub struct Raw {
     pub compaction_mode: String,
     pub compaction_retention: String,
     pub compact_hash_check_ns: i64,
-    pub discovery_token: String,
-    pub discovery_endpoints: Vec<String>,
     pub discovery_fallback: String,
-    pub discovery_srv: String,
     pub tls_cipher_suites: Vec<String>,
     pub tls_version_min: String,
     pub tls_version_max: String,

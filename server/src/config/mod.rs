@@ -37,7 +37,9 @@ use std::process::ExitCode;
 
 pub use check::{COMMAND_SIZE_BYTES_MAX, STREAMS_OPEN_MAX};
 pub use features::{FeatureGates, Gate, GateStand, Stage};
-pub use fields::{AutoCompaction, ClusterState, Config, FaultConfig, Keepalive, MetricsDetail};
+pub use fields::{
+    AutoCompaction, ClusterState, Config, Discovery, FaultConfig, Keepalive, MetricsDetail,
+};
 pub use flag::{FileKey, Flag, Kind, Section, Stand};
 pub use help::ETCD_VERSION;
 pub use placement::Placement;

@@ -69,7 +69,12 @@ pub fn run(config: Config) -> ExitCode {
     match run_checked(&Arc::new(config), connections_max) {
         Ok(signal) => signals::reraise(signal),
         Err(error) => {
-            log_lines::discovery_failed(&*error);
+            match error.downcast_ref::<bootstrap::Failure>() {
+                Some(bootstrap::Failure::Discovery { reason, token, endpoints }) => {
+                    log_lines::discovery_token_used(reason, token, endpoints);
+                }
+                _ => log_lines::discovery_failed(&*error),
+            }
             ExitCode::FAILURE
         }
     }

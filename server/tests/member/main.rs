@@ -8,6 +8,7 @@
 
 mod client;
 mod directory;
+mod discovery;
 mod faults;
 mod json;
 mod life;

@@ -39,14 +39,31 @@ const RULES: &[Rule] = &[
     pure("server/src/service", Some(&["mail", "limits", "frontend::grpc"]), &["engine"]),
     pure("server/src/sequencer", Some(&["mail", "limits"]), &["engine"]),
     pure("server/src/raft", Some(&["mail", "limits"]), &["engine", "wal"]),
+    // raft-rs' messages only; raft as we drive it is the owner's.
+    pure("server/src/peer", Some(&[]), &["engine"]),
     pure("server/src/mail", Some(&["limits"]), &["engine"]),
     pure("server/src/limits", Some(&[]), &[]),
     drives("server/src/frontend", &["runtime", "service", "mail", "limits", "metrics", "config"]),
-    drives("server/src/peer", &["runtime", "raft", "mail", "limits", "metrics", "config"]),
     drives("server/src/runtime", &["limits", "config"]),
     drives("server/src/metrics", &["limits"]),
     drives("server/src/config", &[]),
-    drives("server/src/bootstrap", &["config"]),
+    pure("server/src/bootstrap/addresses", Some(&["config"]), &[]),
+    pure("server/src/bootstrap/cluster", Some(&["config", "bootstrap::addresses"]), &["engine"]),
+    pure("server/src/bootstrap/json", Some(&[]), &[]),
+    pure("server/src/bootstrap/discovery/dns", Some(&[]), &[]),
+    pure("server/src/bootstrap/discovery/grpc_call", Some(&["frontend::http2"]), &[]),
+    pure(
+        "server/src/bootstrap/discovery/service",
+        Some(&["bootstrap::cluster", "bootstrap::discovery"]),
+        &["engine"],
+    ),
+    pure(
+        "server/src/bootstrap/discovery/srv",
+        Some(&["config", "bootstrap::addresses", "bootstrap::discovery"]),
+        &[],
+    ),
+    // Of HTTP/2 its frames and header blocks, for one call at a start; of the service its messages.
+    drives("server/src/bootstrap", &["config", "frontend::http2", "service::proto"]),
     drives("server/src/log_lines", &["config", "frontend::gateway"]),
     // The log below everything knows nobody.
     Rule { place: "server/src/log", may_use: Some(&[]), crates: &[], is_pure: false },

@@ -6,8 +6,9 @@ use crate::config::flag::Flag;
 use crate::config::flag::Kind::{Choice, Choices, Duration, Set, Switch, Text, Urls};
 use crate::config::flag::Section::Clustering;
 
-const NO_DISCOVERY: &str = "clusters of several members, which discovery is for, are not there yet";
-const NOT_DISCOVERED: &str = "only discovery looks at it, which is not there yet";
+const NO_TLS: &str = "ringd does not speak TLS to a discovery service yet";
+const NO_PINGS: &str = "each call is a connection with a time of its own, and a watch that is silent \
+                        for long is made anew";
 
 /// Of the cluster.
 pub const CLUSTERING: &[Flag] = &[
@@ -66,12 +67,10 @@ pub const CLUSTERING: &[Flag] = &[
         "The token under which a discovery service knows the cluster.",
     )
     .in_file(&["discovery-config", "token"])
-    .refused(NO_DISCOVERY)
-    .checked(store!(raw.discovery_token: into_text)),
+    .served(store!(discovery.token: into_text)),
     Flag::new(Clustering, "discovery-endpoints", Set, "", "Where the discovery service is.")
         .in_file(&["discovery-config", "client", "endpoints"])
-        .refused(NO_DISCOVERY)
-        .checked(store!(raw.discovery_endpoints: into_texts)),
+        .served(store!(discovery.endpoints: into_texts)),
     Flag::new(
         Clustering,
         "discovery-dial-timeout",
@@ -80,7 +79,7 @@ pub const CLUSTERING: &[Flag] = &[
         "How long connecting to it may take.",
     )
     .in_file(&["discovery-config", "client", "dial-timeout"])
-    .moot(NOT_DISCOVERED),
+    .served(store!(discovery.dial_timeout: into_duration)),
     Flag::new(
         Clustering,
         "discovery-request-timeout",
@@ -89,10 +88,10 @@ pub const CLUSTERING: &[Flag] = &[
         "How long a request to it may take.",
     )
     .in_file(&["discovery-config", "client", "request-timeout"])
-    .moot(NOT_DISCOVERED),
+    .served(store!(discovery.request_timeout: into_duration)),
     Flag::new(Clustering, "discovery-keepalive-time", Duration, "2s", "How often it is pinged.")
         .in_file(&["discovery-config", "client", "keepalive-time"])
-        .moot(NOT_DISCOVERED),
+        .moot(NO_PINGS),
     Flag::new(
         Clustering,
         "discovery-keepalive-timeout",
@@ -101,7 +100,7 @@ pub const CLUSTERING: &[Flag] = &[
         "How long its answer to a ping may take.",
     )
     .in_file(&["discovery-config", "client", "keepalive-timeout"])
-    .moot(NOT_DISCOVERED),
+    .moot(NO_PINGS),
     Flag::new(
         Clustering,
         "discovery-insecure-transport",
@@ -110,7 +109,7 @@ pub const CLUSTERING: &[Flag] = &[
         "Speak to it without TLS.",
     )
     .in_file(&["discovery-config", "client", "secure", "insecure-transport"])
-    .moot(NOT_DISCOVERED),
+    .refused(NO_TLS),
     Flag::new(
         Clustering,
         "discovery-insecure-skip-tls-verify",
@@ -119,22 +118,22 @@ pub const CLUSTERING: &[Flag] = &[
         "Trust it whatever its certificate says.",
     )
     .in_file(&["discovery-config", "client", "secure", "insecure-skip-tls-verify"])
-    .moot(NOT_DISCOVERED),
+    .moot("without TLS there is nothing to verify"),
     Flag::new(Clustering, "discovery-cert", Text, "", "The certificate shown to it.")
         .in_file(&["discovery-config", "client", "secure", "cert"])
-        .moot(NOT_DISCOVERED),
+        .refused(NO_TLS),
     Flag::new(Clustering, "discovery-key", Text, "", "The key of that certificate.")
         .in_file(&["discovery-config", "client", "secure", "key"])
-        .moot(NOT_DISCOVERED),
+        .refused(NO_TLS),
     Flag::new(Clustering, "discovery-cacert", Text, "", "Whom to trust as the service.")
         .in_file(&["discovery-config", "client", "secure", "cacert"])
-        .moot(NOT_DISCOVERED),
+        .refused(NO_TLS),
     Flag::new(Clustering, "discovery-user", Text, "", "The user it knows us as.")
         .in_file(&["discovery-config", "client", "auth", "username"])
-        .moot(NOT_DISCOVERED),
+        .served(store!(discovery.user: into_text)),
     Flag::new(Clustering, "discovery-password", Text, "", "That user's password.")
         .in_file(&["discovery-config", "client", "auth", "password"])
-        .moot(NOT_DISCOVERED),
+        .served(store!(discovery.password: into_text)),
     Flag::new(
         Clustering,
         "discovery-fallback",
@@ -151,8 +150,7 @@ pub const CLUSTERING: &[Flag] = &[
         "",
         "The domain whose SRV records name the members.",
     )
-    .refused(NO_DISCOVERY)
-    .checked(store!(raw.discovery_srv: into_text)),
+    .served(store!(discovery.srv: into_text)),
     Flag::new(
         Clustering,
         "discovery-srv-name",
@@ -160,7 +158,7 @@ pub const CLUSTERING: &[Flag] = &[
         "",
         "A suffix to the service's name in those records.",
     )
-    .refused(NO_DISCOVERY),
+    .served(store!(discovery.srv_name: into_text)),
     Flag::new(
         Clustering,
         "strict-reconfig-check",

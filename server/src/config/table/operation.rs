@@ -112,6 +112,16 @@ pub const OPERATION: &[Flag] = &[
 /// What etcd does not have.
 #[rustfmt::skip]
 pub const RINGD: &[Flag] = &[
+    Flag::new(
+        Ringd,
+        "discovery",
+        Text,
+        "",
+        "The older discovery service over HTTP, as http://host:port/path/token; etcd 3.7 has it no \
+         more.",
+    )
+    .not_in_file()
+    .served(store!(discovery.url: into_text)),
     Flag::new(Ringd, "placement", Text, "auto",
         "Which core does what: auto, or like log=0,shard=0,frontend=0-1+3.")
         .served(|config, value| {
