@@ -1,8 +1,7 @@
 //! The Cluster service: who the members are.
 //!
-//! Membership comes from the node (it is raft's and the bootstrap's to know); names and clients'
-//! URLs are what members have published into the store. A member that has published nothing yet
-//! has not started, and its name is empty.
+//! Membership is in the store, and so is what members have published of themselves. A member that has
+//! published nothing yet has not started, and its name is empty.
 
 use engine::answer::ReadError;
 use engine::view::View;
@@ -19,16 +18,12 @@ pub(super) fn put_member_list(
     node: &NodeState,
     view: &View,
 ) -> Result<(), ReadError> {
-    let published = view.members()?;
-    let members = node.members.iter().map(|member| {
-        let attributes = published.iter().find(|attributes| attributes.id == member.id);
-        pb::Member {
-            id: member.id.0,
-            name: attributes.map_or_else(String::new, |attributes| attributes.name.clone()),
-            peer_ur_ls: member.peer_urls.clone(),
-            client_ur_ls: attributes.map_or_else(Vec::new, |found| found.client_urls.clone()),
-            is_learner: member.learner,
-        }
+    let members = node.members_of(view)?.into_iter().map(|member| pb::Member {
+        id: member.id.0,
+        name: member.name,
+        peer_ur_ls: member.peer_urls,
+        client_ur_ls: member.client_urls,
+        is_learner: member.is_learner,
     });
     let response =
         pb::MemberListResponse { header: Some(header.to_proto(0)), members: members.collect() };

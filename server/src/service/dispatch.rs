@@ -550,7 +550,7 @@ impl Service {
                 pb::DefragmentRequest::decode(message)?;
                 return Ok(Action::Defragment);
             }
-            Method::MoveLeader => maintenance::handle_move_leader(message, node)?,
+            Method::MoveLeader => maintenance::handle_move_leader(message, node, view)?,
             Method::Snapshot => {
                 pb::SnapshotRequest::decode(message)
                     .map_err(|error| Refusal::from(error).in_stream())?;

@@ -197,15 +197,20 @@ pub(super) fn put_downgrade(out: &mut Vec<u8>, header: &Header, version: Cluster
 }
 
 /// Decides about a `MoveLeaderRequest`; the answer has no fields.
-pub(super) fn handle_move_leader(message: &[u8], node: &NodeState) -> Result<(), Refusal> {
+pub(super) fn handle_move_leader(
+    message: &[u8],
+    node: &NodeState,
+    view: &View,
+) -> Result<(), Refusal> {
     let request = pb::MoveLeaderRequest::decode(message)?;
     if node.leader != Some(node.member_id) {
         return Err(Refusal::NotLeader);
     }
-    let target = node.members.iter().find(|member| member.id.0 == request.target_id);
-    match target {
+    // A store that cannot be read ends the member where it is written.
+    let members = node.members_of(view).unwrap_or_default();
+    match members.iter().find(|member| member.id.0 == request.target_id) {
         Some(member) if member.id == node.member_id => Ok(()),
-        Some(member) if !member.learner => Err(Refusal::Unimplemented(Method::MoveLeader)),
+        Some(member) if !member.is_learner => Err(Refusal::Unimplemented(Method::MoveLeader)),
         Some(_) | None => Err(Refusal::BadLeaderTransferee),
     }
 }
