@@ -138,6 +138,7 @@ pub fn start(config: &StartConfig) -> Result<Started, Failure> {
         member_id: identity.member,
         heartbeat_ticks: 1,
         election_ticks: config.election_ticks,
+        pre_vote: true,
     };
     let consensus = Consensus::new(raft_config, store, base.0)?;
     let replayed = applied.0 - checkpointed.0;
