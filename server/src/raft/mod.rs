@@ -16,6 +16,7 @@
 //!   before they are proposed and are entries of their own.
 
 pub mod change;
+pub mod conf;
 pub mod record;
 pub mod storage;
 
