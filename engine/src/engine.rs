@@ -311,6 +311,18 @@ impl Engine {
         self.admitted_size_bytes = self.admitted_size_bytes.saturating_sub(batch_size_bytes);
     }
 
+    /// What was admitted is no more this store's owner's business: another member decides now what
+    /// is applied.
+    pub fn cancel_reservations(&mut self) {
+        self.admitted_size_bytes = 0;
+    }
+
+    /// Grows with every change of what the store says about its members, published or not.
+    #[must_use]
+    pub fn membership_number(&self) -> u64 {
+        self.working.membership_number
+    }
+
     /// Begins to apply a committed entry. The batch before must be done.
     pub fn begin_batch(&mut self, index: LogIndex, term: Term, batch: &Batch) {
         assert!(self.run.is_none(), "entry {index} begun inside entry {}", self.applied);

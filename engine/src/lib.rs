@@ -46,7 +46,7 @@ pub use answer::{
     Answer, OperationOutcome, Outcome, OwnedRecord, ReadError, Rejection, TxnOutcome,
 };
 pub use backup::{BackupFacts, BackupScan};
-pub use command::{Batch, BatchHeader, CommandError, FrameWriter};
+pub use command::{Batch, BatchHeader, CommandError, FrameWriter, MembershipChange};
 pub use downgrade::ClusterVersion;
 pub use engine::{Engine, EngineConfig, EngineFiles, Failure, Identity};
 pub use events::{EventBatch, EventKind, EventRef, EventSink, Interest, events_since};

@@ -143,6 +143,7 @@ pub(crate) fn publish(
     member: &MemberAttributes,
     working: &mut Working,
 ) -> Result<Outcome, PageFault> {
+    working.membership_number += 1;
     let shard = &mut working.shards[0];
     let MemberAttributes { id, name, client_urls } = member;
     let is_member = system::get(&shard.file, &shard.roots, &peer_key(*id))?.is_some();
@@ -210,6 +211,7 @@ pub(crate) fn add(
     if let Some(rejection) = rejection {
         return Ok(Outcome::Rejected(rejection));
     }
+    working.membership_number += 1;
     let shard = &mut working.shards[0];
     put_peer(shard, peer)?;
     // What is left of a time in which the store did not know who belongs to the cluster.
@@ -222,6 +224,7 @@ pub(crate) fn remove(id: MemberId, working: &mut Working) -> Result<Outcome, Pag
     if let Err(rejection) = Found::look(id, working)?.member() {
         return Ok(Outcome::Rejected(rejection));
     }
+    working.membership_number += 1;
     let shard = &mut working.shards[0];
     system::remove(shard, &peer_key(id))?;
     system::remove(shard, &system::member_key(id))?;
@@ -235,6 +238,7 @@ pub(crate) fn promote(id: MemberId, working: &mut Working) -> Result<Outcome, Pa
         Ok(peer) if !peer.is_learner => Err(Rejection::MemberNotLearner),
         found => found,
     };
+    working.membership_number += 1;
     match peer {
         Ok(peer) => put_peer(&mut working.shards[0], &Peer { is_learner: false, ..peer })?,
         Err(rejection) => return Ok(Outcome::Rejected(rejection)),
@@ -254,6 +258,7 @@ pub(crate) fn update(
         Ok(_) if has_url => Err(Rejection::PeerUrlExists),
         found => found,
     };
+    working.membership_number += 1;
     match peer {
         Ok(peer) => put_peer(&mut working.shards[0], &Peer { peer_urls, ..peer })?,
         Err(rejection) => return Ok(Outcome::Rejected(rejection)),

@@ -37,6 +37,8 @@ pub(crate) struct Working {
     /// What the alarms that stand refuse.
     pub(crate) alarms: AlarmGate,
     pub(crate) activity: Activity,
+    /// Grows with every change of what the store says about its members.
+    pub(crate) membership_number: u64,
     changes: i64,
 }
 
@@ -51,6 +53,7 @@ impl Working {
             lease_changes: Vec::new(),
             alarms: AlarmGate::default(),
             activity: Activity::default(),
+            membership_number: 0,
             changes: 0,
         }
     }

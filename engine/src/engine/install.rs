@@ -301,6 +301,7 @@ impl Engine {
         self.working.revision = revision;
         self.working.compacted = compacted;
         self.working.alarms = alarms;
+        self.working.membership_number += 1;
         self.working.events.lose();
         self.working.lease_changes.clear();
         self.compaction = Compaction::with_hashes(sweep_to(compacted), &install.hashes);

@@ -15,9 +15,12 @@
 //! - A refused configuration change turns into an empty entry silently; so changes are checked
 //!   before they are proposed and are entries of their own.
 
+pub mod change;
+pub mod conf;
 pub mod record;
 pub mod storage;
 
+use engine::MembershipChange;
 use engine::ids::{LogIndex, MemberId, Term};
 use raft::eraftpb::{ConfChangeV2, ConfState, Entry, HardState, Message, MessageType, Snapshot};
 use raft::{ProgressState, RawNode, ReadState, SnapshotStatus, StateRole};
@@ -44,6 +47,9 @@ pub struct ConsensusConfig {
     pub heartbeat_ticks: usize,
     /// Ticks without a leader before an election.
     pub election_ticks: usize,
+    /// Whether a candidate first asks whether it could win, so that one that was cut off does not
+    /// end a leadership that works.
+    pub pre_vote: bool,
 }
 
 /// One ready: what must be written, sent and applied. Entries and hard state are persisted in the
@@ -129,7 +135,7 @@ impl Consensus {
             max_size_per_msg: MESSAGE_SIZE_BYTES_MAX,
             max_inflight_msgs: MESSAGES_IN_FLIGHT_MAX,
             check_quorum: true,
-            pre_vote: true,
+            pre_vote: config.pre_vote,
             max_uncommitted_size: UNCOMMITTED_SIZE_BYTES_MAX,
             max_committed_size_per_ready: COMMITTED_SIZE_BYTES_MAX,
             ..raft::Config::default()
@@ -182,15 +188,16 @@ impl Consensus {
         Ok((index, self.term()))
     }
 
-    /// Appends a change of the configuration, checked before, as an entry of its own.
+    /// Appends a change of the configuration, checked before, as an entry of its own; `batch` is
+    /// the one that decides about it when it is applied.
     ///
     /// # Errors
     /// Nothing was appended: this member does not lead, hands leadership over, or an earlier change
     /// is not applied yet, which raft-rs would answer with an empty entry.
     pub fn propose_membership(
         &mut self,
-        change: ConfChangeV2,
-        context: Vec<u8>,
+        change: MembershipChange,
+        batch: Vec<u8>,
     ) -> Result<(LogIndex, Term), ProposeError> {
         if !self.is_leader() {
             return Err(ProposeError::NotLeader);
@@ -198,7 +205,8 @@ impl Consensus {
         if self.node.raft.has_pending_conf() || self.is_transferring() {
             return Err(ProposeError::Dropped);
         }
-        self.node.propose_conf_change(context, change).map_err(|_| ProposeError::Dropped)?;
+        let change = change::change_of(change, batch);
+        self.node.propose_conf_change(Vec::new(), change).map_err(|_| ProposeError::Dropped)?;
         let index = LogIndex(self.node.raft.raft_log.last_index());
         Ok((index, self.term()))
     }
@@ -235,6 +243,18 @@ impl Consensus {
         let status =
             if is_installed { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
         self.node.report_snapshot(member.0, status);
+    }
+
+    /// Whether a change of the configuration was proposed and is not applied.
+    #[must_use]
+    pub fn is_change_pending(&self) -> bool {
+        self.node.raft.has_pending_conf()
+    }
+
+    /// Whether this member's log holds the entry of that place, or has held it.
+    #[must_use]
+    pub fn has_entry(&self, index: LogIndex, term: Term) -> bool {
+        self.node.raft.raft_log.match_term(index.0, term.0)
     }
 
     /// How much of what is applied stays for followers that lag.
@@ -297,12 +317,6 @@ impl Consensus {
         Some(work)
     }
 
-    #[cfg(test)]
-    pub fn debug_log(&self) -> String {
-        let log = &self.node.raft.raft_log;
-        format!("persisted {} committed {} applied {} last {} unstable {:?} store last {:?} ready {} pending {:?}", log.persisted, log.committed, log.applied, log.last_index(), log.unstable_entries().len(), log.store.last(), self.node.has_ready(), self.node.raft.pending_conf_index)
-    }
-
     /// Whether this member leads.
     #[must_use]
     pub fn is_leader(&self) -> bool {
@@ -361,7 +375,12 @@ mod tests {
 
     fn consensus(store: LogStore, applied: u64) -> Consensus {
         let config =
-            ConsensusConfig { member_id: MemberId(7), heartbeat_ticks: 1, election_ticks: 10 };
+            ConsensusConfig {
+            member_id: MemberId(7),
+            heartbeat_ticks: 1,
+            election_ticks: 10,
+            pre_vote: true,
+        };
         Consensus::new(config, store, LogIndex(applied)).unwrap()
     }
 

@@ -4,6 +4,7 @@
 //! An entry is its head followed by the payload as it was proposed, so that the payload is copied
 //! once, into the log's buffer.
 
+use engine::ids::{LogIndex, Term};
 use raft::eraftpb::{Entry, EntryType, HardState};
 use rkyv::rancor;
 use rkyv::{Archive, Deserialize, Serialize};
@@ -27,11 +28,21 @@ struct StateBody {
     commit: u64,
 }
 
+/// Body of the record that voids the log before it: the store came from another member, as it was
+/// after this entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Archive, Serialize, Deserialize)]
+struct ResetBody {
+    index: u64,
+    term: u64,
+}
+
 /// What an entry's record is longer than its payload.
 pub const ENTRY_HEAD_SIZE_BYTES: usize = size_of::<ArchivedEntryHead>();
 const STATE_SIZE_BYTES: usize = size_of::<ArchivedStateBody>();
 const _: () = assert!(ENTRY_HEAD_SIZE_BYTES == 17);
+const RESET_SIZE_BYTES: usize = size_of::<ArchivedResetBody>();
 const _: () = assert!(STATE_SIZE_BYTES == 24);
+const _: () = assert!(RESET_SIZE_BYTES == 16);
 
 /// A record that cannot have been written by us.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +94,25 @@ pub fn decode_entry(body: &[u8]) -> Result<Entry, RecordError> {
     entry.set_entry_type(kind);
     entry.data = payload.to_vec().into();
     Ok(entry)
+}
+
+/// The body of the record behind which the log goes on with the entry after this one.
+#[must_use]
+pub fn encode_reset((index, term): (LogIndex, Term)) -> [u8; RESET_SIZE_BYTES] {
+    encode(&ResetBody { index: index.0, term: term.0 })
+}
+
+/// Reads that back.
+///
+/// # Errors
+/// The body has another length.
+pub fn decode_reset(body: &[u8]) -> Result<(LogIndex, Term), RecordError> {
+    if body.len() != RESET_SIZE_BYTES {
+        return Err(RecordError { reason: "a reset record has the wrong length" });
+    }
+    let body = rkyv::from_bytes::<ResetBody, rancor::Failure>(body)
+        .map_err(|_| RecordError { reason: "a reset record is invalid" })?;
+    Ok((LogIndex(body.index), Term(body.term)))
 }
 
 /// The body of a hard state's record.

@@ -82,7 +82,12 @@ impl World {
         let base = bootstrap_of(founders.len());
         let (engine, store) = new_store(&directory, member, base);
         let wal = new_log(&mut log);
-        let config = ConsensusConfig { member_id: member, heartbeat_ticks: 1, election_ticks: 10 };
+        let config = ConsensusConfig {
+            member_id: member,
+            heartbeat_ticks: 1,
+            election_ticks: 10,
+            pre_vote: true,
+        };
         let consensus = Consensus::new(config, LogStore::bootstrap(founders), base.0);
         let stages = Stages {
             consensus: consensus.unwrap(),

@@ -118,11 +118,6 @@ fn a_leader_that_is_cut_off_is_replaced_and_what_it_took_alone_is_lost() {
     for _ in 0..30 {
         cluster.tick();
     }
-    for world in &cluster.members {
-        println!("DBG {:?} {:?} {:?}", world.core, world.core.engine.applied(), world.core.consensus.committed());
-    }
-    println!("DBGP {}", cluster.members[old].core.consensus.debug_log());
-    println!("DBG old {old} new {new} {:?}", cluster.members[old].core.batcher);
     assert!(cluster.members[old].take_outcome(lost).is_err());
     assert_eq!(cluster.revisions(), [2; 3]);
     let leaders = (0..3).filter(|place| cluster.members[*place].core.is_serving());
