@@ -515,8 +515,10 @@ impl FrontendCore {
         let answer = match verdict {
             Verdict::Applied(answer) => answer,
             Verdict::Unavailable(reason) => return self.refuse(&call, Refusal::from(*reason)),
-            Verdict::Defragmented => {
-                log_event!(Info, "finished defragment");
+            Verdict::Defragmented | Verdict::Moved => {
+                if matches!(verdict, Verdict::Defragmented) {
+                    log_event!(Info, "finished defragment");
+                }
                 if let Some(connection) = connection_at(&mut self.clients, call.socket) {
                     connection.answer(call.stream, &[]);
                     self.touch(call.socket);

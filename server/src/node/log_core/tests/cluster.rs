@@ -41,7 +41,7 @@ impl Cluster {
                 let target = usize::try_from(to.0).unwrap() - 1;
                 if !self.away.contains(&from) && !self.away.contains(&target) {
                     let from = MemberId(from as u64 + 1);
-                    self.members[target].core.handle_letter(from, letter);
+                    self.members[target].core.handle_letter(from, letter).unwrap();
                 }
             }
         }
