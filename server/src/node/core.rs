@@ -181,8 +181,7 @@ impl Core {
         if let Some(log) = &mut self.log
             && log.owns(&event)
         {
-            log.handle_peer_event(event, &mut self.reactor, self.now);
-            return Ok(());
+            return log.handle_peer_event(event, &mut self.reactor, self.now);
         }
         match event {
             Event::Accepted { listener, descriptor } => {

@@ -156,8 +156,16 @@ impl LogRole {
     }
 
     /// Takes an event that [`Self::owns`] claims.
-    pub fn handle_peer_event(&mut self, event: Event, reactor: &mut Reactor, now: Duration) {
-        self.peers.handle_event(event, &mut self.core, reactor, now);
+    ///
+    /// # Errors
+    /// The log or the engine cannot go on.
+    pub fn handle_peer_event(
+        &mut self,
+        event: Event,
+        reactor: &mut Reactor,
+        now: Duration,
+    ) -> Result<(), Failure> {
+        self.peers.handle_event(event, &mut self.core, reactor, now)
     }
 
     /// The state machine, for the front-end on the same core.
@@ -243,7 +251,7 @@ impl LogRole {
     ) -> Result<(), Failure> {
         self.core.order(now)?;
         // A leader's entries leave together with its own write of them.
-        let has_sent = self.peers.settle(&mut self.core, reactor, now);
+        let has_sent = self.peers.settle(&mut self.core, reactor, now)?;
         let begun = self.begin_log_ops((now, origin), reactor)?;
         if (begun || has_sent) && self.core.has_work() {
             // The disk works while this core applies, and so do the others: one more system call
@@ -253,7 +261,7 @@ impl LogRole {
         self.core.apply(now, || origin.elapsed())?;
         // Applying may have let raft go on: a commit index to note, a read round to confirm.
         self.core.order(now)?;
-        self.peers.settle(&mut self.core, reactor, now);
+        self.peers.settle(&mut self.core, reactor, now)?;
         self.begin_log_ops((now, origin), reactor)?;
         while let Some(op) = self.core.poll_engine_op() {
             self.helper.submit_engine(op);
@@ -396,7 +404,7 @@ impl LogRole {
             self.announced = true;
             let LogSettings { identity, config, .. } = &self.settings;
             log_lines::published_local_member(*identity, config);
-            if self.settings.is_version_set {
+            if self.settings.is_version_set && self.leader == Some(identity.member) {
                 let (minor, _patch) = ETCD_VERSION.rsplit_once('.').expect("it has three parts");
                 log_lines::set_initial_cluster_version(*identity, minor);
             }

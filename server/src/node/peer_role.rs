@@ -33,6 +33,7 @@ use self::accepted::{Accepted, Next, Speaker};
 pub use self::correspondent::Correspondent;
 use self::outgoing::Outgoing;
 use self::pages::Pages;
+use super::failure::Failure;
 use crate::bootstrap::SERVER_NAME;
 use crate::log_event;
 use crate::log_lines;
@@ -206,13 +207,16 @@ impl PeerRole {
     }
 
     /// Takes an event that [`Self::owns`] claims.
+    ///
+    /// # Errors
+    /// The log core's.
     pub fn handle_event<C: Correspondent>(
         &mut self,
         event: Event,
         core: &mut C,
         reactor: &mut Reactor,
         now: Duration,
-    ) {
+    ) -> Result<(), Failure> {
         match event {
             Event::Accepted { descriptor, .. } => {
                 if self.accepted_count < ACCEPTED_MAX {
@@ -221,8 +225,9 @@ impl PeerRole {
                 }
             }
             Event::Received { socket, received } => {
-                self.handle_received(socket, reactor.received(&received), core, now);
+                let heard = self.handle_received(socket, reactor.received(&received), core, now);
                 reactor.recycle(received);
+                heard?;
                 self.advance(socket, reactor);
             }
             Event::SentVectored { socket, count } => {
@@ -237,17 +242,21 @@ impl PeerRole {
             Event::Sent { .. } | Event::Written { .. } | Event::Woken => {}
         }
         self.dismiss(reactor);
+        Ok(())
     }
 
     /// Carries letters: from the log core to the links, and from these into the ring. Whether
     /// anything waits there to be submitted.
+    ///
+    /// # Errors
+    /// The log core's.
     pub fn settle<C: Correspondent>(
         &mut self,
         core: &mut C,
         reactor: &mut Reactor,
         now: Duration,
-    ) -> bool {
-        self.follow(core, reactor, now);
+    ) -> Result<bool, Failure> {
+        self.follow(core, reactor, now)?;
         self.finish_dials(reactor, now);
         while let Some((to, letter)) = core.poll_letter() {
             if let Letter::SnapshotAcknowledged(acknowledged) = letter {
@@ -256,9 +265,9 @@ impl PeerRole {
                 core.handle_unreachable(to);
             }
         }
-        let has_sent = self.advance_links(core, reactor, now);
+        let has_sent = self.advance_links(core, reactor, now)?;
         self.expire(reactor, now);
-        has_sent
+        Ok(has_sent)
     }
 
     /// When there is something to do although nothing happens.
@@ -310,16 +319,17 @@ impl PeerRole {
         bytes: &[u8],
         core: &mut C,
         now: Duration,
-    ) {
+    ) -> Result<(), Failure> {
         match self.tenant(socket) {
             Some(Tenant::Dialed(member, connection)) => {
                 let (member, connection) = (*member, *connection);
                 if let Some(link) = self.outgoing.link(member) {
                     link.handle_received(connection, bytes, now);
                 }
+                Ok(())
             }
             Some(Tenant::Accepted(_)) => self.listen_to(socket, bytes, core, now),
-            Some(Tenant::Leaving) | None => {}
+            Some(Tenant::Leaving) | None => Ok(()),
         }
     }
 
@@ -329,15 +339,15 @@ impl PeerRole {
         bytes: &[u8],
         core: &mut C,
         now: Duration,
-    ) {
+    ) -> Result<(), Failure> {
         let Self { seats, oneself, known, .. } = self;
         let Some(Seat { tenant: Tenant::Accepted(accepted), .. }) =
             seats.get_mut(socket.index()).and_then(Option::as_mut)
         else {
-            return;
+            return Ok(());
         };
         if accepted.is_ending() {
-            return;
+            return Ok(());
         }
         accepted.recognize(bytes, oneself, Duration::from_millis(files::unix_ms()));
         let mut greeted = None;
@@ -351,7 +361,7 @@ impl PeerRole {
                     match receiver.handle_received(&mut input, known) {
                         Ok(Some(Heard::Letter(letter))) => {
                             let (from, _) = receiver.greeted().expect("greetings come first");
-                            core.handle_letter(from, letter);
+                            core.handle_letter(from, letter)?;
                         }
                         Ok(Some(Heard::Greeted(who))) => greeted = Some(who),
                         Ok(None) => break,
@@ -371,6 +381,7 @@ impl PeerRole {
             self.welcome(socket, greeted);
         }
         self.answer(socket, now);
+        Ok(())
     }
 
     /// Answers what was asked over HTTP. Who asks has more time to ask again.
@@ -528,15 +539,20 @@ impl PeerRole {
     }
 
     /// Takes over what the log core says about the members, if that has changed.
-    fn follow<C: Correspondent>(&mut self, core: &mut C, reactor: &mut Reactor, now: Duration) {
+    fn follow<C: Correspondent>(
+        &mut self,
+        core: &mut C,
+        reactor: &mut Reactor,
+        now: Duration,
+    ) -> Result<(), Failure> {
         let number = core.membership_number();
         if self.followed == Some(number) {
-            return;
+            return Ok(());
         }
         let is_recovered = self.followed.is_none() && !self.settings.is_new;
         self.followed = Some(number);
-        let removed = core.removed().into_iter().collect();
-        let known = Known { members: core.members(), removed };
+        let removed = core.removed().iter().copied().collect();
+        let known = Known { members: core.members().to_vec(), removed };
         let before = std::mem::replace(&mut self.known, known);
         report_members(self.settings.identity, &before, &self.known, is_recovered);
         let own = self.settings.identity.member;
@@ -553,8 +569,9 @@ impl PeerRole {
         self.outgoing.stop_unless(own, is_member, |id| removed.contains(&id));
         let gone = self.greeted.iter().filter(|((member, _), _)| removed.contains(member));
         self.dismissed.extend(gone.map(|(_, socket)| *socket));
-        self.advance_links(core, reactor, now);
+        self.advance_links(core, reactor, now)?;
         self.dismiss(reactor);
+        Ok(())
     }
 
     fn dial_timeout(&self) -> Duration {

@@ -84,6 +84,10 @@ pub struct StartConfig {
     pub defrag_from_bytes: Option<u64>,
     /// Different at each start.
     pub boot_nonce: u64,
+    /// Whether this member asks before it stands for election.
+    pub pre_vote: bool,
+    /// Whether it is to be the only member from now on, whoever its store names.
+    pub force_new_cluster: bool,
 }
 
 /// A member that is ready to run.
@@ -149,6 +153,7 @@ pub fn start_on<D: Disks>(
         member_id: identity.member,
         heartbeat_ticks: 1,
         election_ticks: config.election_ticks,
+        pre_vote: config.pre_vote,
     };
     let consensus = Consensus::new(raft_config, store, base.0)?;
     let replayed = applied.0 - checkpointed.0;

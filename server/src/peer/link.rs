@@ -551,6 +551,12 @@ impl Link {
         self.dropped_letters
     }
 
+    /// How often in succession its lanes have failed since each was last up.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        self.lanes.iter().fold(0, |sum: u32, lane| sum.saturating_add(lane.failures))
+    }
+
     /// The member's peer URLs.
     #[must_use]
     pub fn urls(&self) -> &[String] {

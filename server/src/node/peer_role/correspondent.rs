@@ -3,13 +3,17 @@
 use engine::Member;
 use engine::ids::MemberId;
 
+use crate::node::failure::Failure;
 use crate::node::log_core::LogCore;
 use crate::peer::letter::Letter;
 
 /// Who writes letters to other members, and reads theirs.
 pub trait Correspondent {
     /// A member says something.
-    fn handle_letter(&mut self, from: MemberId, letter: Letter);
+    ///
+    /// # Errors
+    /// This member cannot go on.
+    fn handle_letter(&mut self, from: MemberId, letter: Letter) -> Result<(), Failure>;
     /// The next letter, in the order in which those to one member are to leave.
     fn poll_letter(&mut self) -> Option<(MemberId, Letter)>;
     /// Letters can reach a member, or cannot any more.
@@ -23,16 +27,16 @@ pub trait Correspondent {
     /// Grows whenever one of the following three changes.
     fn membership_number(&self) -> u64;
     /// The members of the cluster, this one among them; none while this member does not know.
-    fn members(&self) -> Vec<Member>;
+    fn members(&self) -> &[Member];
     /// Those that were removed.
-    fn removed(&self) -> Vec<MemberId>;
+    fn removed(&self) -> &[MemberId];
     /// Whether this member itself was.
     fn is_removed(&self) -> bool;
 }
 
 impl Correspondent for LogCore {
-    fn handle_letter(&mut self, from: MemberId, letter: Letter) {
-        self.handle_letter(from, letter);
+    fn handle_letter(&mut self, from: MemberId, letter: Letter) -> Result<(), Failure> {
+        self.handle_letter(from, letter)
     }
 
     fn poll_letter(&mut self) -> Option<(MemberId, Letter)> {
@@ -59,11 +63,11 @@ impl Correspondent for LogCore {
         self.membership_number()
     }
 
-    fn members(&self) -> Vec<Member> {
+    fn members(&self) -> &[Member] {
         self.members()
     }
 
-    fn removed(&self) -> Vec<MemberId> {
+    fn removed(&self) -> &[MemberId] {
         self.removed()
     }
 

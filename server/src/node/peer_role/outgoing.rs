@@ -8,6 +8,7 @@ use engine::ids::MemberId;
 use super::{Correspondent, PeerRole, Tenant};
 use crate::config::parse_urls;
 use crate::log_lines;
+use crate::node::failure::Failure;
 use crate::peer::hello::Refusal;
 use crate::peer::letter::Letter;
 use crate::peer::link::{Action, ConnectionId, Link, LinkConfig, LinkEvent, LinkFailure};
@@ -160,8 +161,13 @@ impl Outgoing {
     }
 
     /// Tells the log core what a link has to tell.
-    fn tell<C: Correspondent>(&mut self, own: MemberId, id: MemberId, core: &mut C) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+    fn tell<C: Correspondent>(
+        &mut self,
+        own: MemberId,
+        id: MemberId,
+        core: &mut C,
+    ) -> Result<(), Failure> {
+        let Some(peer) = self.peers.get_mut(&id) else { return Ok(()) };
         let mut went_down = false;
         while let Some(event) = peer.link.poll_event() {
             match event {
@@ -176,7 +182,7 @@ impl Outgoing {
                 LinkEvent::SnapshotUp => core.handle_snapshot_lane(id, true),
                 LinkEvent::SnapshotDown => core.handle_snapshot_lane(id, false),
                 LinkEvent::Acknowledged(acknowledged) => {
-                    core.handle_letter(id, Letter::SnapshotAcknowledged(acknowledged));
+                    core.handle_letter(id, Letter::SnapshotAcknowledged(acknowledged))?;
                 }
                 LinkEvent::Failed { failure, .. } => {
                     let is_removed = failure == LinkFailure::Refused(Refusal::Removed);
@@ -195,18 +201,22 @@ impl Outgoing {
         if peer.link.poll_unreachable() {
             core.handle_unreachable(id);
         }
+        Ok(())
     }
 }
 
 impl PeerRole {
     /// Gets on with all links: what is due, what is to be sent, and what there is to tell. Whether
     /// anything was given to the ring to send.
+    ///
+    /// # Errors
+    /// The log core's.
     pub(super) fn advance_links<C: Correspondent>(
         &mut self,
         core: &mut C,
         reactor: &mut Reactor,
         now: Duration,
-    ) -> bool {
+    ) -> Result<bool, Failure> {
         let (mut has_sent, mut at) = (false, None);
         while let Some(id) = self.outgoing.next_after(at) {
             at = Some(id);
@@ -219,10 +229,10 @@ impl PeerRole {
             while let Some(action) = self.outgoing.poll_action(id, now) {
                 has_sent |= self.perform(id, action, reactor, now);
             }
-            self.outgoing.tell(self.settings.identity.member, id, core);
+            self.outgoing.tell(self.settings.identity.member, id, core)?;
         }
         self.outgoing.peers.retain(|_, peer| !peer.is_stopped);
-        has_sent
+        Ok(has_sent)
     }
 
     /// Whether anything was given to the ring to send.
