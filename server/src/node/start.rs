@@ -441,7 +441,11 @@ fn give_pages_back(
 }
 
 /// Whether there was anything to perform.
-fn perform_all(engine: &mut Engine, disk: &mut EngineDisk) -> Result<bool, Failure> {
+/// Performs what the store wants done; whether there was anything.
+///
+/// # Errors
+/// The disk's.
+pub fn perform_all(engine: &mut Engine, disk: &mut EngineDisk) -> Result<bool, Failure> {
     let mut has_moved = false;
     while let Some(op) = engine.poll_disk_op() {
         engine.handle_disk_completion(disk.perform(op))?;
