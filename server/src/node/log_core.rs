@@ -844,6 +844,7 @@ impl LogCore {
             committed: self.consensus.committed().0,
             applied: self.engine.applied().0.0,
             serving: self.is_serving() && !self.stopping,
+            learner: self.changes.is_learner(),
         });
     }
 }

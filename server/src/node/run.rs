@@ -743,5 +743,6 @@ fn frontend_config(config: &Config) -> FrontendConfig {
             fragment_size_bytes: message_bytes_max,
             ..WatchConfig::default()
         },
+        learners_max: u32::try_from(config.max_learners.max(0)).unwrap_or(u32::MAX),
     }
 }

@@ -1,13 +1,10 @@
 //! What the services tell about this member and do not decide: the node keeps it up to date.
 
-use engine::answer::ReadError;
 use engine::ids::{ClusterId, LogIndex, MemberId, Term};
-use engine::view::View;
-use engine::Member;
 
 use super::wire::Header;
 
-/// A member as its flags have it, of a store that does not say who belongs to its cluster.
+/// A member as raft and the bootstrap know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberEntry {
     /// Its id.
@@ -31,7 +28,7 @@ pub struct NodeState {
     pub leader: Option<MemberId>,
     /// The last committed entry that this core has heard of.
     pub committed: LogIndex,
-    /// All members of a store that does not say, by id in ascending order.
+    /// All members, by id in ascending order.
     pub members: Vec<MemberEntry>,
     /// What `Status` says about the quota.
     pub quota_bytes: i64,
@@ -40,24 +37,6 @@ pub struct NodeState {
 }
 
 impl NodeState {
-    /// All members, by id in ascending order. One that has published nothing has not started, and
-    /// has no name.
-    pub fn members_of(&self, view: &View) -> Result<Vec<Member>, ReadError> {
-        if view.knows_members()? {
-            return view.cluster_members();
-        }
-        let published = view.members()?;
-        let member = |known: &MemberEntry| {
-            let attributes = published.iter().find(|attributes| attributes.id == known.id);
-            let (name, client_urls) = attributes
-                .map(|known| (known.name.clone(), known.client_urls.clone()))
-                .unwrap_or_default();
-            let (peer_urls, is_learner) = (known.peer_urls.clone(), known.learner);
-            Member { id: known.id, peer_urls, is_learner, name, client_urls }
-        };
-        Ok(self.members.iter().map(member).collect())
-    }
-
     /// The header of this member's answers, without a revision.
     pub fn header(&self) -> Header {
         Header {

@@ -61,8 +61,16 @@ pub(super) struct Changes {
     removed: Vec<MemberId>,
     /// Of the store's that `members` shows.
     seen: Option<u64>,
+    is_learner: bool,
     /// `--strict-reconfig-check`.
     is_strict: bool,
+}
+
+impl Changes {
+    /// Whether this member has no vote.
+    pub(super) fn is_learner(&self) -> bool {
+        self.is_learner
+    }
 }
 
 /// Whether a batch is to be proposed as a change of the members.
@@ -278,7 +286,9 @@ impl LogCore {
         let view = self.engine.newest_view();
         let members = view.cluster_members().map_err(engine::Failure::from)?;
         let removed = view.removed_members().map_err(engine::Failure::from)?;
+        let own = members.iter().find(|member| member.id == self.member);
         let changes = &mut self.changes;
+        changes.is_learner = own.is_some_and(|member| member.is_learner);
         (changes.members, changes.removed, changes.seen) = (members, removed, Some(number));
         Ok(())
     }
