@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use engine::ids::LeaseId;
+use engine::ids::{LeaseId, MemberId};
 use engine::{Answer, EventBatch};
 
 /// The number of a front-end, counted from 0.
@@ -47,25 +47,33 @@ pub struct Ask {
     pub defrags: Vec<Slot>,
     /// What only the keeper of the leases' clocks knows.
     pub leases: Vec<(Slot, LeaseAsk)>,
+    /// Changes of the members: a command each, that stands alone in its batch.
+    pub changes: Vec<(Slot, Vec<u8>)>,
+    /// To whom leadership is to move.
+    pub moves: Vec<(Slot, MemberId)>,
 }
 
 impl Ask {
     /// All of it was said. What is left out here would be said again in every turn, on the core
     /// that both roles share: a defragmentation once was.
     pub fn clear(&mut self) {
-        let Self { frames, slots, reads, leases, defrags } = self;
+        let Self { frames, slots, reads, leases, defrags, changes, moves } = self;
         frames.clear();
         slots.clear();
         reads.clear();
         leases.clear();
         defrags.clear();
+        changes.clear();
+        moves.clear();
     }
 
     /// Whether there is nothing to say.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let has_reads = !self.reads.is_empty() || !self.leases.is_empty();
-        self.slots.is_empty() && !has_reads && self.defrags.is_empty()
+        let has_rare =
+            !self.defrags.is_empty() || !self.changes.is_empty() || !self.moves.is_empty();
+        self.slots.is_empty() && !has_reads && !has_rare
     }
 }
 
@@ -182,6 +190,8 @@ pub enum Verdict {
     Applied(Answer),
     /// The store is defragmented.
     Defragmented,
+    /// The other member leads.
+    Moved,
     /// It was not taken, or its fate is unknown.
     Unavailable(Unavailable),
 }
@@ -201,4 +211,18 @@ pub enum Unavailable {
     TooManyRequests,
     /// The disk cannot hold what this would write.
     NoSpace,
+    /// Too few members of the cluster that a change would leave have started.
+    NotEnoughStarted,
+    /// Too few members are connected to the leader for a change of them.
+    Unhealthy,
+    /// A learner is too far behind to vote.
+    LearnerNotReady,
+    /// There is no such member to promote.
+    MemberNotFound,
+    /// The member that was asked does not lead.
+    NotLeader,
+    /// Leadership cannot move to that member.
+    BadTransferee,
+    /// Leadership has not moved in time.
+    TransferTimedOut,
 }

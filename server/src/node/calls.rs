@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use engine::ids::MemberId;
+
 use crate::frontend::http2::StreamKey;
 use crate::mail::Slot;
 use crate::runtime::reactor::SocketId;
@@ -13,6 +15,7 @@ use crate::runtime::slab::Slab;
 
 use super::reads::Reading;
 use crate::service::dispatch::LeaseQuestion;
+use crate::service::method::Method;
 use crate::service::stream::ServerStream;
 
 /// A call under way.
@@ -55,6 +58,8 @@ impl Call {
 pub enum Waiting {
     /// Its command's answer.
     Write,
+    /// The answer to a change of this member, which this method asked for.
+    Change(Method, MemberId),
     /// The answer to a command of the procedure that answers it.
     ProcedureWrite,
     /// A read-index round, then its steps. `None` while a step is taken.

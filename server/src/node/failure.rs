@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use engine::CommandError;
 use engine::ids::LogIndex;
 
+use crate::raft::change::ChangeError;
 use crate::raft::record::RecordError;
 use crate::runtime::reactor::ReactorError;
 
@@ -37,6 +38,13 @@ pub enum Failure {
         index: LogIndex,
         /// What is wrong with it.
         cause: CommandError,
+    },
+    /// A committed change of the configuration that this version does not understand.
+    InvalidChange {
+        /// Its place.
+        index: LogIndex,
+        /// What is wrong with it.
+        cause: ChangeError,
     },
     /// A committed entry of a kind that this version does not know.
     UnknownEntry {
@@ -71,6 +79,9 @@ impl std::fmt::Display for Failure {
             }
             Self::Leases(error) => write!(formatter, "cannot read the leases: {error}"),
             Self::InvalidEntry { index, cause } => {
+                write!(formatter, "log entry {index} cannot be applied: {cause}")
+            }
+            Self::InvalidChange { index, cause } => {
                 write!(formatter, "log entry {index} cannot be applied: {cause}")
             }
             Self::UnknownEntry { index } => {

@@ -19,6 +19,7 @@ mod http;
 mod late;
 mod leases;
 mod measuring;
+mod members;
 mod procedures;
 mod stepping;
 mod streaming;
@@ -109,6 +110,8 @@ pub struct FrontendConfig {
     pub slow_after: Option<Duration>,
     /// The watch hub's limits.
     pub watch: WatchConfig,
+    /// `--max-learners`.
+    pub learners_max: u32,
 }
 
 /// What a front-end shares with the rest of the process.
@@ -182,6 +185,8 @@ struct Desk {
     stream_deadlines: Vec<(Place, Duration)>,
     /// The time of the last event that had one.
     now: Duration,
+    /// The time of day, since 1970.
+    wall_clock: Duration,
     node: NodeState,
     methods: Rc<MethodTable>,
     ask: Ask,
@@ -222,6 +227,7 @@ impl FrontendCore {
             procedures: Procedures::default(),
             stream_deadlines: Vec::new(),
             now: Duration::ZERO,
+            wall_clock: Duration::ZERO,
             node,
             methods: Rc::new(method_table().counted(Arc::clone(&metrics.calls))),
             ask: Ask::default(),
@@ -515,8 +521,10 @@ impl FrontendCore {
         let answer = match verdict {
             Verdict::Applied(answer) => answer,
             Verdict::Unavailable(reason) => return self.refuse(&call, Refusal::from(*reason)),
-            Verdict::Defragmented => {
-                log_event!(Info, "finished defragment");
+            Verdict::Defragmented | Verdict::Moved => {
+                if matches!(verdict, Verdict::Defragmented) {
+                    log_event!(Info, "finished defragment");
+                }
                 if let Some(connection) = connection_at(&mut self.clients, call.socket) {
                     connection.answer(call.stream, &[]);
                     self.touch(call.socket);
@@ -527,7 +535,14 @@ impl FrontendCore {
         let Some(connection) = connection_at(&mut self.clients, call.socket) else { return };
         let desk = &mut self.desk;
         desk.answer.clear();
-        let encoded = desk.service.encode_answer(answer, &desk.node, &mut desk.answer);
+        let encoded = match call.waiting {
+            Waiting::Change(method, id) => {
+                let view = desk.views.pin();
+                let change = (method, id);
+                desk.service.encode_change(change, answer, &desk.node, &view, &mut desk.answer)
+            }
+            _ => desk.service.encode_answer(answer, &desk.node, &mut desk.answer),
+        };
         if matches!(call.waiting, Waiting::ProcedureWrite) {
             let answer = std::mem::take(&mut desk.answer);
             let answered = encoded.map(|()| &answer[..]);
@@ -777,6 +792,14 @@ impl Desk {
                 let call = Call { socket, stream, waiting: Waiting::Write };
                 self.ask.defrags.push(self.calls.insert(call, 0, now, timeouts));
             }
+            Action::ChangeMembers(ask) => {
+                self.change_members(connection, request, ask, timeouts, now);
+            }
+            Action::MoveLeader(to) => {
+                let call = Call { socket, stream, waiting: Waiting::Write };
+                let slot = self.calls.insert(call, 0, now, timeouts);
+                self.ask.moves.push((slot, to));
+            }
             Action::Stream => {
                 self.note_deadline((socket, stream), timeout, now);
                 connection.send(stream, &self.answer);
@@ -826,6 +849,7 @@ impl Desk {
         self.node.term = status.term.into();
         self.node.leader = (status.leader != 0).then_some(status.leader.into());
         self.node.committed = status.committed.into();
+        self.node.learner = status.learner;
     }
 
     fn report_fault(&mut self) {

@@ -13,6 +13,7 @@
 //!   A full disk is none: what needs room is refused, or waits for it asleep ([`admission`]).
 
 mod admission;
+mod changes;
 mod cluster;
 mod leases;
 mod meter;
@@ -20,6 +21,7 @@ mod pace;
 mod quota;
 #[cfg(test)]
 mod tests;
+mod transfers;
 mod upkeep;
 
 use std::collections::VecDeque;
@@ -32,22 +34,24 @@ use engine::{Answer, Batch, BatchHeader, Engine, Outcome, Progress};
 use raft::eraftpb::{Entry, EntryType, Message};
 use wal::{Lsn, RecordKind, Writer};
 
+use self::changes::Changes;
 use self::cluster::Peers;
 use self::leases::Leases;
 use self::meter::Meter;
-pub use self::cluster::PeerLetter;
 pub use self::meter::SlowApply;
 use self::quota::{QuotaWatch, SLOT_ALARM};
+use self::transfers::Transfers;
 use self::upkeep::{Upkeep, own_outcome};
 use super::checkpoint::{CheckpointPolicy, Cost, Tail};
 use super::failure::Failure;
 use super::shared::{Status, StatusCopy, WatchInterest};
 use crate::mail::{Ask, FrontendId, LeaseAsk, Reply, Slot, Unavailable, Verdict};
 use crate::metrics::LogMetrics;
+use crate::raft::storage::Window;
 use crate::raft::record::{KIND_ENTRY, encode_entry_head, encode_state};
 use crate::raft::{Consensus, Work};
 use crate::sequencer::auto_compaction::Retention;
-use crate::sequencer::batch::{Batcher, Ticket};
+use crate::sequencer::batch::{Batcher, Ticket, frame_size};
 use crate::sequencer::lessor::LessorConfig;
 use crate::sequencer::read_index::ReadIndex;
 
@@ -94,7 +98,9 @@ pub struct Stages {
     pub retained: VecDeque<(LogIndex, Lsn)>,
 }
 
-/// What a member tells its cluster about itself as soon as it leads: commands for the log.
+/// What a member tells its cluster about itself as soon as there is a leader to tell: commands for
+/// the log. The first is for every member to say; what follows it is said by a leader alone, in a
+/// cluster whose version nobody has set.
 #[derive(Debug, Default)]
 pub struct Introduction {
     /// The commands.
@@ -102,6 +108,11 @@ pub struct Introduction {
     /// How many.
     pub count: u32,
 }
+
+/// Nobody's slot: that of the introduction.
+const SLOT_INTRODUCTION: Slot = Slot(u32::MAX - 3);
+/// The same for what only a leader says.
+const SLOT_FOUNDING: Slot = Slot(u32::MAX - 5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Introduced {
@@ -118,7 +129,10 @@ pub struct LogCore {
     member: MemberId,
     request_timeout: Duration,
     batcher: Batcher,
+    boot_nonce: u64,
     peers: Peers,
+    changes: Changes,
+    transfers: Transfers,
     reads: ReadIndex,
     leases: Leases,
     checkpoint: CheckpointPolicy,
@@ -156,6 +170,8 @@ struct Unsynced {
     is_write: bool,
     /// What speaks for it: to be sent when it is durable.
     messages: Vec<Message>,
+    /// The entry of a snapshot that raft has gone on from.
+    installed: Option<LogIndex>,
 }
 
 struct Applying {
@@ -163,6 +179,8 @@ struct Applying {
     term: Term,
     /// `None` for an entry of raft's own.
     batch: Option<Batch>,
+    /// A change of the members is applied when it is begun.
+    is_applied: bool,
 }
 
 impl LogCore {
@@ -195,7 +213,7 @@ impl LogCore {
         // The leases that stand there were read after the replay.
         engine.take_lease_changes();
         let checkpoint = CheckpointPolicy::new(snapshot_count, wal.durable().0, tail);
-        Self {
+        let mut core = Self {
             published: engine.revision(),
             consensus,
             wal,
@@ -203,7 +221,10 @@ impl LogCore {
             member,
             request_timeout,
             batcher: Batcher::new(member, boot_nonce),
+            boot_nonce,
             peers: Peers::default(),
+            changes: Changes::default(),
+            transfers: Transfers::default(),
             reads: ReadIndex::new(member, boot_nonce, request_timeout),
             leases: Leases::new(lessor, &leases),
             checkpoint,
@@ -226,7 +247,15 @@ impl LogCore {
             ticked: Duration::ZERO,
             meter: Meter::new(),
             quota: QuotaWatch::new(member),
-        }
+        };
+        // What cannot be read is noticed by the first who asks for it.
+        drop(core.look_at_members());
+        core
+    }
+
+    /// How much of what is applied stays in memory for followers that lag.
+    pub fn set_window(&mut self, window: Window) {
+        self.consensus.set_window(window);
     }
 
     /// What this core counts, for whoever watches it.
@@ -268,10 +297,16 @@ impl LogCore {
             reply.reads_failed.extend(ask.reads.iter().map(|&slot| (slot, refusal)));
             let refused = |&(slot, ask): &(Slot, LeaseAsk)| (slot, ask.refused(refusal));
             reply.leases.extend(ask.leases.iter().map(refused));
+            let rare = ask.changes.iter().map(|&(slot, _)| slot);
+            let rare = rare.chain(ask.moves.iter().map(|&(slot, _)| slot));
+            reply.answers.extend(rare.map(|slot| (slot, Verdict::Unavailable(refusal))));
             return;
         }
+        self.batcher.handle_time(now);
         self.batcher.handle_commands(frontend, &ask.frames, &ask.slots);
         self.handle_defrags(frontend, &ask.defrags);
+        self.handle_changes(frontend, &ask.changes, now);
+        self.handle_moves(frontend, &ask.moves, now);
         self.meter.handle_taken(ask.slots.len(), now);
         for &slot in &ask.reads {
             self.reads.handle_read(Ticket { frontend, slot }, now);
@@ -307,6 +342,7 @@ impl LogCore {
     ) -> Result<(), Failure> {
         let durable_before = self.engine.durable();
         self.engine.handle_disk_completion(completion)?;
+        self.transfers.handle_disk();
         if self.engine.durable() != durable_before {
             self.release_log();
             self.meter.handle_checkpoint_ended();
@@ -316,7 +352,10 @@ impl LogCore {
 
     /// A heartbeat interval passed.
     pub fn handle_tick(&mut self, now: Duration) {
-        self.consensus.handle_tick();
+        self.batcher.handle_time(now);
+        if !self.transfers.is_raft_frozen() {
+            self.consensus.handle_tick();
+        }
         self.reads.handle_tick(now);
         while let Some(ticket) = self.reads.poll_failed() {
             let reply = &mut self.replies[ticket.frontend.place()];
@@ -325,6 +364,7 @@ impl LogCore {
         }
         self.ticked = now;
         self.forget_late_letters(now);
+        self.handle_transfer_tick(now);
         self.handle_upkeep_tick(now);
         self.meter.handle_rounds_retried(self.reads.rounds_retried());
         self.meter.handle_tick(now);
@@ -341,7 +381,9 @@ impl LogCore {
     /// Whether something waits for room that a checkpoint gives back: pages that only the last one
     /// needs, segments that only the entries behind it are in.
     fn checkpoint_makes_room(&self) -> bool {
-        let is_starved = self.engine.is_apply_starved() || self.engine.is_sweep_starved();
+        let is_starved = self.engine.is_apply_starved()
+            || self.engine.is_sweep_starved()
+            || self.engine.install_wants_checkpoint();
         let log_wants_room = self.wal.starvation().is_some() && self.wal.has_old_segment();
         (is_starved || self.store_wants_room || log_wants_room) && !self.engine.is_durable()
     }
@@ -356,6 +398,7 @@ impl LogCore {
             self.refuse(ticket, Unavailable::Stopped);
         }
         self.stop_upkeep();
+        self.stop_changes();
         for ticket in self.reads.fail_all() {
             let reply = &mut self.replies[ticket.frontend.place()];
             reply.reads_failed.push((ticket.slot, Unavailable::Stopped));
@@ -405,6 +448,7 @@ impl LogCore {
     pub fn order(&mut self, now: Duration) -> Result<(), Failure> {
         self.meter.handle_turn(now);
         self.note_durable();
+        self.advance_install()?;
         self.introduce();
         self.revoke_expired(now);
         self.propose(now)?;
@@ -432,13 +476,16 @@ impl LogCore {
             if self.applying.is_none() && !self.begin_next()? {
                 break;
             }
-            let progress = self.engine.apply_step(budget, &mut self.answers)?;
+            let progress = match &self.applying {
+                Some(Applying { is_applied: true, .. }) => Progress::Done,
+                _ => self.engine.apply_step(budget, &mut self.answers)?,
+            };
             let applied = clock();
             if progress == Progress::More {
                 self.meter.handle_step(applied - begun);
                 break;
             }
-            let Applying { index, term, batch } = self.applying.take().expect("one is under way");
+            let Applying { index, term, batch, .. } = self.applying.take().expect("one is under way");
             let count = batch.as_ref().map_or(0, Batch::len);
             if let Some(batch) = &batch {
                 self.quota.handle_applied(batch, &mut self.answers);
@@ -447,7 +494,7 @@ impl LogCore {
             budget = budget.saturating_sub(count.max(1));
             commands += count;
             entries += 1;
-            self.finish((index, term), batch.as_ref().map(|batch| *batch.header()), now);
+            self.finish((index, term), batch.as_ref().map(|batch| *batch.header()), now)?;
             let published = clock();
             self.meter.handle_published(published - applied, count);
             last = Some(published);
@@ -460,6 +507,7 @@ impl LogCore {
         }
         self.release_reads();
         self.answer_leases(now);
+        self.answer_moves(now);
         self.publish_status();
         Ok(())
     }
@@ -486,7 +534,10 @@ impl LogCore {
     pub fn has_work(&self) -> bool {
         match self.applying {
             Some(_) => !self.engine.is_apply_starved(),
-            None => !self.committed.is_empty() || self.leases.has_work(),
+            None => {
+                let has_entries = !self.committed.is_empty() && !self.engine.is_apply_starved();
+                has_entries || self.leases.has_work()
+            }
         }
     }
 
@@ -504,7 +555,7 @@ impl LogCore {
     /// When there is something to do that nobody asks for.
     #[must_use]
     pub fn wake_at(&self) -> Option<Duration> {
-        self.leases.wake_at().filter(|_| self.is_serving() && !self.stopping)
+        self.leases.wake_at().filter(|_| self.is_primary() && !self.stopping)
     }
 
     /// The engine, for read handles and what a start must know.
@@ -513,11 +564,29 @@ impl LogCore {
         &self.engine
     }
 
-    /// Whether this member leads and has introduced itself: everything that was ever acknowledged
-    /// is in the view, and so is this member's name.
+    /// Whether this member has introduced itself: clients may be let in. What a client may see is
+    /// for each of its requests to say.
     #[must_use]
     pub fn is_serving(&self) -> bool {
-        self.consensus.is_leader() && self.introduced == Introduced::Done
+        self.introduced == Introduced::Done
+    }
+
+    /// Whether this member leads and everything that was ever acknowledged is in the view: it keeps
+    /// the clocks of leases, and the house.
+    #[must_use]
+    pub fn is_primary(&self) -> bool {
+        self.knows_all() && self.is_serving()
+    }
+
+    /// A leader whose own entry is applied knows all that was ever acknowledged.
+    fn knows_all(&self) -> bool {
+        self.consensus.is_leader() && self.engine.applied().1 == self.consensus.term()
+    }
+
+    /// The leader this member knows of.
+    #[must_use]
+    pub fn leader(&self) -> Option<MemberId> {
+        self.consensus.leader()
     }
 
     /// The current term.
@@ -526,16 +595,25 @@ impl LogCore {
         self.consensus.term()
     }
 
-    /// A leader whose own entry is applied knows all that was ever acknowledged: it can introduce
-    /// itself, and serves once that is applied too.
+    /// Introduces this member once there is a leader to take it, again and again until it is taken.
     fn introduce(&mut self) {
-        let leads = self.consensus.is_leader() && self.engine.applied().1 == self.consensus.term();
-        if leads && self.introduced == Introduced::NotYet {
-            self.introduced = Introduced::Proposed;
-            let Introduction { frames, count } = std::mem::take(&mut self.introduction);
-            let slots: Vec<Slot> = (0..count).map(Slot).collect();
-            self.batcher.handle_commands(FrontendId::NOBODY, &frames, &slots);
+        if self.introduced != Introduced::NotYet || self.stopping {
+            return;
         }
+        let leads = self.knows_all();
+        if !leads && self.leader_to_ask().is_none() {
+            return;
+        }
+        self.introduced = Introduced::Proposed;
+        let Introduction { frames, count } = &self.introduction;
+        let has_version = matches!(self.engine.newest_view().cluster_version(), Ok(Some(_)));
+        let (frames, count) = match leads && !has_version {
+            true => (&frames[..], *count as usize),
+            false => (&frames[..frame_size(frames)], 1),
+        };
+        let mut slots = vec![SLOT_FOUNDING; count];
+        slots[0] = SLOT_INTRODUCTION;
+        self.batcher.handle_commands(FrontendId::NOBODY, frames, &slots);
     }
 
     fn note_durable(&mut self) {
@@ -544,7 +622,12 @@ impl LogCore {
         while let Some(work) = self.unsynced.pop_front_if(|work| work.end <= durable) {
             persisted = Some(work.number);
             self.writes_unsynced -= usize::from(work.is_write);
-            self.peers.send_raft(work.messages);
+            self.send_raft(work.messages);
+            if let Some(index) = work.installed {
+                self.consensus.handle_persisted(work.number);
+                self.consensus.handle_applied(index);
+                self.reads.handle_published(index);
+            }
         }
         if let Some(number) = persisted {
             self.consensus.handle_persisted(number);
@@ -576,19 +659,24 @@ impl LogCore {
         }
         // A hard state that only moves the commit index rides with the next batch: after a restart
         // raft finds the commit again.
-        let (number, is_write, messages) = (work.number, work.must_sync, work.messages_after_sync);
-        self.peers.send_raft(work.messages);
+        let (number, messages) = (work.number, work.messages_after_sync);
+        let installed = work.snapshot.map(|it| LogIndex(it.get_metadata().index));
+        let is_write = work.must_sync || installed.is_some();
+        if let Some(leadership) = work.leadership {
+            self.handle_leadership(leadership);
+        }
+        self.send_raft(work.messages);
         if is_write {
             self.wal.flush();
             self.writes_unsynced += 1;
             let end = self.wal.sealed();
-            self.unsynced.push_back(Unsynced { number, end, is_write, messages });
+            self.unsynced.push_back(Unsynced { number, end, is_write, messages, installed });
         } else if let Some(last) = self.unsynced.back() {
             let end = last.end;
-            self.unsynced.push_back(Unsynced { number, end, is_write, messages });
+            self.unsynced.push_back(Unsynced { number, end, is_write, messages, installed });
         } else {
             self.consensus.handle_persisted(number);
-            self.peers.send_raft(messages);
+            self.send_raft(messages);
         }
         self.committed.extend(work.committed);
         for state in work.read_states {
@@ -600,18 +688,25 @@ impl LogCore {
     fn begin_next(&mut self) -> Result<bool, Failure> {
         let Some(entry) = self.committed.pop_front() else { return Ok(false) };
         let (index, term) = (LogIndex(entry.index), Term(entry.term));
-        if entry.get_entry_type() != EntryType::EntryNormal {
-            return Err(Failure::UnknownEntry { index });
-        }
-        let mut applying = Applying { index, term, batch: None };
+        let mut applying = Applying { index, term, batch: None, is_applied: false };
         if entry.data.is_empty() {
             self.engine.apply_empty(index, term);
+        } else if entry.get_entry_type() != EntryType::EntryNormal {
+            let is_applied = self.apply_change(&entry)?;
+            if !is_applied {
+                self.committed.push_front(entry);
+            }
+            return Ok(is_applied);
         } else {
             let (events, previous) = self.interest.any();
             self.engine.set_events_wanted(events, previous);
             self.quota.handle_begun(self.engine.newest_view().size_bytes, entry.data.len());
             let batch = Batch::validate(entry.data)
                 .map_err(|cause| Failure::InvalidEntry { index, cause })?;
+            if batch.membership_change().is_some() {
+                // raft was not told: members would go by different configurations.
+                return Err(Failure::UnknownEntry { index });
+            }
             self.engine.begin_batch(index, term, &batch);
             applying.batch = Some(batch);
         }
@@ -624,9 +719,10 @@ impl LogCore {
         (index, term): (LogIndex, Term),
         header: Option<BatchHeader>,
         now: Duration,
-    ) {
+    ) -> Result<(), Failure> {
         self.engine.set_local_reads(self.consensus.is_leader() && self.consensus.is_sole_voter());
         self.engine.publish();
+        self.look_at_members()?;
         self.consensus.handle_applied(index);
         self.reads.handle_published(index);
         self.leases.handle_changes(&self.engine.take_lease_changes(), now);
@@ -644,15 +740,16 @@ impl LogCore {
         }
         if tickets.is_empty() {
             self.answers.clear();
-            return;
+            return Ok(());
         }
         assert_eq!(tickets.len(), self.answers.len(), "an answer for every command");
         let (mut answered, mut is_alarm_raised) = (0, false);
         for (place, (ticket, answer)) in tickets.into_iter().zip(self.answers.drain(..)).enumerate()
         {
             if ticket.frontend == FrontendId::NOBODY {
-                // Nothing else is proposed for the member itself before it has introduced itself.
-                self.introduced = Introduced::Done;
+                if ticket.slot == SLOT_INTRODUCTION {
+                    self.introduced = Introduced::Done;
+                }
                 self.leases.handle_own(ticket.slot);
                 self.upkeep.handle_own(ticket.slot, own_outcome(&answer.outcome), now, revision);
                 is_alarm_raised |= ticket.slot == SLOT_ALARM;
@@ -676,6 +773,7 @@ impl LogCore {
             self.answer_over_quota();
         }
         self.raise_quota_alarm();
+        Ok(())
     }
 
     /// Compactions are accepted in the order of their revisions, and swept in it.
@@ -746,6 +844,7 @@ impl LogCore {
             committed: self.consensus.committed().0,
             applied: self.engine.applied().0.0,
             serving: self.is_serving() && !self.stopping,
+            learner: self.changes.is_learner(),
         });
     }
 }

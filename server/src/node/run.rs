@@ -654,5 +654,6 @@ fn frontend_config(config: &Config) -> FrontendConfig {
             fragment_size_bytes: message_bytes_max,
             ..WatchConfig::default()
         },
+        learners_max: 1,
     }
 }

@@ -13,6 +13,7 @@ pub struct Status {
     committed: AtomicU64,
     applied: AtomicU64,
     serving: AtomicBool,
+    learner: AtomicBool,
 }
 
 /// A copy of [`Status`].
@@ -28,6 +29,8 @@ pub struct StatusCopy {
     pub applied: u64,
     /// Whether client requests are answered.
     pub serving: bool,
+    /// Whether this member has no vote.
+    pub learner: bool,
 }
 
 impl Status {
@@ -37,6 +40,7 @@ impl Status {
         self.leader.store(copy.leader, Ordering::Relaxed);
         self.committed.store(copy.committed, Ordering::Relaxed);
         self.applied.store(copy.applied, Ordering::Relaxed);
+        self.learner.store(copy.learner, Ordering::Relaxed);
         self.serving.store(copy.serving, Ordering::Release);
     }
 
@@ -48,6 +52,7 @@ impl Status {
             leader: self.leader.load(Ordering::Relaxed),
             committed: self.committed.load(Ordering::Relaxed),
             applied: self.applied.load(Ordering::Relaxed),
+            learner: self.learner.load(Ordering::Relaxed),
             serving: self.serving.load(Ordering::Acquire),
         }
     }

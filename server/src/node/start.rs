@@ -380,8 +380,11 @@ fn give_pages_back<S: StoreDoor>(
     checkpoint(engine, disk)
 }
 
-/// Whether there was anything to perform.
-fn perform_all<S: StoreDoor>(engine: &mut Engine, disk: &mut S) -> Result<bool, Failure> {
+/// Performs what the store wants done; whether there was anything.
+///
+/// # Errors
+/// The disk's.
+pub fn perform_all<S: StoreDoor>(engine: &mut Engine, disk: &mut S) -> Result<bool, Failure> {
     let mut has_moved = false;
     while let Some(op) = engine.poll_disk_op() {
         engine.handle_disk_completion(disk.perform(op))?;

@@ -251,6 +251,18 @@ impl Consensus {
         self.node.raft.has_pending_conf()
     }
 
+    /// Up to where a member's log is the leader's; `None` if raft does not follow it.
+    #[must_use]
+    pub fn matched(&self, member: MemberId) -> Option<LogIndex> {
+        self.node.raft.prs().get(member.0).map(|progress| LogIndex(progress.matched))
+    }
+
+    /// The vote and the term, and what is known to be committed.
+    #[must_use]
+    pub fn hard_state(&self) -> HardState {
+        self.node.raft.hard_state()
+    }
+
     /// Whether this member's log holds the entry of that place, or has held it.
     #[must_use]
     pub fn has_entry(&self, index: LogIndex, term: Term) -> bool {

@@ -32,6 +32,10 @@ pub const EAGER_SIZE_BYTES_MIN: usize = 64 * 1024;
 /// takes 87; more only lengthen the queue.
 pub const BATCHES_UNSYNCED_MAX: usize = 4;
 
+/// A batch that waits longer takes no more commands: while nobody leads, those in it are given up
+/// together, and none much before its time.
+const GATHERING_TIME_MAX: Duration = Duration::from_millis(100);
+
 /// Whose command it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ticket {
@@ -45,6 +49,8 @@ pub struct Ticket {
 struct Gathering {
     bytes: Vec<u8>,
     tickets: Vec<Ticket>,
+    /// When it was opened.
+    since: Duration,
 }
 
 #[derive(Debug)]
@@ -63,9 +69,16 @@ pub struct Batcher {
     waiting: VecDeque<Gathering>,
     waiting_size_bytes: usize,
     proposed: VecDeque<Proposed>,
+    /// Of proposals whose place another one has.
+    replaced: Vec<Ticket>,
     /// Batches that went to the leader, by the sequence number of their first command.
     forwarded: BTreeMap<u64, Forwarded>,
+    /// How many of them the present leader has.
+    forwarded_count: usize,
+    /// Counts the leaders that batches went to.
+    leaders: u64,
     taken: Option<Taken>,
+    now: Duration,
 }
 
 /// A batch that was taken and whose fate is yet to be told.
@@ -79,6 +92,8 @@ struct Taken {
 #[derive(Debug)]
 struct Forwarded {
     tickets: Vec<Ticket>,
+    /// Which leader it went to.
+    leader: u64,
     /// When nobody waits for it any more.
     until: Duration,
 }
@@ -94,9 +109,18 @@ impl Batcher {
             waiting: VecDeque::new(),
             waiting_size_bytes: 0,
             proposed: VecDeque::new(),
+            replaced: Vec::new(),
             forwarded: BTreeMap::new(),
+            forwarded_count: 0,
+            leaders: 0,
             taken: None,
+            now: Duration::ZERO,
         }
+    }
+
+    /// Tells the time, for what comes from now on.
+    pub fn handle_time(&mut self, now: Duration) {
+        self.now = now;
     }
 
     /// Takes the commands of one letter.
@@ -121,11 +145,13 @@ impl Batcher {
     /// The room in the last batch for at least one frame of this size; a new batch if it has none.
     fn room_for(&mut self, size_bytes: usize) -> usize {
         let room = |batch: &Gathering| BATCH_SIZE_BYTES_MAX.saturating_sub(batch.bytes.len());
-        match self.waiting.back().map(room) {
+        let is_young = |batch: &&Gathering| batch.since + GATHERING_TIME_MAX > self.now;
+        match self.waiting.back().filter(is_young).map(room) {
             Some(room) if room >= size_bytes => room,
             _ => {
                 let bytes = vec![0; BATCH_HEADER_SIZE_BYTES];
-                self.waiting.push_back(Gathering { bytes, tickets: Vec::new() });
+                let since = self.now;
+                self.waiting.push_back(Gathering { bytes, tickets: Vec::new(), since });
                 (BATCH_SIZE_BYTES_MAX - BATCH_HEADER_SIZE_BYTES).max(size_bytes)
             }
         }
@@ -146,7 +172,7 @@ impl Batcher {
     /// [`Self::handle_refused`] before it peeks again.
     pub fn take_batch(&mut self) -> Vec<u8> {
         let batch = self.waiting.pop_front().expect("a batch was peeked at");
-        let Gathering { mut bytes, tickets } = batch;
+        let Gathering { mut bytes, tickets, .. } = batch;
         self.waiting_size_bytes -= bytes.len() - BATCH_HEADER_SIZE_BYTES;
         let frame_count = u32::try_from(tickets.len()).expect("a batch is far below 2^32 frames");
         let header = BatchHeader {
@@ -161,6 +187,17 @@ impl Batcher {
         bytes
     }
 
+    /// Takes one command as a batch of its own, past all that waits. What is said of
+    /// [`Self::take_batch`] goes for it, too.
+    pub fn take_alone(&mut self, ticket: Ticket, frame: &[u8]) -> Vec<u8> {
+        assert!(self.taken.is_none(), "the last batch's fate was not told");
+        let mut bytes = vec![0; BATCH_HEADER_SIZE_BYTES];
+        bytes.extend_from_slice(frame);
+        self.waiting_size_bytes += frame.len();
+        self.waiting.push_front(Gathering { bytes, tickets: vec![ticket], since: self.now });
+        self.take_batch()
+    }
+
     /// How many commands are in the batch just taken.
     #[must_use]
     pub fn taken_count(&self) -> usize {
@@ -170,8 +207,10 @@ impl Batcher {
     /// The batch just taken stands at this place of the log.
     pub fn handle_proposed(&mut self, index: LogIndex, term: Term) {
         let Taken { tickets, .. } = self.taken.take().expect("a batch was taken");
-        if let Some(last) = self.proposed.back() {
-            assert!(last.index < index, "a proposal at {index} after one at {}", last.index);
+        // Another leader has replaced what this one proposed in an earlier term.
+        while let Some(last) = self.proposed.pop_back_if(|last| last.index >= index) {
+            assert!(last.term < term, "a proposal at {index} after one at {}", last.index);
+            self.replaced.extend(last.tickets);
         }
         self.proposed.push_back(Proposed { index, term, tickets });
     }
@@ -185,7 +224,15 @@ impl Batcher {
     /// any more.
     pub fn handle_forwarded(&mut self, until: Duration) {
         let Taken { sequence_first, tickets } = self.taken.take().expect("a batch was taken");
-        self.forwarded.insert(sequence_first, Forwarded { tickets, until });
+        let leader = self.leaders;
+        self.forwarded.insert(sequence_first, Forwarded { tickets, leader, until });
+        self.forwarded_count += 1;
+    }
+
+    /// Another member leads, or nobody: of what went to the last one nothing may ever be heard.
+    pub fn handle_leader_changed(&mut self) {
+        self.leaders += 1;
+        self.forwarded_count = 0;
     }
 
     /// The tickets of a batch that went to the leader and is applied, or was refused there. Empty
@@ -194,19 +241,24 @@ impl Batcher {
         if boot_nonce != self.boot_nonce {
             return Vec::new();
         }
-        self.forwarded.remove(&sequence_first).map_or_else(Vec::new, |batch| batch.tickets)
+        let Some(batch) = self.forwarded.remove(&sequence_first) else { return Vec::new() };
+        self.forwarded_count -= usize::from(batch.leader == self.leaders);
+        batch.tickets
     }
 
     /// The tickets of batches whose fate is not known in time. They may yet be applied.
     pub fn take_forgotten(&mut self, now: Duration) -> Vec<Ticket> {
         let late = self.forwarded.extract_if(.., |_, batch| batch.until <= now);
-        late.flat_map(|(_, batch)| batch.tickets).collect()
+        let late: Vec<Forwarded> = late.map(|(_, batch)| batch).collect();
+        let present = late.iter().filter(|batch| batch.leader == self.leaders).count();
+        self.forwarded_count -= present;
+        late.into_iter().flat_map(|batch| batch.tickets).collect()
     }
 
-    /// Batches that went to the leader and of which nothing was heard yet.
+    /// Batches that went to the present leader and of which nothing was heard yet.
     #[must_use]
     pub fn forwarded_count(&self) -> usize {
-        self.forwarded.len()
+        self.forwarded_count
     }
 
     /// The tickets of the entry at this place. Empty for an entry of another member or an earlier
@@ -217,6 +269,7 @@ impl Batcher {
         term: Term,
         lost: &mut Vec<Ticket>,
     ) -> Vec<Ticket> {
+        lost.append(&mut self.replaced);
         while let Some(front) = self.proposed.front() {
             if front.index > index {
                 break;
@@ -251,7 +304,8 @@ impl Batcher {
     pub fn refuse_storing(&mut self) -> Vec<Ticket> {
         let Some(batch) = self.waiting.pop_front() else { return Vec::new() };
         let size_bytes = batch.bytes.len();
-        let mut kept = Gathering { bytes: vec![0; BATCH_HEADER_SIZE_BYTES], tickets: Vec::new() };
+        let bytes = vec![0; BATCH_HEADER_SIZE_BYTES];
+        let mut kept = Gathering { bytes, tickets: Vec::new(), since: batch.since };
         let mut refused = Vec::new();
         let mut frames = &batch.bytes[BATCH_HEADER_SIZE_BYTES..];
         for ticket in batch.tickets {
@@ -270,6 +324,22 @@ impl Batcher {
             self.waiting.push_front(kept);
         }
         refused
+    }
+
+    /// Tickets of batches that wait since before this moment and went nowhere.
+    pub fn take_late(&mut self, before: Duration) -> Vec<Ticket> {
+        let mut late = Vec::new();
+        while let Some(batch) = self.waiting.pop_front_if(|batch| batch.since <= before) {
+            self.waiting_size_bytes -= batch.bytes.len() - BATCH_HEADER_SIZE_BYTES;
+            late.extend(batch.tickets);
+        }
+        late
+    }
+
+    /// Bytes of commands that wait.
+    #[must_use]
+    pub fn waiting_size_bytes(&self) -> usize {
+        self.waiting_size_bytes
     }
 
     /// Tickets of batches not yet proposed, for a member that does not lead.
@@ -292,7 +362,11 @@ impl Batcher {
 }
 
 /// The size of the first frame: its length, as `engine::command` writes it, and what it counts.
-fn frame_size(frames: &[u8]) -> usize {
+///
+/// # Panics
+/// Without a frame.
+#[must_use]
+pub fn frame_size(frames: &[u8]) -> usize {
     let length = frames.first_chunk().expect("a frame for every slot");
     4 + u32::from_le_bytes(*length) as usize
 }
@@ -436,6 +510,57 @@ mod tests {
         assert_eq!(lost.len(), 1);
         assert!(batcher.take_applied(LogIndex(7), Term(3), &mut lost).is_empty());
         assert_eq!(lost.len(), 2);
+    }
+
+    #[test]
+    fn a_proposal_at_the_place_of_an_earlier_term_replaces_what_follows() {
+        let mut batcher = batcher();
+        for index in 5..8 {
+            ask(&mut batcher, 0..1, 4);
+            take(&mut batcher, 0).unwrap();
+            batcher.handle_proposed(LogIndex(index), Term(2));
+        }
+        ask(&mut batcher, 1..2, 4);
+        take(&mut batcher, 0).unwrap();
+        batcher.handle_proposed(LogIndex(6), Term(4));
+        let mut lost = Vec::new();
+        assert_eq!(batcher.take_applied(LogIndex(5), Term(2), &mut lost).len(), 1);
+        assert_eq!(lost.len(), 2);
+        assert_eq!(batcher.take_applied(LogIndex(6), Term(4), &mut lost).len(), 1);
+        assert!(lost.len() == 2 && !batcher.has_proposed());
+    }
+
+    #[test]
+    fn what_waits_too_long_is_given_up_and_what_came_later_is_not() {
+        let mut batcher = batcher();
+        let time = Duration::from_millis;
+        for (moment, slot) in [(0, 0), (50, 1), (150, 2)] {
+            batcher.handle_time(time(moment));
+            ask(&mut batcher, slot..slot + 1, 4);
+        }
+        assert!(batcher.take_late(time(0)).len() == 2 && batcher.has_waiting());
+        assert!(batcher.take_late(time(149)).is_empty());
+        assert_eq!(batcher.take_late(time(150)).len(), 1);
+        assert!(!batcher.has_waiting() && batcher.waiting_size_bytes() == 0);
+    }
+
+    #[test]
+    fn a_new_leader_is_not_charged_with_what_the_last_one_got() {
+        let mut batcher = batcher();
+        for slot in 0..4 {
+            ask(&mut batcher, slot..slot + 1, 4);
+            take(&mut batcher, 0).unwrap();
+            batcher.handle_forwarded(Duration::from_secs(1));
+        }
+        assert_eq!(batcher.forwarded_count(), 4);
+        batcher.handle_leader_changed();
+        assert_eq!(batcher.forwarded_count(), 0);
+        ask(&mut batcher, 4..5, 4);
+        take(&mut batcher, 0).unwrap();
+        batcher.handle_forwarded(Duration::from_secs(1));
+        assert_eq!((batcher.take_forwarded(77, 1).len(), batcher.forwarded_count()), (1, 1));
+        assert_eq!((batcher.take_forwarded(77, 5).len(), batcher.forwarded_count()), (1, 0));
+        assert_eq!(batcher.take_forgotten(Duration::from_secs(1)).len(), 3);
     }
 
     #[test]

@@ -174,6 +174,16 @@ impl Lessor {
         self.leases.insert(lease.id, self.held(lease));
     }
 
+    /// The store is another member's from now on: these are its leases, and no others.
+    pub fn replace(&mut self, leases: &[Lease]) {
+        assert!(!self.is_primary, "a leader's store is its own");
+        self.leases.clear();
+        self.listing = None;
+        for lease in leases {
+            self.restore(lease);
+        }
+    }
+
     /// What was applied, in the order of the log.
     pub fn handle_change(&mut self, change: &LeaseChange, now: Duration) {
         match change {

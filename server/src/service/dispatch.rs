@@ -34,7 +34,7 @@ use std::sync::Arc;
 use engine::answer::{Answer, ReadError};
 use engine::command::FrameWriter;
 use engine::hash::{KeyValueHashScan, StoreHashScan};
-use engine::ids::{LeaseId, Revision};
+use engine::ids::{LeaseId, MemberId, Revision};
 use engine::page::PageFault;
 use engine::quota::Quota;
 use engine::range::Progress;
@@ -42,7 +42,7 @@ use engine::txn::TxnScan;
 use engine::view::View;
 use prost::Message;
 
-use super::cluster;
+use super::cluster::{self, MemberAsk};
 use super::decode;
 use super::health;
 use super::kv::{self, RangeRead, TxnAction};
@@ -101,6 +101,10 @@ pub enum Action {
     Read(Box<Read>),
     /// The store is to be defragmented; the answer is empty, and comes when that is done.
     Defragment,
+    /// The members are to be changed; [`Service::encode_change`] makes the answer.
+    ChangeMembers(MemberAsk),
+    /// Another member is to lead; the answer is empty.
+    MoveLeader(MemberId),
     /// The first message of a stream was appended to `out`; no other follows for now.
     Stream,
     /// An answer of many messages, which are made step by step.
@@ -295,6 +299,9 @@ impl Service {
         if metadata.client_api_version.is_some_and(|text| str::from_utf8(text).is_err()) {
             return Err(Refusal::InvalidClientApiVersion);
         }
+        if node.learner && !is_for_learners(method) {
+            return Err(Refusal::NotSupportedForLearner);
+        }
         if metadata.leader_required && node.leader.is_none() {
             return Err(Refusal::NoLeader);
         }
@@ -418,6 +425,18 @@ impl Service {
         kv::put_answer(out, node.header(), answer)
     }
 
+    /// Appends the answer to a change of members that came back from the log; `view` holds it.
+    pub fn encode_change(
+        &self,
+        change: (Method, MemberId),
+        answer: &Answer,
+        node: &NodeState,
+        view: &View,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
+        cluster::put_change(out, change, answer, node, view)
+    }
+
     /// The read that answers how long a lease has left, with the seconds left and granted, if there
     /// is such a lease.
     pub fn begin_time_to_live(&self, asked: TimeToLive, times: Option<(i64, i64)>) -> Box<Read> {
@@ -447,6 +466,9 @@ impl Service {
         out: &mut Vec<u8>,
     ) -> Result<Action, Refusal> {
         let request = decode::decode_range(message)?;
+        if node.learner && !request.serializable {
+            return Err(Refusal::NotSupportedForLearner);
+        }
         let mut range = RangeRead::new(&request)?;
         let read_index_needed = !(request.serializable || view.local_reads);
         if read_index_needed || range.is_wide() || *budget == 0 {
@@ -550,7 +572,16 @@ impl Service {
                 pb::DefragmentRequest::decode(message)?;
                 return Ok(Action::Defragment);
             }
-            Method::MoveLeader => maintenance::handle_move_leader(message, node)?,
+            Method::MoveLeader => {
+                let target = pb::MoveLeaderRequest::decode(message)?.target_id;
+                return Ok(Action::MoveLeader(MemberId(target)));
+            }
+            Method::MemberAdd
+            | Method::MemberRemove
+            | Method::MemberUpdate
+            | Method::MemberPromote => {
+                return cluster::decode_change(method, message).map(Action::ChangeMembers);
+            }
             Method::Snapshot => {
                 pb::SnapshotRequest::decode(message)
                     .map_err(|error| Refusal::from(error).in_stream())?;
@@ -636,6 +667,12 @@ impl TxnRead {
     }
 }
 
+/// The methods that a member without a vote answers; of ranges only those that any member answers
+/// by itself.
+const fn is_for_learners(method: Method) -> bool {
+    matches!(method, Method::Range | Method::Status | Method::Snapshot)
+}
+
 /// The methods this version answers.
 const fn is_served(method: Method) -> bool {
     matches!(
@@ -653,6 +690,10 @@ const fn is_served(method: Method) -> bool {
             | Method::LeaseTimeToLive
             | Method::LeaseLeases
             | Method::MemberList
+            | Method::MemberAdd
+            | Method::MemberRemove
+            | Method::MemberUpdate
+            | Method::MemberPromote
             | Method::Alarm
             | Method::Status
             | Method::Defragment

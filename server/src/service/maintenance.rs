@@ -196,20 +196,6 @@ pub(super) fn put_downgrade(out: &mut Vec<u8>, header: &Header, version: Cluster
     out.extend_from_slice(text.as_bytes());
 }
 
-/// Decides about a `MoveLeaderRequest`; the answer has no fields.
-pub(super) fn handle_move_leader(message: &[u8], node: &NodeState) -> Result<(), Refusal> {
-    let request = pb::MoveLeaderRequest::decode(message)?;
-    if node.leader != Some(node.member_id) {
-        return Err(Refusal::NotLeader);
-    }
-    let target = node.members.iter().find(|member| member.id.0 == request.target_id);
-    match target {
-        Some(member) if member.id == node.member_id => Ok(()),
-        Some(member) if !member.learner => Err(Refusal::Unimplemented(Method::MoveLeader)),
-        Some(_) | None => Err(Refusal::BadLeaderTransferee),
-    }
-}
-
 /// The revision that `HashKV` asks for.
 pub(super) fn decode_hash_kv(message: &[u8]) -> Result<i64, Malformed> {
     let request = pb::HashKvRequest::decode(message).map_err(|_| Malformed)?;

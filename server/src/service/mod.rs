@@ -4,6 +4,7 @@
 //! front-end core and see no socket, no clock and no other core. [`status`] is the only place that
 //! knows the texts clients match on.
 
+pub mod cluster;
 pub mod concurrency;
 pub mod decode;
 pub mod dispatch;
@@ -19,7 +20,6 @@ pub mod validate;
 pub mod watch;
 pub mod wire;
 
-mod cluster;
 mod downgrade;
 mod health;
 mod kv;

@@ -71,6 +71,18 @@ pub enum Refusal {
     NotLeader,
     /// Leadership cannot move to that member.
     BadLeaderTransferee,
+    /// Leadership has not moved in time.
+    TransferTimedOut,
+    /// Too few members of the cluster that a change would leave have started.
+    NotEnoughStarted,
+    /// Too few members are connected to the leader.
+    Unhealthy,
+    /// A learner is too far behind to vote.
+    LearnerNotReady,
+    /// This member only learns, and answers little.
+    NotSupportedForLearner,
+    /// A peer URL that is none.
+    BadMemberUrls,
     /// The version a downgrade asks for is none.
     WrongDowngradeVersion,
     /// The request's action has no meaning.
@@ -92,6 +104,13 @@ impl From<Unavailable> for Refusal {
             Unavailable::Stopped => Self::Stopped,
             Unavailable::TooManyRequests => Self::TooManyRequests,
             Unavailable::NoSpace => Self::Rejected(Rejection::NoSpace),
+            Unavailable::NotEnoughStarted => Self::NotEnoughStarted,
+            Unavailable::Unhealthy => Self::Unhealthy,
+            Unavailable::LearnerNotReady => Self::LearnerNotReady,
+            Unavailable::MemberNotFound => Self::Rejected(Rejection::MemberIdNotFound),
+            Unavailable::NotLeader => Self::NotLeader,
+            Unavailable::BadTransferee => Self::BadLeaderTransferee,
+            Unavailable::TransferTimedOut => Self::TransferTimedOut,
         }
     }
 }
@@ -179,6 +198,25 @@ pub const fn status_of(refusal: Refusal) -> (Code, &'static str) {
         R::Corrupt => status_of_rejection(Rejection::Corrupt),
         R::NotLeader => (Code::FailedPrecondition, "etcdserver: not leader"),
         R::BadLeaderTransferee => (Code::FailedPrecondition, "etcdserver: bad leader transferee"),
+        R::TransferTimedOut => {
+            (Code::Unknown, "etcdserver: request timed out, leader transfer took too long")
+        }
+        // Unknown because etcd maps it to its client's error instead of its own.
+        R::NotEnoughStarted => (
+            Code::Unknown,
+            "etcdserver: re-configuration failed due to not enough started members",
+        ),
+        R::Unhealthy => (Code::Unavailable, "etcdserver: unhealthy cluster"),
+        R::LearnerNotReady => (
+            Code::FailedPrecondition,
+            "etcdserver: can only promote a learner member which is in sync with leader",
+        ),
+        R::NotSupportedForLearner => {
+            (Code::FailedPrecondition, "etcdserver: rpc not supported for learner")
+        }
+        R::BadMemberUrls => {
+            (Code::InvalidArgument, "etcdserver: given member URLs are invalid")
+        }
         R::WrongDowngradeVersion => {
             (Code::InvalidArgument, "etcdserver: wrong downgrade target version format")
         }

@@ -136,6 +136,7 @@ impl FrontendCore {
     /// Tells the time of day, for the dates of answers.
     pub fn handle_wall_clock(&mut self, since_epoch: Duration) {
         self.http.wall_clock = since_epoch;
+        self.desk.wall_clock = since_epoch;
     }
 
     pub(super) fn handle_http_tick(&mut self, now: Duration) {

@@ -48,14 +48,11 @@ enum Room {
 impl LogCore {
     pub(super) fn propose(&mut self, now: Duration) -> Result<(), Failure> {
         self.propose_for_peers()?;
+        self.propose_changes(now)?;
         if self.batcher.has_waiting() && !self.consensus.is_leader() {
-            match self.leader_to_ask() {
-                Some(leader) => self.forward(leader, now),
-                None => {
-                    for ticket in self.batcher.fail_waiting() {
-                        self.refuse(ticket, Unavailable::NoLeader);
-                    }
-                }
+            // Without a leader commands wait for one, as long as anybody waits for them.
+            if let Some(leader) = self.leader_to_ask() {
+                self.forward(leader, now);
             }
             self.meter.handle_none_waiting();
             return Ok(());
@@ -147,6 +144,14 @@ impl LogCore {
         }
     }
 
+    /// Whether entries of the leader's have a place in the log. What frees space here is not theirs
+    /// to say, so they leave only what the member needs for itself.
+    pub(super) fn has_room_for_entries(&self, size_bytes: usize) -> bool {
+        let left_min = self.wal.segment_size_bytes() / LOG_PART_FOR_ITSELF;
+        let left = self.wal.room_behind(size_bytes.min(self.wal.record_size_bytes_max()));
+        left.is_some_and(|left| left >= left_min || !self.wal.is_in_last_segment())
+    }
+
     fn room_in_log(&self, size_bytes: usize, need: Need) -> Room {
         let record_size_bytes = ENTRY_HEAD_SIZE_BYTES + size_bytes;
         assert!(record_size_bytes <= self.wal.record_size_bytes_max(), "{record_size_bytes}");
@@ -166,7 +171,7 @@ impl LogCore {
         }
     }
 
-    fn refuse_taken(&mut self, reason: Unavailable) {
+    pub(super) fn refuse_taken(&mut self, reason: Unavailable) {
         for ticket in self.batcher.handle_refused() {
             self.refuse(ticket, reason);
         }

@@ -6,16 +6,22 @@
 //!   the leadership that it was sent to.
 //! - What speaks for this member's log leaves when the log is durable that far.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use engine::ids::MemberId;
 use engine::{Batch, BatchHeader};
-use raft::eraftpb::Message;
+use raft::eraftpb::{Message, MessageType};
 
 use super::LogCore;
-use crate::mail::{FrontendId, LeaseAsk, LeaseReply, Slot, Unavailable};
+use crate::mail::{FrontendId, LeaseAsk, LeaseReply, Renewed, Slot, Unavailable};
 use crate::node::failure::Failure;
+use crate::peer::letter::{
+    ForwardReason, ForwardRefused, LEASES_PER_LETTER_MAX, LeaseAnswer, LeaseOutcome, LeaseQuestion,
+    LeaseQuestionKind, Letter,
+};
+use crate::raft::Leadership;
+use crate::raft::record::ENTRY_HEAD_SIZE_BYTES;
 use crate::sequencer::batch::{BATCHES_UNSYNCED_MAX, Ticket};
 
 /// Batches of peers that wait for room or for the disk; a peer sends four at a time.
@@ -23,43 +29,12 @@ const BATCHES_OF_PEERS_MAX: usize = 64;
 /// Questions about leases that wait for the leader's answer.
 const LEASE_ASKS_MAX: usize = 65_536;
 
-/// What one member says to another.
-#[derive(Debug)]
-pub enum PeerLetter {
-    /// raft's.
-    Raft(Box<Message>),
-    /// A whole batch of the sender's commands, for the leader to propose.
-    Batch(Vec<u8>),
-    /// Of such a batch: it was not proposed and never will be.
-    BatchRefused {
-        /// Of the batch's header.
-        boot_nonce: u64,
-        /// Of the batch's header.
-        sequence_first: u64,
-        /// Why.
-        reason: Unavailable,
-    },
-    /// What only the leader knows about a lease.
-    LeaseAsk {
-        /// Counts the sender's questions.
-        number: u64,
-        /// The question.
-        ask: LeaseAsk,
-    },
-    /// The answer to one.
-    LeaseReply {
-        /// The question's number.
-        number: u64,
-        /// The answer.
-        reply: LeaseReply,
-    },
-}
-
 /// What is under way between this member and the others.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
-    outbox: VecDeque<(MemberId, PeerLetter)>,
-    up: BTreeSet<MemberId>,
+    outbox: VecDeque<(MemberId, Letter)>,
+    /// Who can be reached, and since when without a break.
+    up: BTreeMap<MemberId, Duration>,
     /// Batches of peers that wait to be proposed.
     batches: VecDeque<(MemberId, Batch)>,
     asks: BTreeMap<u64, WaitingAsk>,
@@ -67,6 +42,9 @@ pub(super) struct Peers {
     /// Whose questions the slots of [`FrontendId::PEERS`] are.
     askers: BTreeMap<Slot, (MemberId, u64)>,
     askers_counted: u32,
+    /// Of this turn: they leave together.
+    questions: Vec<(MemberId, LeaseQuestion)>,
+    answers: Vec<(MemberId, LeaseAnswer)>,
 }
 
 #[derive(Debug)]
@@ -77,7 +55,7 @@ struct WaitingAsk {
 }
 
 impl Peers {
-    pub(super) fn send(&mut self, to: MemberId, letter: PeerLetter) {
+    pub(super) fn send(&mut self, to: MemberId, letter: Letter) {
         self.outbox.push_back((to, letter));
     }
 
@@ -88,52 +66,211 @@ impl Peers {
         slot
     }
 
-    pub(super) fn send_raft(&mut self, messages: Vec<Message>) {
-        for message in messages {
-            self.outbox.push_back((MemberId(message.to), PeerLetter::Raft(Box::new(message))));
+    /// Since when a member can be reached.
+    pub(super) fn up_since(&self, member: MemberId) -> Option<Duration> {
+        self.up.get(&member).copied()
+    }
+
+    /// The next letter. What was asked and answered about leases goes last, gathered.
+    fn poll(&mut self) -> Option<(MemberId, Letter)> {
+        if let Some(next) = self.outbox.pop_front() {
+            return Some(next);
+        }
+        if let Some((to, questions)) = gather(&mut self.questions) {
+            return Some((to, Letter::LeaseQuestions(questions)));
+        }
+        gather(&mut self.answers).map(|(to, answers)| (to, Letter::LeaseAnswers(answers)))
+    }
+}
+
+/// What waits for the member that comes first, as much of it as a letter takes.
+fn gather<T>(waiting: &mut Vec<(MemberId, T)>) -> Option<(MemberId, Vec<T>)> {
+    let to = waiting.first()?.0;
+    let mut taken = Vec::new();
+    let mut left = LEASES_PER_LETTER_MAX;
+    let of_member = |next: &mut (MemberId, T)| {
+        let is_taken = next.0 == to && left > 0;
+        left -= usize::from(is_taken);
+        is_taken
+    };
+    taken.extend(waiting.extract_if(.., of_member).map(|next| next.1));
+    Some((to, taken))
+}
+
+/// Why the leader did not propose a batch, on the wire.
+fn reason_of(reason: Unavailable) -> ForwardReason {
+    match reason {
+        Unavailable::TooManyRequests => ForwardReason::TooManyRequests,
+        Unavailable::NoSpace => ForwardReason::NoSpace,
+        Unavailable::Stopped => ForwardReason::Stopping,
+        Unavailable::NotEnoughStarted => ForwardReason::NotEnoughStarted,
+        Unavailable::Unhealthy => ForwardReason::Unhealthy,
+        Unavailable::LearnerNotReady => ForwardReason::LearnerNotReady,
+        Unavailable::MemberNotFound => ForwardReason::MemberNotFound,
+        Unavailable::NoLeader
+        | Unavailable::LeaderChanged
+        | Unavailable::TimedOut
+        | Unavailable::NotLeader
+        | Unavailable::BadTransferee
+        | Unavailable::TransferTimedOut => ForwardReason::NotLeader,
+    }
+}
+
+/// What that means to whoever asked the member that sent the batch. That the leader stops is no
+/// matter of the asker's: there will be another.
+fn unavailable_of(reason: ForwardReason) -> Unavailable {
+    match reason {
+        ForwardReason::NotLeader
+        | ForwardReason::Invalid
+        | ForwardReason::Stopping
+        | ForwardReason::MemberNotLearner => Unavailable::LeaderChanged,
+        ForwardReason::TooManyRequests => Unavailable::TooManyRequests,
+        ForwardReason::NoSpace => Unavailable::NoSpace,
+        ForwardReason::NotEnoughStarted => Unavailable::NotEnoughStarted,
+        ForwardReason::Unhealthy => Unavailable::Unhealthy,
+        ForwardReason::LearnerNotReady => Unavailable::LearnerNotReady,
+        ForwardReason::MemberNotFound => Unavailable::MemberNotFound,
+        ForwardReason::ChangePending => Unavailable::TimedOut,
+    }
+}
+
+/// A question as the leader is asked it; `None` for one that every member answers itself.
+fn question_of(number: u64, ask: LeaseAsk) -> Option<LeaseQuestion> {
+    let (lease, kind) = match ask {
+        LeaseAsk::Renew { id, .. } => (id, LeaseQuestionKind::Renew),
+        LeaseAsk::TimeToLive(id) => (id, LeaseQuestionKind::TimeToLive),
+        LeaseAsk::List => return None,
+    };
+    Some(LeaseQuestion { number, lease, kind })
+}
+
+/// The leader's answer as its asker is told it.
+fn reply_of(ask: LeaseAsk, outcome: LeaseOutcome) -> LeaseReply {
+    match (ask, outcome) {
+        (LeaseAsk::Renew { sequence, .. }, LeaseOutcome::Lives { seconds_granted, .. }) => {
+            let renewed = Renewed::Lives { ttl_seconds: seconds_granted };
+            LeaseReply::Renewed { sequence, renewed }
+        }
+        (LeaseAsk::Renew { sequence, .. }, LeaseOutcome::NotFound) => {
+            LeaseReply::Renewed { sequence, renewed: Renewed::Lives { ttl_seconds: 0 } }
+        }
+        (_, LeaseOutcome::Lives { seconds_left, seconds_granted }) => {
+            LeaseReply::TimeToLive(Some((seconds_left, seconds_granted)))
+        }
+        (_, LeaseOutcome::NotFound) => LeaseReply::TimeToLive(None),
+        (ask, LeaseOutcome::NotLeader) => ask.refused(Unavailable::LeaderChanged),
+        (ask, LeaseOutcome::TimedOut) => ask.refused(Unavailable::TimedOut),
+    }
+}
+
+/// This member's answer as it goes to another.
+fn outcome_of(reply: &LeaseReply) -> LeaseOutcome {
+    match *reply {
+        LeaseReply::Renewed { renewed: Renewed::Lives { ttl_seconds: 0 }, .. }
+        | LeaseReply::TimeToLive(None) => LeaseOutcome::NotFound,
+        LeaseReply::Renewed { renewed: Renewed::Lives { ttl_seconds }, .. } => {
+            LeaseOutcome::Lives { seconds_left: ttl_seconds, seconds_granted: ttl_seconds }
+        }
+        LeaseReply::TimeToLive(Some((seconds_left, seconds_granted))) => {
+            LeaseOutcome::Lives { seconds_left, seconds_granted }
+        }
+        LeaseReply::Unavailable(Unavailable::TimedOut) => LeaseOutcome::TimedOut,
+        LeaseReply::Renewed { .. } | LeaseReply::Unavailable(_) | LeaseReply::List(_) => {
+            LeaseOutcome::NotLeader
         }
     }
 }
 
 impl LogCore {
     /// The next letter to a peer. Letters to one member are to arrive in their order or not at all.
-    pub fn poll_letter(&mut self) -> Option<(MemberId, PeerLetter)> {
-        self.peers.outbox.pop_front()
+    pub fn poll_letter(&mut self) -> Option<(MemberId, Letter)> {
+        self.peers.poll()
     }
 
     /// The way to a peer was found, or is lost: what was sent last may not have arrived.
     pub fn handle_peer(&mut self, peer: MemberId, is_up: bool) {
         if is_up {
-            self.peers.up.insert(peer);
+            self.peers.up.insert(peer, self.ticked);
             return;
         }
         self.peers.up.remove(&peer);
         self.consensus.handle_unreachable(peer);
     }
 
+    /// Letters to a peer were dropped on their way.
+    pub fn handle_unreachable(&mut self, peer: MemberId) {
+        self.consensus.handle_unreachable(peer);
+    }
+
     /// Takes a letter of a peer.
-    pub fn handle_letter(&mut self, from: MemberId, letter: PeerLetter) {
+    ///
+    /// # Errors
+    /// The store could not be read or changed.
+    pub fn handle_letter(&mut self, from: MemberId, letter: Letter) -> Result<(), Failure> {
         match letter {
-            PeerLetter::Raft(message) => self.consensus.handle_message(*message),
-            PeerLetter::Batch(bytes) => self.handle_batch_of_peer(from, bytes),
-            PeerLetter::BatchRefused { boot_nonce, sequence_first, reason } => {
+            Letter::Raft(message) => self.handle_raft(message),
+            Letter::Forward(bytes) => self.handle_batch_of_peer(from, bytes.into()),
+            Letter::ForwardRefused(ForwardRefused { boot_nonce, sequence_first, reason }) => {
                 for ticket in self.batcher.take_forwarded(boot_nonce, sequence_first) {
-                    self.refuse(ticket, reason);
+                    self.refuse(ticket, unavailable_of(reason));
                 }
             }
-            PeerLetter::LeaseAsk { number, ask } => self.handle_lease_ask(from, number, ask),
-            PeerLetter::LeaseReply { number, reply } => {
-                if let Some(WaitingAsk { ticket, .. }) = self.peers.asks.remove(&number) {
-                    self.replies[ticket.frontend.place()].leases.push((ticket.slot, reply));
+            Letter::LeaseQuestions(questions) => {
+                for question in questions {
+                    self.handle_lease_question(from, question);
                 }
             }
+            Letter::LeaseAnswers(answers) => {
+                for LeaseAnswer { number, outcome } in answers {
+                    if let Some(WaitingAsk { ticket, ask, .. }) = self.peers.asks.remove(&number) {
+                        let reply = &mut self.replies[ticket.frontend.place()];
+                        reply.leases.push((ticket.slot, reply_of(ask, outcome)));
+                    }
+                }
+            }
+            Letter::SnapshotBegin(begin) => self.handle_snapshot_begin(from, begin)?,
+            Letter::SnapshotChunk(chunk) => self.handle_snapshot_chunk(from, &chunk),
+            Letter::SnapshotEnd(end) => self.handle_snapshot_end(from, end),
+            Letter::SnapshotAcknowledged(acknowledged) => {
+                self.handle_snapshot_acknowledged(from, acknowledged);
+            }
+        }
+        Ok(())
+    }
+
+    /// What another member's raft says. While the log begins anew behind a store that was
+    /// installed, raft stands still.
+    fn handle_raft(&mut self, message: Message) {
+        if self.transfers.is_raft_frozen() {
+            return;
+        }
+        // Only a stream of the store's content brings a snapshot.
+        if message.get_msg_type() == MessageType::MsgSnapshot {
+            return;
+        }
+        // An entry that raft has taken must find a place in the log. The leader sends it again.
+        let entry_size = |entry: &raft::eraftpb::Entry| ENTRY_HEAD_SIZE_BYTES + entry.data.len();
+        let size_bytes: usize = message.entries.iter().map(entry_size).sum();
+        if size_bytes > 0 && !self.has_room_for_entries(size_bytes) {
+            return;
+        }
+        self.consensus.handle_message(message);
+    }
+
+    pub(super) fn send_raft(&mut self, messages: Vec<Message>) {
+        for message in messages {
+            if message.get_msg_type() == MessageType::MsgSnapshot {
+                self.begin_transfer(message);
+                continue;
+            }
+            self.peers.send(MemberId(message.to), Letter::Raft(message));
         }
     }
 
     /// The leader to whom this member's commands go; none while it leads itself, or nobody does.
     pub(super) fn leader_to_ask(&self) -> Option<MemberId> {
         let leader = self.consensus.leader().filter(|leader| *leader != self.member)?;
-        self.peers.up.contains(&leader).then_some(leader)
+        self.peers.up.contains_key(&leader).then_some(leader)
     }
 
     /// Sends what waits to the leader.
@@ -142,8 +279,12 @@ impl LogCore {
             let bytes = self.batcher.take_batch();
             self.meter.handle_proposed(self.batcher.taken_count());
             self.batcher.handle_forwarded(now + self.request_timeout);
-            self.peers.send(leader, PeerLetter::Batch(bytes));
+            self.send_batch(leader, bytes);
         }
+    }
+
+    pub(super) fn send_batch(&mut self, leader: MemberId, bytes: Vec<u8>) {
+        self.peers.send(leader, Letter::Forward(bytes.into()));
     }
 
     /// Asks the leader about a lease; `false` if there is nobody to ask.
@@ -152,17 +293,20 @@ impl LogCore {
         if self.peers.asks.len() >= LEASE_ASKS_MAX {
             return false;
         }
+        let Some(question) = question_of(self.peers.asks_numbered + 1, ask) else { return false };
         self.peers.asks_numbered += 1;
-        let number = self.peers.asks_numbered;
         let until = now + self.request_timeout;
-        self.peers.asks.insert(number, WaitingAsk { ticket, ask, until });
-        self.peers.send(leader, PeerLetter::LeaseAsk { number, ask });
+        self.peers.asks.insert(question.number, WaitingAsk { ticket, ask, until });
+        self.peers.questions.push((leader, question));
         true
     }
 
     /// Gives up what was not answered in time.
     pub(super) fn forget_late_letters(&mut self, now: Duration) {
-        for ticket in self.batcher.take_forgotten(now) {
+        let forgotten = self.batcher.take_forgotten(now);
+        let late = now.checked_sub(self.request_timeout).filter(|_| !self.consensus.is_leader());
+        let late = late.map_or_else(Vec::new, |before| self.batcher.take_late(before));
+        for ticket in forgotten.into_iter().chain(late) {
             self.refuse(ticket, Unavailable::TimedOut);
         }
         let late = self.peers.asks.extract_if(.., |_, ask| ask.until <= now);
@@ -178,21 +322,29 @@ impl LogCore {
         let header = BatchHeader::from_bytes(&bytes).ok().filter(|header| header.member == from);
         let Some(header) = header else { return };
         let is_full = self.peers.batches.len() >= BATCHES_OF_PEERS_MAX;
-        let refusal = match Batch::validate(bytes) {
-            _ if self.stopping => Unavailable::Stopped,
-            _ if !self.consensus.is_leader() => Unavailable::LeaderChanged,
-            _ if is_full => Unavailable::TooManyRequests,
+        let reason = match Batch::validate(bytes) {
+            _ if self.stopping => ForwardReason::Stopping,
+            _ if !self.consensus.is_leader() => ForwardReason::NotLeader,
+            _ if is_full => ForwardReason::TooManyRequests,
+            Ok(batch) if super::changes::is_change(&batch) => {
+                return self.handle_change_of_peer(from, batch);
+            }
             Ok(batch) => return self.peers.batches.push_back((from, batch)),
             // Commands that this version does not know: the cluster's version forbids them, so this
-            // is a fault of the sender's, and a time-out is all it can make of it.
-            Err(_) => return,
+            // is a fault of the sender's.
+            Err(_) => ForwardReason::Invalid,
         };
-        self.refuse_batch(from, &header, refusal);
+        self.refuse_batch_as(from, &header, reason);
     }
 
-    fn refuse_batch(&mut self, to: MemberId, header: &BatchHeader, reason: Unavailable) {
+    pub(super) fn refuse_batch(&mut self, to: MemberId, header: &BatchHeader, why: Unavailable) {
+        self.refuse_batch_as(to, header, reason_of(why));
+    }
+
+    fn refuse_batch_as(&mut self, to: MemberId, header: &BatchHeader, reason: ForwardReason) {
         let BatchHeader { boot_nonce, sequence_first, .. } = *header;
-        self.peers.send(to, PeerLetter::BatchRefused { boot_nonce, sequence_first, reason });
+        let refused = ForwardRefused { boot_nonce, sequence_first, reason };
+        self.peers.send(to, Letter::ForwardRefused(refused));
     }
 
     /// Proposes what peers have sent, as far as there is room.
@@ -228,14 +380,17 @@ impl LogCore {
         Ok(())
     }
 
-    fn handle_lease_ask(&mut self, from: MemberId, number: u64, ask: LeaseAsk) {
-        if self.stopping || !self.is_serving() {
-            let reason =
-                if self.stopping { Unavailable::Stopped } else { Unavailable::LeaderChanged };
-            let reply = ask.refused(reason);
-            return self.peers.send(from, PeerLetter::LeaseReply { number, reply });
+    fn handle_lease_question(&mut self, from: MemberId, question: LeaseQuestion) {
+        let LeaseQuestion { number, lease: id, kind } = question;
+        if self.stopping || !self.is_primary() {
+            let answer = LeaseAnswer { number, outcome: LeaseOutcome::NotLeader };
+            return self.peers.answers.push((from, answer));
         }
         let slot = self.peers.asker(from, number);
+        let ask = match kind {
+            LeaseQuestionKind::Renew => LeaseAsk::Renew { id, sequence: 0 },
+            LeaseQuestionKind::TimeToLive => LeaseAsk::TimeToLive(id),
+        };
         self.leases.handle_ask(Ticket { frontend: FrontendId::PEERS, slot }, ask);
     }
 
@@ -245,7 +400,17 @@ impl LogCore {
             return self.replies[ticket.frontend.place()].leases.push((ticket.slot, reply));
         }
         if let Some((member, number)) = self.peers.askers.remove(&ticket.slot) {
-            self.peers.send(member, PeerLetter::LeaseReply { number, reply });
+            self.peers.answers.push((member, LeaseAnswer { number, outcome: outcome_of(&reply) }));
+        }
+    }
+
+    /// Another member leads, or nobody does.
+    pub(super) fn handle_leadership(&mut self, leadership: Leadership) {
+        self.batcher.handle_leader_changed();
+        if !leadership.is_leader {
+            // Others decide now what is applied.
+            self.engine.cancel_reservations();
+            self.give_up_transfers();
         }
     }
 }

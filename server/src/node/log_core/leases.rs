@@ -26,7 +26,7 @@ use crate::sequencer::lessor::{Lessor, LessorConfig, Renewal, Renewer};
 const ASKS_PER_TURN_MAX: usize = 4096;
 /// The ticket of a note of the time that leases have left; how it ends is known by its being
 /// applied or not. Those of revokes count from 0.
-const SLOT_NOTES: Slot = Slot(u32::MAX - 2);
+const SLOT_NOTES: Slot = Slot(u32::MAX - 4);
 
 /// How long revokes wait for a batch to ride with: nothing beside the second that leases count in.
 const RIDE_MAX: Duration = Duration::from_millis(10);
@@ -87,6 +87,11 @@ impl Leases {
         for change in changes {
             self.lessor.handle_change(change, now);
         }
+    }
+
+    /// The store is another member's from now on: these are its leases.
+    pub(super) fn handle_installed(&mut self, leases: &[Lease]) {
+        self.lessor.replace(leases);
     }
 
     pub(super) fn wake_at(&self) -> Option<Duration> {
@@ -163,7 +168,7 @@ impl Leases {
 impl LogCore {
     /// Keeps the clocks while this member leads, and proposes what has run out.
     pub(super) fn revoke_expired(&mut self, now: Duration) {
-        let keeps_clocks = self.is_serving() && !self.stopping;
+        let keeps_clocks = self.is_primary() && !self.stopping;
         match (keeps_clocks, self.leases.lessor.is_primary()) {
             (true, false) => self.leases.lessor.promote(now),
             (false, true) => self.leases.lessor.demote(),

@@ -128,7 +128,16 @@ impl Meter {
             Unavailable::NoLeader | Unavailable::LeaderChanged | Unavailable::TimedOut => {
                 self.metrics.proposals_failed.add(1);
             }
-            Unavailable::Stopped | Unavailable::TooManyRequests | Unavailable::NoSpace => {}
+            Unavailable::Stopped
+            | Unavailable::TooManyRequests
+            | Unavailable::NoSpace
+            | Unavailable::NotEnoughStarted
+            | Unavailable::Unhealthy
+            | Unavailable::LearnerNotReady
+            | Unavailable::MemberNotFound
+            | Unavailable::NotLeader
+            | Unavailable::BadTransferee
+            | Unavailable::TransferTimedOut => {}
         }
     }
 

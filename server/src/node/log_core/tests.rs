@@ -9,23 +9,28 @@ use std::time::Duration;
 
 use engine::command::{
     AlarmAction, AlarmRef, BATCH_HEADER_SIZE_BYTES, CompactRef, DeleteRangeRef, FrameWriter,
-    LeaseGrantRef, PutRef,
+    LeaseGrantRef, MemberAddRef, MemberPublishRef, PutRef,
 };
 use engine::ids::{ClusterId, LeaseId, MemberId};
 use engine::page::disk::{Completion, DiskError, DiskOp, DiskOpKind};
 use engine::quota::Quota;
-use engine::{Alarm, AlarmKind, EngineConfig, EngineFiles, Identity, Outcome, Rejection};
+use engine::engine::{Founding, Imported};
+use engine::{
+    Alarm, AlarmKind, EngineConfig, EngineFiles, Identity, Member, Outcome, Rejection,
+};
+use raft::eraftpb::HardState;
 use wal::sim::{self, SimDisk};
 use wal::{SegmentSequence, Start};
 
 use super::super::checkpoint::IDLE_AFTER;
 use super::super::checkpoint::Tail;
 use super::super::shared::{Status, WatchInterest};
-use super::super::start::checkpoint;
+use super::super::start::{checkpoint, perform_all};
 use super::*;
 use crate::mail::{LeaseAsk, LeaseReply, Renewed, Unavailable};
 use crate::raft::ConsensusConfig;
-use crate::raft::storage::{LogStore, bootstrap_of};
+use crate::raft::change::encode_conf_state;
+use crate::raft::storage::{LogStore, bootstrap_of, conf_state_of};
 use crate::runtime::files::EngineDisk;
 use crate::sequencer::auto_compaction::{Retention, Stage};
 use crate::sequencer::lessor::LessorConfig;
@@ -79,8 +84,13 @@ impl World {
         drop(fs::remove_dir_all(&directory));
         fs::create_dir_all(&directory).unwrap();
         let mut log = SimDisk::new(1);
-        let base = bootstrap_of(founders.len());
-        let (engine, store) = new_store(&directory, member, base);
+        // One that joins begins without anything, and hears of everything from the leader.
+        let base = match founders {
+            [] => (LogIndex(0), Term(0)),
+            founders => bootstrap_of(founders.len()),
+        };
+        let conf_state = conf_state_of(founders);
+        let (engine, store) = new_store(&directory, member, founders, base);
         let wal = new_log(&mut log);
         let config = ConsensusConfig {
             member_id: member,
@@ -88,7 +98,10 @@ impl World {
             election_ticks: 10,
             pre_vote: true,
         };
-        let consensus = Consensus::new(config, LogStore::bootstrap(founders), base.0);
+        let (index, term) = base;
+        let hard_state = HardState { term: term.0, commit: index.0, ..HardState::default() };
+        let log_store = LogStore::resume(hard_state, conf_state, base);
+        let consensus = Consensus::new(config, log_store, index);
         let stages = Stages {
             consensus: consensus.unwrap(),
             wal,
@@ -106,7 +119,12 @@ impl World {
         };
         let (mut frames, mut writer) = (Vec::new(), FrameWriter::new());
         writer.push_cluster_version_set(&mut frames, "3.7.0");
-        let introduction = Introduction { frames, count: 1 };
+        let name = format!("member{}", member.0);
+        let publish = MemberPublishRef { id: member, name: &name, client_urls: &[] };
+        let mut introduction = Vec::new();
+        writer.push_member_publish(&mut introduction, &publish);
+        introduction.append(&mut frames);
+        let introduction = Introduction { frames: introduction, count: 2 };
         let (status, interest) = (Arc::new(Status::default()), Arc::new(WatchInterest::new(1)));
         let mut core = LogCore::new(stages, introduction, 1, status, interest);
         core.start();
@@ -140,8 +158,36 @@ impl World {
         self.ask(|writer, frames| writer.push_put(frames, &put))
     }
 
+    /// A change of the members.
+    fn change(&mut self, push: impl FnOnce(&mut FrameWriter, &mut Vec<u8>)) -> Slot {
+        let slot = Slot(self.slot_next);
+        self.slot_next += 1;
+        let mut frame = Vec::new();
+        push(&mut FrameWriter::new(), &mut frame);
+        let ask = Ask { changes: vec![(slot, frame)], ..Ask::default() };
+        self.core.handle_ask(FRONTEND, &ask, self.now);
+        slot
+    }
+
+    /// Leadership is to move.
+    fn ask_move(&mut self, to: MemberId) -> Slot {
+        let slot = Slot(self.slot_next);
+        self.slot_next += 1;
+        let ask = Ask { moves: vec![(slot, to)], ..Ask::default() };
+        self.core.handle_ask(FRONTEND, &ask, self.now);
+        slot
+    }
+
     /// Many keys in one letter, and their answers.
     fn fill(&mut self, keys: std::ops::Range<usize>, value: &[u8]) {
+        let slots = self.begin_fill(keys, value);
+        self.run();
+        for slot in slots {
+            assert!(self.take_outcome(slot).is_ok());
+        }
+    }
+
+    fn begin_fill(&mut self, keys: std::ops::Range<usize>, value: &[u8]) -> Vec<Slot> {
         let mut ask = Ask::default();
         let mut writer = FrameWriter::new();
         for key in keys {
@@ -152,10 +198,7 @@ impl World {
             self.slot_next += 1;
         }
         self.core.handle_ask(FRONTEND, &ask, self.now);
-        self.run();
-        for slot in ask.slots {
-            assert!(self.take_outcome(slot).is_ok());
-        }
+        ask.slots
     }
 
     /// Puts until the store has no room for more; answers with the revision.
@@ -249,7 +292,7 @@ impl World {
     fn take_outcome(&mut self, slot: Slot) -> Result<Outcome, Unavailable> {
         match self.answers.remove(&slot).expect("an answer has come") {
             Verdict::Applied(answer) => Ok(answer.outcome),
-            Verdict::Defragmented => panic!("nobody asked for that"),
+            Verdict::Defragmented | Verdict::Moved => panic!("nobody asked for that"),
             Verdict::Unavailable(reason) => Err(reason),
         }
     }
@@ -268,6 +311,7 @@ impl Drop for World {
 fn new_store(
     directory: &std::path::Path,
     member: MemberId,
+    founders: &[MemberId],
     (index, term): (LogIndex, Term),
 ) -> (Engine, EngineDisk) {
     let file = |name: &str| -> File {
@@ -281,10 +325,20 @@ fn new_store(
     let config = EngineConfig { shards: 1, shard_size_bytes_max: 1 << 30 };
     let identity = Identity { cluster: ClusterId(1), member };
     let mut engine = Engine::create(files, config, identity).unwrap();
-    engine.apply_empty(index, term);
-    engine.publish();
+    let members: Vec<Member> = founders.iter().map(|&id| named(id)).collect();
+    let conf_state = encode_conf_state(&conf_state_of(founders));
+    let founding =
+        Founding { members: &members, conf_state: &conf_state, applied: index, term };
+    while engine.found(&founding).unwrap() == Imported::Starved {
+        perform_all(&mut engine, &mut disk).unwrap();
+    }
     checkpoint(&mut engine, &mut disk).unwrap();
     (engine, disk)
+}
+
+/// A member before it has told its name.
+fn named(id: MemberId) -> Member {
+    Member { id, peer_urls: vec![format!("http://10.0.0.{}:2380", id.0)], ..Member::default() }
 }
 
 fn new_log(disk: &mut SimDisk) -> Writer {

@@ -14,7 +14,7 @@ use engine::command::{CompactRef, FrameWriter};
 use engine::ids::Revision;
 use engine::{ClusterVersion, Outcome, Rejection};
 
-use super::LogCore;
+use super::{Introduced, LogCore, SLOT_INTRODUCTION};
 use super::pace::Pace;
 use super::quota::SLOT_ALARM;
 use crate::config::ETCD_VERSION;
@@ -106,7 +106,7 @@ impl LogCore {
     /// Whether a job could take a step.
     pub(super) fn has_job(&self) -> bool {
         let can_sweep = !self.engine.compaction_is_finished() && !self.engine.is_sweep_starved();
-        can_sweep || self.engine.can_defrag()
+        can_sweep || self.engine.can_defrag() || self.transfers.has_job()
     }
 
     /// Takes a step of each job, when one is due.
@@ -117,8 +117,9 @@ impl LogCore {
     ) -> Result<(), Failure> {
         self.meter.handle_defragmenting(self.engine.is_defragmenting(), now);
         let may_sweep = !self.engine.compaction_is_finished();
-        if (may_sweep || self.engine.can_defrag()) && now >= self.upkeep.due() {
+        if self.has_job() && now >= self.upkeep.due() {
             let begun = clock();
+            self.step_transfers()?;
             if may_sweep {
                 let has_more = self.engine.background_step(BACKGROUND_KEYS_MAX)?;
                 self.meter.handle_swept(begun, clock(), !has_more);
@@ -150,7 +151,7 @@ impl LogCore {
 
     /// Looks whether history has grown old, and whether the cluster's version is to change.
     pub(super) fn handle_upkeep_tick(&mut self, now: Duration) {
-        let leads = self.is_serving() && !self.stopping;
+        let leads = self.is_primary() && !self.stopping;
         let revision = self.engine.revision();
         let upkeep = &mut self.upkeep;
         let (mut frames, mut slots) = (Vec::new(), Vec::new());
@@ -182,8 +183,14 @@ impl LogCore {
 
     /// A proposal of the member's own was not taken.
     pub(super) fn refuse_own(&mut self, slot: Slot, reason: Unavailable) {
-        if slot == SLOT_ALARM {
-            return self.answer_over_quota();
+        match slot {
+            SLOT_ALARM => return self.answer_over_quota(),
+            // It is said again.
+            SLOT_INTRODUCTION => {
+                self.introduced = Introduced::NotYet;
+                return;
+            }
+            _ => {}
         }
         self.leases.handle_own(slot);
         let outcome = Err(status_of(Refusal::from(reason)).1);

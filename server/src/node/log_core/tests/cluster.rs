@@ -1,27 +1,52 @@
-//! Three log cores that send each other letters.
+//! Several log cores that send each other letters.
+
+use std::collections::BTreeMap;
+
+use engine::hash::KeyValueHashScan;
 
 use super::*;
+use crate::peer::letter::Letter;
 
 /// Nothing takes so many turns.
-const ROUNDS_MAX: usize = 2_000;
+const ROUNDS_MAX: usize = 20_000;
 
 struct Cluster {
+    name: String,
     members: Vec<World>,
     /// Those that nobody reaches, and who reach nobody.
     away: Vec<usize>,
+    /// Connections for stores that are up.
+    lanes: BTreeMap<(usize, usize), bool>,
 }
 
 impl Cluster {
     fn new(name: &str) -> Self {
         let ids: Vec<MemberId> = (1..=3).map(MemberId).collect();
         let found = |&id: &MemberId| World::found(&format!("{name}-{}", id.0), id, &ids);
-        let mut cluster = Self { members: ids.iter().map(found).collect(), away: Vec::new() };
-        for member in 0..3 {
-            for &peer in ids.iter().filter(|peer| peer.0 != member as u64 + 1) {
-                cluster.members[member].core.handle_peer(peer, true);
+        let members = ids.iter().map(found).collect();
+        let (away, lanes) = (Vec::new(), BTreeMap::new());
+        let mut cluster = Self { name: name.to_owned(), members, away, lanes };
+        cluster.connect();
+        cluster
+    }
+
+    /// Everybody has found everybody.
+    fn connect(&mut self) {
+        let count = self.members.len();
+        for member in 0..count {
+            for peer in (0..count).filter(|peer| *peer != member) {
+                self.members[member].core.handle_peer(id_of(peer), true);
             }
         }
-        cluster
+    }
+
+    /// A member without anything, which nobody has added yet.
+    fn join(&mut self) -> usize {
+        let place = self.members.len();
+        let name = format!("{}-{}", self.name, place + 1);
+        self.members.push(World::found(&name, id_of(place), &[]));
+        self.connect();
+        place
     }
 
     /// Turns of all members, and the letters between them, until nobody has anything to say.
@@ -34,18 +59,40 @@ impl Cluster {
                     letters.push((place, to, letter));
                 }
             }
-            if letters.is_empty() {
+            if letters.is_empty() && !self.move_lanes() {
                 return;
             }
             for (from, to, letter) in letters {
-                let target = usize::try_from(to.0).unwrap() - 1;
-                if !self.away.contains(&from) && !self.away.contains(&target) {
-                    let from = MemberId(from as u64 + 1);
-                    self.members[target].core.handle_letter(from, letter);
-                }
+                self.deliver(from, to, letter);
             }
         }
         panic!("letters without end");
+    }
+
+    fn deliver(&mut self, from: usize, to: MemberId, letter: Letter) {
+        let target = usize::try_from(to.0).unwrap() - 1;
+        let is_there = |place| !self.away.contains(&place);
+        if target < self.members.len() && is_there(from) && is_there(target) {
+            self.members[target].core.handle_letter(id_of(from), letter).unwrap();
+        }
+    }
+
+    /// Whether a connection for stores came up or broke.
+    fn move_lanes(&mut self) -> bool {
+        let mut has_moved = false;
+        let count = self.members.len();
+        for from in 0..count {
+            for to in (0..count).filter(|to| *to != from) {
+                let is_cut = self.away.contains(&from) || self.away.contains(&to);
+                let core = &mut self.members[from].core;
+                let is_up = core.wants_snapshot_lane(id_of(to)) && !is_cut;
+                if self.lanes.insert((from, to), is_up).unwrap_or(false) != is_up {
+                    has_moved = true;
+                    core.handle_snapshot_lane(id_of(to), is_up);
+                }
+            }
+        }
+        has_moved
     }
 
     fn tick(&mut self) {
@@ -55,11 +102,12 @@ impl Cluster {
         self.run();
     }
 
-    /// Lets time pass until one member that is not away serves; which.
+    /// Lets time pass until one member that is not away leads; which.
     fn elect(&mut self) -> usize {
         for _ in 0..100 {
-            let leads = |place: &usize| self.members[*place].core.is_serving();
-            let leader = (0..3).filter(|place| !self.away.contains(place)).find(leads);
+            let leads = |place: &usize| self.members[*place].core.is_primary();
+            let count = self.members.len();
+            let leader = (0..count).filter(|place| !self.away.contains(place)).find(leads);
             if let Some(leader) = leader {
                 return leader;
             }
@@ -71,6 +119,43 @@ impl Cluster {
     fn revisions(&self) -> Vec<i64> {
         self.members.iter().map(|world| world.core.engine().revision().0).collect()
     }
+
+    /// What all members say of the whole history.
+    fn hashes(&self) -> Vec<u32> {
+        let hash = |world: &World| {
+            let mut handle = world.core.engine().read_handle();
+            let view = handle.pin();
+            let mut scan = KeyValueHashScan::new(Revision(0));
+            while scan.step(&view, usize::MAX).unwrap() == Progress::More {}
+            scan.result().unwrap().hash
+        };
+        self.members.iter().map(hash).collect()
+    }
+
+    fn change(
+        &mut self,
+        place: usize,
+        push: impl FnOnce(&mut FrameWriter, &mut Vec<u8>),
+    ) -> Result<Outcome, Unavailable> {
+        let slot = self.members[place].change(push);
+        for _ in 0..100 {
+            self.tick();
+            if self.members[place].is_answered(slot) {
+                break;
+            }
+        }
+        self.members[place].take_outcome(slot)
+    }
+
+    fn add(&mut self, place: usize, id: MemberId, is_learner: bool) -> Result<Outcome, Unavailable> {
+        let peer_urls = named(id).peer_urls;
+        let add = MemberAddRef { id, peer_urls: &peer_urls, is_learner, learners_max: 1 };
+        self.change(place, |writer, frames| writer.push_member_add(frames, &add))
+    }
+}
+
+fn id_of(place: usize) -> MemberId {
+    MemberId(place as u64 + 1)
 }
 
 #[test]
@@ -120,7 +205,7 @@ fn a_leader_that_is_cut_off_is_replaced_and_what_it_took_alone_is_lost() {
     }
     assert!(cluster.members[old].take_outcome(lost).is_err());
     assert_eq!(cluster.revisions(), [2; 3]);
-    let leaders = (0..3).filter(|place| cluster.members[*place].core.is_serving());
+    let leaders = (0..3).filter(|place| cluster.members[*place].core.is_primary());
     assert_eq!(leaders.count(), 1);
 }
 
@@ -135,4 +220,166 @@ fn a_put_that_the_leader_never_got_times_out() {
         cluster.tick();
     }
     assert_eq!(cluster.members[follower].take_outcome(put), Err(Unavailable::TimedOut));
+}
+
+#[test]
+fn a_member_that_was_away_for_long_gets_the_whole_store() {
+    let mut cluster = Cluster::new("cluster-store");
+    let leader = cluster.elect();
+    let away = (leader + 1) % 3;
+    cluster.away.push(away);
+    for part in 0..20 {
+        cluster.members[leader].begin_fill(part * 100..(part + 1) * 100, &[7; 2000]);
+        cluster.run();
+    }
+    cluster.away.clear();
+    for _ in 0..40 {
+        cluster.tick();
+    }
+    assert_eq!(cluster.revisions(), [2001; 3]);
+    let hashes = cluster.hashes();
+    assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
+    // It goes on like any other.
+    let put = cluster.members[away].put("after", b"value");
+    cluster.tick();
+    assert!(cluster.members[away].take_outcome(put).is_ok());
+    cluster.tick();
+    assert_eq!(cluster.revisions(), [2002; 3]);
+}
+
+#[test]
+fn a_store_on_its_way_survives_broken_connections() {
+    let mut cluster = Cluster::new("cluster-broken");
+    let leader = cluster.elect();
+    let away = (leader + 1) % 3;
+    cluster.away.push(away);
+    for part in 0..30 {
+        cluster.members[leader].begin_fill(part * 100..(part + 1) * 100, &[7; 2000]);
+        cluster.run();
+    }
+    cluster.away.clear();
+    let mut breaks = 0;
+    for round in 0..4000 {
+        if round % 40 == 0 {
+            for world in &mut cluster.members {
+                world.tick();
+            }
+        }
+        let mut letters = Vec::new();
+        for (place, world) in cluster.members.iter_mut().enumerate() {
+            world.turn();
+            while let Some((to, letter)) = world.core.poll_letter() {
+                letters.push((place, to, letter));
+            }
+        }
+        cluster.move_lanes();
+        for (from, to, letter) in letters {
+            // Every ninth chunk is lost, with its connection.
+            let is_chunk = matches!(letter, Letter::SnapshotChunk(_));
+            if is_chunk && round % 9 == 0 && breaks < 20 {
+                breaks += 1;
+                let core = &mut cluster.members[from].core;
+                core.handle_snapshot_lane(to, false);
+                core.handle_snapshot_lane(to, true);
+                continue;
+            }
+            cluster.deliver(from, to, letter);
+        }
+    }
+    assert!(breaks > 2, "{breaks}");
+    for _ in 0..20 {
+        cluster.tick();
+    }
+    let hashes = cluster.hashes();
+    assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
+}
+
+#[test]
+fn a_cluster_grows_by_a_learner_that_is_promoted_and_loses_a_member() {
+    let mut cluster = Cluster::new("cluster-grows");
+    let leader = cluster.elect();
+    let put = cluster.members[leader].put("key", b"value");
+    cluster.run();
+    assert!(cluster.members[leader].take_outcome(put).is_ok());
+    // Asked of a follower, so that it travels.
+    let asked = (leader + 1) % 3;
+    assert!(matches!(cluster.add(asked, id_of(3), true), Ok(Outcome::System)));
+    let refused = cluster.add(asked, id_of(3), true);
+    assert!(matches!(refused, Ok(Outcome::Rejected(Rejection::MemberIdExists))), "{refused:?}");
+    let refused = cluster.add(asked, id_of(7), true);
+    assert!(matches!(refused, Ok(Outcome::Rejected(Rejection::TooManyLearners))), "{refused:?}");
+    let new = cluster.join();
+    for _ in 0..40 {
+        cluster.tick();
+    }
+    assert_eq!(cluster.revisions(), [2; 4]);
+    assert!(cluster.members[new].core.changes.is_learner());
+    let promoted = cluster
+        .change(asked, |writer, frames| writer.push_member_promote(frames, id_of(new)));
+    assert!(matches!(promoted, Ok(Outcome::System)), "{promoted:?}");
+    for world in &cluster.members {
+        assert_eq!(world.core.consensus.conf_state().voters.len(), 4);
+        assert_eq!(world.core.members().len(), 4);
+    }
+    let removed = cluster
+        .change(asked, |writer, frames| writer.push_member_remove(frames, id_of(leader)));
+    assert!(matches!(removed, Ok(Outcome::System)), "{removed:?}");
+    cluster.away.push(leader);
+    let next = cluster.elect();
+    let put = cluster.members[next].put("key", b"value");
+    cluster.run();
+    assert!(cluster.members[next].take_outcome(put).is_ok());
+    assert_eq!(cluster.members[next].core.members().len(), 3);
+    assert_eq!(cluster.members[next].core.removed(), [id_of(leader)]);
+}
+
+#[test]
+fn leadership_moves_to_whom_it_is_wanted_to() {
+    let mut cluster = Cluster::new("cluster-moves");
+    let leader = cluster.elect();
+    let target = (leader + 1) % 3;
+    let mut ask = |place: usize, to: MemberId| {
+        let slot = cluster.members[place].ask_move(to);
+        cluster.tick();
+        cluster.members[place].answers.remove(&slot)
+    };
+    let unavailable = |verdict, reason| match verdict {
+        Some(Verdict::Unavailable(found)) => assert_eq!(found, reason),
+        other => panic!("{other:?}"),
+    };
+    unavailable(ask(target, id_of(target)), Unavailable::NotLeader);
+    unavailable(ask(leader, MemberId(99)), Unavailable::BadTransferee);
+    assert!(matches!(ask(leader, id_of(leader)), Some(Verdict::Moved)));
+    assert!(matches!(ask(leader, id_of(target)), Some(Verdict::Moved)));
+    assert_eq!(cluster.elect(), target);
+}
+
+#[test]
+fn a_lease_is_kept_alive_through_a_follower() {
+    let mut cluster = Cluster::new("cluster-lease");
+    let leader = cluster.elect();
+    let follower = (leader + 1) % 3;
+    let grant = LeaseGrantRef { id: LeaseId(7), ttl_seconds: 10 };
+    let slot =
+        cluster.members[follower].ask(|writer, frames| writer.push_lease_grant(frames, grant));
+    cluster.tick();
+    assert!(cluster.members[follower].take_outcome(slot).is_ok());
+    let asks = [
+        LeaseAsk::Renew { id: LeaseId(7), sequence: 5 },
+        LeaseAsk::TimeToLive(LeaseId(7)),
+        LeaseAsk::Renew { id: LeaseId(8), sequence: 6 },
+    ];
+    let asks = asks.into_iter().map(|ask| (Slot(0), ask)).collect();
+    let ask = Ask { leases: asks, ..Ask::default() };
+    let world = &mut cluster.members[follower];
+    world.core.handle_ask(FRONTEND, &ask, world.now);
+    cluster.tick();
+    let lives = |ttl_seconds| Renewed::Lives { ttl_seconds };
+    let expected = [
+        LeaseReply::Renewed { sequence: 5, renewed: lives(10) },
+        LeaseReply::Renewed { sequence: 6, renewed: lives(0) },
+    ];
+    let leases = &cluster.members[follower].leases;
+    assert!(expected.iter().all(|reply| leases.contains(reply)), "{leases:?}");
+    assert!(leases.iter().any(|it| matches!(it, LeaseReply::TimeToLive(Some((_, 10))))));
 }

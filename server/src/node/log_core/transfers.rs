@@ -1,0 +1,521 @@
+//! Stores on their way between members: to a follower that is too far behind for the log, and from
+//! the leader when this member is.
+//!
+//! The sender pins the view that raft's snapshot speaks of and sends it in numbered chunks, a few at
+//! a time; what is not acknowledged stays until it is, so that a connection that breaks costs a
+//! chunk or two. The receiver builds the store beside its own ([`engine::Engine::begin_install`]).
+//! When it is complete raft stands still for a moment: the new store is published and checkpointed,
+//! the log begins anew behind it, and only then raft hears of the snapshot.
+//!
+//! Invariants:
+//! - raft hears of a snapshot when a start would find it: store first, log second, raft last.
+//! - Nothing is installed that raft would not take: not what this member has committed, and not
+//!   what its log already leads to.
+//! - A transfer in either direction holds bounded memory, and the one that pins a view ends when it
+//!   makes no progress.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use engine::engine::InstallState;
+use engine::ids::{LeaseId, LogIndex, MemberId, Term};
+use engine::{HeldView, InstallRule, Progress, TransferScan};
+use raft::eraftpb::{Message, SnapshotMetadata};
+use wal::Lsn;
+
+use super::LogCore;
+use crate::mail::FrontendId;
+use crate::node::failure::Failure;
+use crate::peer::letter::{
+    CHUNK_SIZE_BYTES_MAX, Letter, SnapshotAcknowledged, SnapshotBegin, SnapshotChunk, SnapshotEnd,
+    SnapshotState,
+};
+use crate::raft::change::encode_conf_state;
+use crate::raft::record::{encode_reset, encode_state};
+
+/// Chunks that are sent and not acknowledged.
+const CHUNKS_IN_FLIGHT_MAX: usize = 8;
+/// Records of a step, there and here: a fraction of a millisecond.
+const STEP_RECORDS_MAX: usize = 512;
+/// What a receiver may hold and still ask for more.
+const HELD_BYTES_MAX: usize = 4 * CHUNK_SIZE_BYTES_MAX;
+/// A transfer that gets no further for so long is given up: its view keeps pages from being used
+/// again.
+const STALLED_AFTER: Duration = Duration::from_secs(60);
+
+/// The store on its way to a follower.
+struct Outgoing {
+    to: MemberId,
+    transfer: u64,
+    message: Message,
+    view: HeldView,
+    scan: TransferScan,
+    /// Bytes that are no whole chunk yet.
+    gathered: Vec<u8>,
+    /// Chunks that are not acknowledged, the oldest first, and the number of that.
+    chunks: VecDeque<Bytes>,
+    chunk_first: u64,
+    /// How many of them were sent over the present connection.
+    sent: usize,
+    /// Whether `chunks` has the last one, and all before it.
+    is_scanned: bool,
+    is_end_sent: bool,
+    size_bytes: u64,
+    /// Whether the receiver has said where it stands since the connection came up.
+    is_up: bool,
+    moved_at: Duration,
+}
+
+/// The store that comes from the leader.
+struct Incoming {
+    from: MemberId,
+    transfer: u64,
+    message: Message,
+    /// What has come and is not built yet.
+    held: Vec<u8>,
+    chunk_next: u64,
+    acknowledged: u64,
+    /// What the end said.
+    end: Option<SnapshotEnd>,
+    size_bytes: u64,
+    /// Nothing can be done before the disk has done something.
+    is_waiting: bool,
+    stage: InstallStage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum InstallStage {
+    /// Records come and are built in.
+    Building,
+    /// The store is the new one; its checkpoint is on the way.
+    Checkpointing,
+    /// The log begins anew from there.
+    Resetting(Lsn),
+}
+
+/// Stores on their way.
+#[derive(Default)]
+pub(super) struct Transfers {
+    outgoing: Vec<Outgoing>,
+    incoming: Option<Incoming>,
+    counted: u64,
+    /// Why the last store that came could not be installed, until somebody was told.
+    refused: Option<InstallRule>,
+}
+
+impl Transfers {
+    /// Whether raft is to hear and do nothing: the store is ahead of it.
+    pub(super) fn is_raft_frozen(&self) -> bool {
+        self.incoming.as_ref().is_some_and(|it| it.stage != InstallStage::Building)
+    }
+
+    /// Whether a step would get on.
+    pub(super) fn has_job(&self) -> bool {
+        let can_send = |it: &Outgoing| it.is_up && !it.is_scanned && it.has_room();
+        let can_build = |it: &Incoming| {
+            it.stage == InstallStage::Building && !it.held.is_empty() && !it.is_waiting
+        };
+        self.outgoing.iter().any(can_send) || self.incoming.as_ref().is_some_and(can_build)
+    }
+
+    /// The disk has done something for the store.
+    pub(super) fn handle_disk(&mut self) {
+        if let Some(incoming) = &mut self.incoming {
+            incoming.is_waiting = false;
+        }
+    }
+}
+
+impl Outgoing {
+    fn has_room(&self) -> bool {
+        self.chunks.len() < CHUNKS_IN_FLIGHT_MAX
+    }
+
+    fn cut_chunks(&mut self) {
+        while self.gathered.len() >= CHUNK_SIZE_BYTES_MAX
+            || (self.is_scanned && !self.gathered.is_empty())
+        {
+            let rest = self.gathered.len().min(CHUNK_SIZE_BYTES_MAX);
+            let rest = self.gathered.split_off(rest);
+            let chunk = std::mem::replace(&mut self.gathered, rest);
+            self.size_bytes += chunk.len() as u64;
+            self.chunks.push_back(chunk.into());
+        }
+    }
+
+    /// What is to be sent now.
+    fn poll_letter(&mut self) -> Option<Letter> {
+        if !self.is_up {
+            return None;
+        }
+        let transfer = self.transfer;
+        if let Some(chunk) = self.chunks.get(self.sent) {
+            let number = self.chunk_first + self.sent as u64;
+            self.sent += 1;
+            let chunk = SnapshotChunk { transfer, number, records: chunk.clone() };
+            return Some(Letter::SnapshotChunk(chunk));
+        }
+        if !self.is_scanned || !self.gathered.is_empty() || self.is_end_sent {
+            return None;
+        }
+        self.is_end_sent = true;
+        let chunk_count = self.chunk_first + self.chunks.len() as u64;
+        Some(Letter::SnapshotEnd(SnapshotEnd { transfer, chunk_count, size_bytes: self.size_bytes }))
+    }
+}
+
+fn metadata(message: &Message) -> &SnapshotMetadata {
+    message.get_snapshot().get_metadata()
+}
+
+fn place_of(message: &Message) -> (LogIndex, Term) {
+    let metadata = metadata(message);
+    (LogIndex(metadata.index), Term(metadata.term))
+}
+
+impl LogCore {
+    /// Why the store that came last could not be installed.
+    pub fn poll_install_refused(&mut self) -> Option<InstallRule> {
+        self.transfers.refused.take()
+    }
+
+    /// Whether the connection for stores is to be kept up towards this member.
+    #[must_use]
+    pub fn wants_snapshot_lane(&self, to: MemberId) -> bool {
+        self.transfers.outgoing.iter().any(|it| it.to == to)
+    }
+
+    /// The connection for stores is up, or no more.
+    pub fn handle_snapshot_lane(&mut self, to: MemberId, is_up: bool) {
+        let Some(outgoing) = self.transfers.outgoing.iter_mut().find(|it| it.to == to) else {
+            return;
+        };
+        // The receiver says where it stands before anything else is sent.
+        outgoing.is_up = false;
+        if is_up {
+            let begin = SnapshotBegin {
+                transfer: outgoing.transfer,
+                chunk_first: outgoing.chunk_first,
+                message: outgoing.message.clone(),
+            };
+            self.peers.send(to, Letter::SnapshotBegin(begin));
+        }
+    }
+
+    /// raft wants a follower to have the store as it is.
+    pub(super) fn begin_transfer(&mut self, message: Message) {
+        let to = MemberId(message.to);
+        let (index, _) = place_of(&message);
+        self.transfers.outgoing.retain(|it| it.to != to);
+        let view = self.engine.read_handle().hold();
+        let Some(view) = view.filter(|view| view.applied == index) else {
+            // Every slot for a view is taken, or raft means another one than the newest.
+            return self.consensus.handle_snapshot_sent(to, false);
+        };
+        self.transfers.counted += 1;
+        // No other start and no other member of this cluster counts the same.
+        let transfer = self.boot_nonce.wrapping_add(self.transfers.counted);
+        self.transfers.outgoing.push(Outgoing {
+            to,
+            transfer,
+            message,
+            view,
+            scan: TransferScan::new(),
+            gathered: Vec::new(),
+            chunks: VecDeque::new(),
+            chunk_first: 0,
+            sent: 0,
+            is_scanned: false,
+            is_end_sent: false,
+            size_bytes: 0,
+            is_up: false,
+            moved_at: self.ticked,
+        });
+    }
+
+    /// This member leads no more: raft forgets of whom it thought that a store is on its way.
+    pub(super) fn give_up_transfers(&mut self) {
+        self.transfers.outgoing.clear();
+    }
+
+    pub(super) fn handle_snapshot_acknowledged(
+        &mut self,
+        from: MemberId,
+        acknowledged: SnapshotAcknowledged,
+    ) {
+        let SnapshotAcknowledged { transfer, chunk_next, state } = acknowledged;
+        let is_it = |it: &Outgoing| (it.to, it.transfer) == (from, transfer);
+        let Some(place) = self.transfers.outgoing.iter().position(is_it) else { return };
+        if state != SnapshotState::Taking {
+            self.transfers.outgoing.swap_remove(place);
+            let is_installed = state == SnapshotState::Installed;
+            return self.consensus.handle_snapshot_sent(from, is_installed);
+        }
+        let outgoing = &mut self.transfers.outgoing[place];
+        let taken = chunk_next.saturating_sub(outgoing.chunk_first);
+        let Ok(taken) = usize::try_from(taken) else { return };
+        if chunk_next < outgoing.chunk_first || taken > outgoing.chunks.len() {
+            // It wants what is gone, or what never was.
+            self.transfers.outgoing.swap_remove(place);
+            return self.consensus.handle_snapshot_sent(from, false);
+        }
+        outgoing.chunks.drain(..taken);
+        outgoing.chunk_first = chunk_next;
+        outgoing.sent = outgoing.sent.saturating_sub(taken);
+        if !outgoing.is_up {
+            (outgoing.is_up, outgoing.sent, outgoing.is_end_sent) = (true, 0, false);
+        }
+        outgoing.moved_at = self.ticked;
+        self.send_chunks(place);
+    }
+
+    fn send_chunks(&mut self, place: usize) {
+        let outgoing = &mut self.transfers.outgoing[place];
+        while let Some(letter) = outgoing.poll_letter() {
+            self.peers.send(outgoing.to, letter);
+        }
+    }
+
+    /// Gets on with what is sent and what is built: a short step of each.
+    pub(super) fn step_transfers(&mut self) -> Result<(), Failure> {
+        for place in 0..self.transfers.outgoing.len() {
+            let outgoing = &mut self.transfers.outgoing[place];
+            if !outgoing.is_up || outgoing.is_scanned || !outgoing.has_room() {
+                continue;
+            }
+            let mut budget = STEP_RECORDS_MAX;
+            let step = outgoing.scan.step(&outgoing.view, &mut budget, &mut outgoing.gathered);
+            outgoing.is_scanned = step.map_err(engine::Failure::from)? == Progress::Done;
+            outgoing.cut_chunks();
+            self.send_chunks(place);
+        }
+        self.build()
+    }
+
+    /// Gives up what gets no further.
+    pub(super) fn handle_transfer_tick(&mut self, now: Duration) {
+        let stalled = |it: &mut Outgoing| it.moved_at + STALLED_AFTER <= now;
+        let stalled: Vec<Outgoing> =
+            self.transfers.outgoing.extract_if(.., stalled).collect();
+        for it in stalled {
+            self.consensus.handle_snapshot_sent(it.to, false);
+        }
+    }
+
+    /// Whether raft would go on from this snapshot if the store were it.
+    fn would_take(&self, message: &Message) -> bool {
+        let (index, term) = place_of(message);
+        let knows_us = {
+            let state = metadata(message).get_conf_state();
+            state.voters.contains(&self.member.0) || state.learners.contains(&self.member.0)
+        };
+        message.term >= self.consensus.term().0
+            && knows_us
+            && index > self.consensus.committed()
+            && index > self.engine.applied().0
+            && !self.consensus.has_entry(index, term)
+    }
+
+    pub(super) fn handle_snapshot_begin(
+        &mut self,
+        from: MemberId,
+        begin: SnapshotBegin,
+    ) -> Result<(), Failure> {
+        let SnapshotBegin { transfer, message, .. } = begin;
+        if self.transfers.is_raft_frozen() {
+            // The store that came is being settled in; the sender hears of it then.
+            return Ok(());
+        }
+        if let Some(incoming) = &mut self.transfers.incoming
+            && (incoming.from, incoming.transfer) == (from, transfer)
+        {
+            incoming.acknowledged = incoming.chunk_next;
+            let chunk_next = incoming.chunk_next;
+            self.acknowledge(from, transfer, chunk_next, SnapshotState::Taking);
+            return Ok(());
+        }
+        if message.term < self.consensus.term().0 {
+            self.acknowledge(from, transfer, 0, SnapshotState::Failed);
+            return Ok(());
+        }
+        if !self.would_take(&message) {
+            // Nothing has to be sent: raft knows better itself what it has, and says so.
+            self.consensus.handle_message(message);
+            self.acknowledge(from, transfer, 0, SnapshotState::Installed);
+            return Ok(());
+        }
+        self.abort_incoming();
+        let (index, term) = place_of(&message);
+        let state = metadata(&message).get_conf_state();
+        let is_joint = !state.voters_outgoing.is_empty() || !state.learners_next.is_empty();
+        let begun = !is_joint
+            && self.engine.begin_install(index, term, &encode_conf_state(state)).is_ok();
+        if !begun {
+            self.acknowledge(from, transfer, 0, SnapshotState::Failed);
+            return Ok(());
+        }
+        self.transfers.incoming = Some(Incoming {
+            from,
+            transfer,
+            message,
+            held: Vec::new(),
+            chunk_next: 0,
+            acknowledged: 0,
+            end: None,
+            size_bytes: 0,
+            is_waiting: false,
+            stage: InstallStage::Building,
+        });
+        self.acknowledge(from, transfer, 0, SnapshotState::Taking);
+        Ok(())
+    }
+
+    pub(super) fn handle_snapshot_chunk(&mut self, from: MemberId, chunk: &SnapshotChunk) {
+        let Some(incoming) = self.building(from, chunk.transfer) else { return };
+        // One that came before the connection broke comes again.
+        if chunk.number == incoming.chunk_next {
+            incoming.chunk_next += 1;
+            incoming.size_bytes += chunk.records.len() as u64;
+            incoming.held.extend_from_slice(&chunk.records);
+        }
+    }
+
+    pub(super) fn handle_snapshot_end(&mut self, from: MemberId, end: SnapshotEnd) {
+        let Some(incoming) = self.building(from, end.transfer) else { return };
+        if (end.chunk_count, end.size_bytes) == (incoming.chunk_next, incoming.size_bytes) {
+            incoming.end = Some(end);
+        } else {
+            self.fail_incoming();
+        }
+    }
+
+    fn building(&mut self, from: MemberId, transfer: u64) -> Option<&mut Incoming> {
+        let is_it = |it: &&mut Incoming| {
+            (it.from, it.transfer) == (from, transfer) && it.stage == InstallStage::Building
+        };
+        self.transfers.incoming.as_mut().filter(is_it)
+    }
+
+    fn acknowledge(&mut self, to: MemberId, transfer: u64, chunk_next: u64, state: SnapshotState) {
+        let acknowledged = SnapshotAcknowledged { transfer, chunk_next, state };
+        self.peers.send(to, Letter::SnapshotAcknowledged(acknowledged));
+    }
+
+    fn fail_incoming(&mut self) {
+        if let Some(Incoming { from, transfer, .. }) = self.transfers.incoming {
+            self.abort_incoming();
+            self.acknowledge(from, transfer, 0, SnapshotState::Failed);
+        }
+    }
+
+    fn abort_incoming(&mut self) {
+        self.transfers.incoming = None;
+        self.engine.abort_install();
+    }
+
+    /// Builds in what has come. Not inside a batch.
+    fn build(&mut self) -> Result<(), Failure> {
+        let Some(incoming) = &mut self.transfers.incoming else { return Ok(()) };
+        if incoming.stage != InstallStage::Building || incoming.is_waiting {
+            return Ok(());
+        }
+        let step = self.engine.install_records(&incoming.held, STEP_RECORDS_MAX)?;
+        incoming.held.drain(..step.taken_size_bytes);
+        match step.state {
+            InstallState::More => {}
+            InstallState::Complete => {
+                if incoming.end.is_some() && incoming.held.is_empty() {
+                    return self.settle_in();
+                }
+            }
+            InstallState::Waiting => incoming.is_waiting = true,
+            InstallState::Refused(rule) => {
+                self.transfers.refused = Some(rule);
+                self.fail_incoming();
+                return Ok(());
+            }
+        }
+        let Incoming { from, transfer, chunk_next, .. } = *incoming;
+        if incoming.held.len() <= HELD_BYTES_MAX && incoming.acknowledged < chunk_next {
+            incoming.acknowledged = chunk_next;
+            self.acknowledge(from, transfer, chunk_next, SnapshotState::Taking);
+        }
+        Ok(())
+    }
+
+    /// The store is complete: it takes the place of this member's own, if raft still wants it.
+    fn settle_in(&mut self) -> Result<(), Failure> {
+        let incoming = self.transfers.incoming.as_ref().expect("it is complete");
+        if !self.would_take(&incoming.message) {
+            self.fail_incoming();
+            return Ok(());
+        }
+        if self.engine.finish_install()?.is_err() {
+            self.fail_incoming();
+            return Ok(());
+        }
+        // What was committed lies before the store that came.
+        self.committed.clear();
+        let incoming = self.transfers.incoming.as_mut().expect("it is complete");
+        incoming.stage = InstallStage::Checkpointing;
+        self.handle_installed()
+    }
+
+    /// Takes a store that has settled in further: checkpoint, log, raft.
+    pub(super) fn advance_install(&mut self) -> Result<(), Failure> {
+        let Some(incoming) = &mut self.transfers.incoming else { return Ok(()) };
+        let place = place_of(&incoming.message);
+        match incoming.stage {
+            InstallStage::Building => {}
+            InstallStage::Checkpointing if self.engine.durable().0 >= place.0 => {
+                let from = self.wal.appended();
+                self.wal.append_reset(&encode_reset(place))?;
+                // The vote outlives the entries; what is committed now is said with the reset.
+                let mut state = self.consensus.hard_state();
+                state.commit = state.commit.max(place.0.0);
+                self.wal.append_state(&encode_state(&state))?;
+                self.wal.flush();
+                self.retained.clear();
+                self.retained.push_back((place.0, from));
+                incoming.stage = InstallStage::Resetting(self.wal.sealed());
+            }
+            InstallStage::Checkpointing => {
+                if !self.engine.is_checkpointing() && self.engine.begin_checkpoint() {
+                    self.checkpoint.handle_begun(self.ticked);
+                }
+            }
+            InstallStage::Resetting(end) if end <= self.wal.durable() => {
+                let incoming = self.transfers.incoming.take().expect("it is resetting the log");
+                let Incoming { from, transfer, message, chunk_next, .. } = incoming;
+                self.consensus.handle_message(message);
+                self.acknowledge(from, transfer, chunk_next, SnapshotState::Installed);
+            }
+            InstallStage::Resetting(_) => {}
+        }
+        Ok(())
+    }
+}
+
+impl LogCore {
+    /// The store is another one: readers have its view already, everybody else is told.
+    fn handle_installed(&mut self) -> Result<(), Failure> {
+        // What they say was about the store that is gone.
+        drop((self.engine.take_events(), self.engine.take_lease_changes()));
+        self.published = self.engine.revision();
+        for (place, reply) in self.replies.iter_mut().enumerate() {
+            let frontend = FrontendId(u16::try_from(place).expect("fewer front-ends than cores"));
+            if self.interest.wants_events(frontend) {
+                reply.events.clear();
+                reply.gap = true;
+            }
+        }
+        let (mut leases, view) = (Vec::new(), self.engine.newest_view());
+        view.leases(LeaseId(0), usize::MAX, &mut leases).map_err(Failure::Leases)?;
+        self.leases.handle_installed(&leases);
+        self.look_at_members()?;
+        // The pages of the store that is gone are given back to the file's end.
+        self.engine.begin_defrag();
+        Ok(())
+    }
+}
