@@ -483,6 +483,45 @@ pub fn skipped_leadership_transfer(member: MemberId, leader: MemberId) {
     );
 }
 
+/// Another member leads already.
+pub fn skipped_leadership_transfer_of_follower(member: MemberId, leader: Option<MemberId>) {
+    log_event!(
+        Info,
+        "skipped leadership transfer; local server is not leader",
+        "local-member-id" => Value::Id(member.get()),
+        "current-leader-member-id" => Value::Id(leader.map_or(0, |leader| leader.get())),
+    );
+}
+
+/// Another member is asked to lead.
+pub fn starting_leadership_transfer(member: MemberId) {
+    log_event!(
+        Info,
+        "leadership transfer starting",
+        "local-member-id" => Value::Id(member.get()),
+        "current-leader-member-id" => Value::Id(member.get()),
+    );
+}
+
+/// Another member leads.
+pub fn finished_leadership_transfer(member: MemberId, leader: MemberId, took: Duration) {
+    log_event!(
+        Info,
+        "leadership transfer finished",
+        "local-member-id" => Value::Id(member.get()),
+        "old-leader-member-id" => Value::Id(member.get()),
+        "new-leader-member-id" => Value::Id(leader.get()),
+        "took" => took,
+    );
+}
+
+/// Nobody can be asked to lead.
+pub fn failed_leadership_transfer(member: MemberId) {
+    let (member, error) = (Value::Id(member.get()), "etcdserver: unhealthy cluster");
+    let message = "leadership transfer failed";
+    log_event!(Warn, message, "local-member-id" => member, "error" => error);
+}
+
 /// The end begins.
 pub fn closing_etcd_server(config: &Config) {
     closing("closing etcd server", config);

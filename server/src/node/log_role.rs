@@ -61,6 +61,8 @@ pub struct Line {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stop {
     No,
+    /// Another member is to lead first, so that the cluster has no time without a leader.
+    HandingOver { since: Duration },
     Draining { until: Duration },
     Checkpointing { until: Duration },
     Done,
@@ -486,11 +488,56 @@ impl LogRole {
         }
     }
 
+    fn begin_draining(&mut self, now: Duration) {
+        self.core.stop();
+        self.stop = Stop::Draining { until: now + STOP_DRAIN_MAX };
+    }
+
+    /// Whether there is another leader to wait for.
+    fn begin_hand_over(&mut self) -> bool {
+        let own = self.settings.identity.member;
+        let leader = self.core.leader();
+        if self.settings.switch.is_removed() {
+            return false;
+        }
+        if leader != Some(own) {
+            log_lines::skipped_leadership_transfer_of_follower(own, leader);
+            return false;
+        }
+        let voters = self.core.members().iter().filter(|member| !member.is_learner).count();
+        if voters < 2 {
+            log_lines::skipped_leadership_transfer(own, own);
+            return false;
+        }
+        let has_begun = self.core.hand_over();
+        if has_begun {
+            log_lines::starting_leadership_transfer(own);
+        } else {
+            log_lines::failed_leadership_transfer(own);
+        }
+        has_begun
+    }
+
     fn advance_stop(&mut self, now: Duration) {
         match self.stop {
             Stop::No if self.settings.switch.is_stopping() => {
-                self.core.stop();
-                self.stop = Stop::Draining { until: now + STOP_DRAIN_MAX };
+                if self.begin_hand_over() {
+                    self.stop = Stop::HandingOver { since: now };
+                } else {
+                    self.begin_draining(now);
+                }
+            }
+            Stop::HandingOver { since } => {
+                let own = self.settings.identity.member;
+                let leader = self.core.leader().filter(|leader| *leader != own);
+                if let Some(leader) = leader {
+                    log_lines::finished_leadership_transfer(own, leader, now.saturating_sub(since));
+                }
+                // raft gives a transfer up after an election's time.
+                let election = Duration::from_millis(self.settings.config.election_timeout_ms);
+                if leader.is_some() || now >= since + election {
+                    self.begin_draining(now);
+                }
             }
             Stop::Draining { until } if self.core.is_quiet() || now >= until => {
                 self.core.advance_final_checkpoint();

@@ -142,9 +142,6 @@ fn run_checked(config: &Arc<Config>, connections_max: usize) -> Result<End, Erro
         let message = "failed to notify systemd of the stop";
         log_event!(Warn, message, "error" => &error as &dyn Display);
     }
-    if !is_removed {
-        log_lines::skipped_leadership_transfer(identity.member, identity.member);
-    }
     log_lines::closing_etcd_server(config);
     switch.request_stop();
     for handle in handles {
