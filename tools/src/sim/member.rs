@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::command::MemberPublishRef;
-use engine::ids::{ClusterId, LogIndex, MemberId, Term};
+use engine::ids::{ClusterId, MemberId};
 use engine::page::disk::DiskOp;
 use engine::{FrameWriter, Identity, Member as ClusterMember, ReadHandle};
 use server::mail::FrontendId;
@@ -126,6 +126,8 @@ pub struct Boot {
     pub election_seed: u64,
     /// The rules of leases.
     pub lessor: LessorConfig,
+    /// Whether a candidate first asks whether it could win.
+    pub pre_vote: bool,
 }
 
 impl Member {
@@ -162,6 +164,7 @@ impl Member {
             direct: true,
             shards: 1,
             election_ticks: ELECTION_TICKS,
+            pre_vote: boot.pre_vote,
             request_timeout: REQUEST_TIMEOUT,
             snapshot_count: boot.snapshot_count,
             lessor: boot.lessor,
@@ -195,10 +198,8 @@ impl Running {
         let interest = Arc::new(WatchInterest::new(1));
         interest.set(FRONTEND, true, false);
         let status = Arc::new(Status::default());
-        let must_reset = started.must_reset;
         let mut core =
             LogCore::new(started.stages, introduction, 1, status, Arc::clone(&interest));
-        reset(&mut core, must_reset);
         core.start();
         let reader = core.engine().read_handle();
         Self {
@@ -212,11 +213,6 @@ impl Running {
             idle_turns: 0,
         }
     }
-}
-
-/// The store was installed and the log was not told: nothing is to come before that.
-fn reset(_core: &mut LogCore, must_reset: Option<(LogIndex, Term)>) {
-    assert!(must_reset.is_none(), "stores are not installed yet");
 }
 
 /// The founders as the flags of each of them name them.

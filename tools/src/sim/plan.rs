@@ -71,6 +71,8 @@ pub struct Plan {
     pub snapshot_count: u64,
     /// Of how many operations of clients one is a compaction; 0 for none.
     pub compact_once_in: u64,
+    /// Whether a candidate first asks whether it could win.
+    pub pre_vote: bool,
     /// Whether there are leases.
     pub has_leases: bool,
     /// A client waits so long at most between two operations, in microseconds.
@@ -101,6 +103,7 @@ impl Plan {
             clock_skew: *random.pick(&[0, 0, 1_000, 200_000]),
             snapshot_count: *random.pick(&[3, 20, 100, 10_000]),
             compact_once_in: *random.pick(&[0, 20, 100]),
+            pre_vote: !random.once_in(4),
             has_leases: random.once_in(2),
             think_micros: *random.pick(&[2_000, 30_000, 300_000]),
             disk_micros: *random.pick(&[200, 2_000, 20_000]),

@@ -350,6 +350,7 @@ impl World {
             snapshot_count: self.plan.snapshot_count,
             election_seed: self.boots.word(),
             lessor: LESSOR,
+            pre_vote: self.plan.pre_vote,
         };
         let crashes_in_start = !self.is_calm && super::trouble::crashes_in_start(self);
         let ops = crashes_in_start.then(|| self.trouble.below(60));
@@ -645,8 +646,10 @@ impl World {
         let from = self.members[from].id;
         let running = self.members[to].running.as_mut().expect("it lives");
         running.idle_turns = 0;
-        running.core.handle_letter(from, letter);
-        self.soon(to);
+        match running.core.handle_letter(from, letter) {
+            Ok(()) => self.soon(to),
+            Err(failure) => self.fail_member(to, &failure)?,
+        }
         Ok(())
     }
 
