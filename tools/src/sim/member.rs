@@ -77,7 +77,9 @@ pub struct Member {
     pub boots: u64,
     /// Whether a start has ever come to its end.
     pub is_founded: bool,
-    /// Its disk was damaged and it refuses to start, for ever.
+    /// How it comes into the cluster.
+    pub origin: Origin,
+    /// Its disk was damaged and it refuses to start, or it was removed: it never runs again.
     pub is_lost: bool,
     /// It does nothing until then.
     pub paused_until: u64,
@@ -116,8 +118,6 @@ pub struct Running {
 pub struct Boot {
     /// When.
     pub now: u64,
-    /// What a new one begins with.
-    pub origin: Origin,
     /// Different at each start.
     pub nonce: u64,
     /// A checkpoint is due after so many entries.
@@ -133,10 +133,11 @@ pub struct Boot {
 impl Member {
     /// One that was never started.
     #[must_use]
-    pub fn new(id: MemberId, machine: Machine) -> Self {
+    pub fn new(id: MemberId, machine: Machine, origin: Origin) -> Self {
         Self {
             id,
             machine,
+            origin,
             running: None,
             boots: 0,
             is_founded: false,
@@ -160,7 +161,7 @@ impl Member {
             log_dir: PathBuf::from("log"),
             identity: Identity { cluster: CLUSTER, member: self.id },
             is_new: !self.is_founded,
-            origin: boot.origin,
+            origin: self.origin.clone(),
             direct: true,
             shards: 1,
             election_ticks: ELECTION_TICKS,
@@ -200,6 +201,7 @@ impl Running {
         let status = Arc::new(Status::default());
         let mut core =
             LogCore::new(started.stages, introduction, 1, status, Arc::clone(&interest));
+        core.set_strict_reconfig(true);
         core.start();
         let reader = core.engine().read_handle();
         Self {

@@ -33,9 +33,13 @@ pub enum Trouble {
     DiskSlow,
     /// Bits flip, or writes go elsewhere, on the disk of one member.
     Damage,
+    /// Members come and go.
+    Members,
+    /// Another member is asked to lead.
+    Lead,
 }
 
-const TROUBLES: [Trouble; 12] = [
+const TROUBLES: [Trouble; 14] = [
     Trouble::Kill,
     Trouble::Crash,
     Trouble::PowerCut,
@@ -48,6 +52,8 @@ const TROUBLES: [Trouble; 12] = [
     Trouble::DiskFull,
     Trouble::DiskSlow,
     Trouble::Damage,
+    Trouble::Members,
+    Trouble::Lead,
 ];
 
 /// What a run is.
@@ -90,6 +96,10 @@ impl Plan {
             TROUBLES.into_iter().filter(|_| random.once_in(3)).collect();
         if troubles.is_empty() {
             troubles.push(*random.pick(&TROUBLES));
+        }
+        if troubles.contains(&Trouble::Members) {
+            // Together they could take a quorum away for ever.
+            troubles.retain(|trouble| *trouble != Trouble::Damage);
         }
         let weather =
             if random.once_in(3) { Weather::FAIR } else { Weather::draw(random) };

@@ -98,7 +98,13 @@ impl Replay {
         self.handle_entry(decode_entry(record.body)?, record.start)
     }
 
-    fn handle_reset(
+    /// As if the store had been installed, and checkpointed, at this entry.
+    #[cfg(test)]
+    pub(super) fn install_for_test(&mut self, place: (LogIndex, Term)) {
+        (self.installed, self.checkpointed, self.applied) = (Some(place), place, place.0);
+    }
+
+    pub(super) fn handle_reset(
         &mut self,
         (index, term): (LogIndex, Term),
         start: Lsn,
