@@ -14,14 +14,14 @@ use engine::command::{CompactRef, FrameWriter};
 use engine::ids::Revision;
 use engine::{ClusterVersion, Outcome, Rejection};
 
-use super::{Introduced, LogCore, SLOT_INTRODUCTION};
+use super::{Introduced, LogCore, SLOT_FOUNDING, SLOT_INTRODUCTION};
 use super::pace::Pace;
 use super::quota::SLOT_ALARM;
 use crate::config::ETCD_VERSION;
 use crate::mail::{FrontendId, Slot, Unavailable, Verdict};
 use crate::node::failure::Failure;
 use crate::sequencer::auto_compaction::{AutoCompaction, Notice, Retention};
-use crate::sequencer::batch::Ticket;
+use crate::sequencer::batch::{Ticket, frame_size};
 use crate::sequencer::cluster_version::VersionMonitor;
 use crate::service::status::{Refusal, status_of};
 
@@ -165,13 +165,19 @@ impl LogCore {
                 slots.push(SLOT_COMPACTION);
             }
         }
+        let introduction = &self.introduction;
         if leads && upkeep.version.is_due(now) {
             let view = self.engine.newest_view();
             // What cannot be read is noticed by whoever asks for it.
             let version = view.cluster_version().ok().flatten();
             let target = view.downgrade_target().ok().flatten();
             let read = |text: Option<String>| ClusterVersion::from_text(text.as_deref()?);
-            if let Some(version) = read(version)
+            if version.is_none() && introduction.count > 1 {
+                // Who led when this member introduced itself has not come to set one.
+                let rest = &introduction.frames[frame_size(&introduction.frames)..];
+                frames.extend_from_slice(rest);
+                slots.extend((1..introduction.count).map(|_| SLOT_FOUNDING));
+            } else if let Some(version) = read(version)
                 && let Some(wanted) = upkeep.version.handle_look(now, version, read(target))
             {
                 upkeep.writer.push_cluster_version_set(&mut frames, &wanted.to_string());
