@@ -240,6 +240,7 @@ pub(super) fn start_config(directory: &DataDir) -> Result<StartConfig, Failure> 
         direct: true,
         shards: 1,
         election_ticks: 10,
+        pre_vote: true,
         request_timeout: Duration::from_secs(5),
         snapshot_count: 10_000,
         // Nobody serves what is opened here, so no clock of a lease ever runs.

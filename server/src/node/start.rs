@@ -10,8 +10,8 @@
 //! the log still has everything since the beginning and this member founded its cluster alone.
 //!
 //! A store that was installed from another member's may lie ahead of the log: then the log begins
-//! anew behind it, which a record says; where the crash came before that record was written, the
-//! start says that it is to be written ([`Started::must_reset`]).
+//! anew behind it, which a record says. Where the crash came before that record was written, the
+//! start writes it.
 
 mod create;
 mod disks;
@@ -32,7 +32,7 @@ use self::replay::Replay;
 use super::failure::Failure;
 use super::log_core::{APPLY_KEYS_MAX, Stages};
 use crate::raft::change::{decode_conf_state, encode_conf_state};
-use crate::raft::record::decode_state;
+use crate::raft::record::{decode_state, encode_reset, encode_state};
 use crate::raft::storage::{BOOTSTRAP_TERM, LogStore, bootstrap_of, conf_state_of};
 use crate::raft::{Consensus, ConsensusConfig};
 use crate::runtime::files::EngineDisk;
@@ -72,6 +72,8 @@ pub struct StartConfig {
     pub shards: u16,
     /// raft's clock.
     pub election_ticks: usize,
+    /// `--pre-vote`: whether a candidate first asks whether it could win.
+    pub pre_vote: bool,
     /// After which a read without a confirmed round is given up.
     pub request_timeout: Duration,
     /// A checkpoint is due at the latest after so many entries.
@@ -104,9 +106,6 @@ pub struct Started<L = LogDisk, S = EngineDisk> {
     pub unapplied: VecDeque<Entry>,
     /// Set when the store's only checkpoint did not count and the store was made anew: why not.
     pub store_remade: Option<String>,
-    /// Set when the store was installed and the log does not say so: before anything else it is to
-    /// be told that it begins anew behind this entry.
-    pub must_reset: Option<(LogIndex, Term)>,
 }
 
 /// Brings a member back to where it was, or founds it.
@@ -131,7 +130,7 @@ pub fn start_on<D: Disks>(
     let (checkpointed, _) = engine.applied();
     let mut replay = Replay::new(&engine, remade)?;
     let (mut log_disk, log_config) = (disks.open_log(), disks.log_config(log_identity(identity)));
-    let wal = recover_log(config, log_config, &mut log_disk, |record| {
+    let mut wal = recover_log(config, log_config, &mut log_disk, |record| {
         replay.handle_record(&mut engine, &mut engine_disk, &record)
     })?;
     if let Some(fault) = replay.store_remade().filter(|_| !wal.is_whole()) {
@@ -139,12 +138,16 @@ pub fn start_on<D: Disks>(
     }
     let must_reset = replay.finish(config)?;
     engine.publish();
-    let Replay { hard_state, conf_state, pending, retained, applied, store_remade, tail, .. } =
-        replay;
+    let Replay { hard_state, conf_state, pending, applied, store_remade, tail, .. } = replay;
+    let mut retained = replay.retained;
     let base = engine.applied();
     // The head of every segment repeats the newest state, for a log whose records of it are gone.
     let newest = wal.state().map(decode_state).transpose()?.or(hard_state);
     let hard_state = hard_state_of(newest, base, must_reset)?;
+    if let Some(place) = must_reset {
+        let start = begin_anew(place, &hard_state, &mut wal, &mut log_disk)?;
+        retained.push_back((place.0, start));
+    }
     let mut store = LogStore::resume(hard_state, conf_state, base);
     store.append(&pending);
     let unapplied = pending;
@@ -173,7 +176,26 @@ pub fn start_on<D: Disks>(
         tail,
         retained,
     };
-    Ok(Started { stages, log_disk, engine_disk, replayed, unapplied, store_remade, must_reset })
+    Ok(Started { stages, log_disk, engine_disk, replayed, unapplied, store_remade })
+}
+
+/// The log begins anew behind the entry that the store was installed at.
+fn begin_anew<L: LogDoor>(
+    place: (LogIndex, Term),
+    state: &HardState,
+    wal: &mut wal::Writer,
+    disk: &mut L,
+) -> Result<Lsn, Failure> {
+    let start = wal.appended();
+    let state = HardState { commit: state.commit.max(place.0.0), ..state.clone() };
+    wal.append_reset(&encode_reset(place))?;
+    wal.append_state(&encode_state(&state))?;
+    wal.flush();
+    while let Some((id, op)) = wal.poll_op() {
+        wal.handle_completion(id, disk.perform(op))?;
+    }
+    assert!(wal.durable() >= wal.sealed(), "every operation of the log has ended");
+    Ok(start)
 }
 
 /// What raft begins with: what the log says, made to fit the store.

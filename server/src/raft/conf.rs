@@ -71,8 +71,12 @@ mod tests {
     fn a_replay_and_a_live_raft_agree() {
         let founders = [MemberId(1)];
         let mut replayed = conf_state_of(&founders);
-        let config =
-            ConsensusConfig { member_id: MemberId(1), heartbeat_ticks: 1, election_ticks: 10 };
+        let config = ConsensusConfig {
+            member_id: MemberId(1),
+            heartbeat_ticks: 1,
+            election_ticks: 10,
+            pre_vote: true,
+        };
         let mut live = Consensus::new(config, LogStore::bootstrap(&founders), LogIndex(1)).unwrap();
         let steps = [
             (ADD, 7), (ADD, 3), (LEARN, 9), (ADD, 3), (LEARN, 5), (ADD, 9), (REMOVE, 7),

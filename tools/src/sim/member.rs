@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::command::MemberPublishRef;
-use engine::ids::{ClusterId, LogIndex, MemberId, Term};
+use engine::ids::{ClusterId, MemberId};
 use engine::page::disk::DiskOp;
 use engine::{FrameWriter, Identity, Member as ClusterMember, ReadHandle};
 use server::mail::FrontendId;
@@ -77,7 +77,9 @@ pub struct Member {
     pub boots: u64,
     /// Whether a start has ever come to its end.
     pub is_founded: bool,
-    /// Its disk was damaged and it refuses to start, for ever.
+    /// How it comes into the cluster.
+    pub origin: Origin,
+    /// Its disk was damaged and it refuses to start, or it was removed: it never runs again.
     pub is_lost: bool,
     /// It does nothing until then.
     pub paused_until: u64,
@@ -116,8 +118,6 @@ pub struct Running {
 pub struct Boot {
     /// When.
     pub now: u64,
-    /// What a new one begins with.
-    pub origin: Origin,
     /// Different at each start.
     pub nonce: u64,
     /// A checkpoint is due after so many entries.
@@ -126,15 +126,18 @@ pub struct Boot {
     pub election_seed: u64,
     /// The rules of leases.
     pub lessor: LessorConfig,
+    /// Whether a candidate first asks whether it could win.
+    pub pre_vote: bool,
 }
 
 impl Member {
     /// One that was never started.
     #[must_use]
-    pub fn new(id: MemberId, machine: Machine) -> Self {
+    pub fn new(id: MemberId, machine: Machine, origin: Origin) -> Self {
         Self {
             id,
             machine,
+            origin,
             running: None,
             boots: 0,
             is_founded: false,
@@ -158,10 +161,11 @@ impl Member {
             log_dir: PathBuf::from("log"),
             identity: Identity { cluster: CLUSTER, member: self.id },
             is_new: !self.is_founded,
-            origin: boot.origin,
+            origin: self.origin.clone(),
             direct: true,
             shards: 1,
             election_ticks: ELECTION_TICKS,
+            pre_vote: boot.pre_vote,
             request_timeout: REQUEST_TIMEOUT,
             snapshot_count: boot.snapshot_count,
             lessor: boot.lessor,
@@ -195,10 +199,9 @@ impl Running {
         let interest = Arc::new(WatchInterest::new(1));
         interest.set(FRONTEND, true, false);
         let status = Arc::new(Status::default());
-        let must_reset = started.must_reset;
         let mut core =
             LogCore::new(started.stages, introduction, 1, status, Arc::clone(&interest));
-        reset(&mut core, must_reset);
+        core.set_strict_reconfig(true);
         core.start();
         let reader = core.engine().read_handle();
         Self {
@@ -212,11 +215,6 @@ impl Running {
             idle_turns: 0,
         }
     }
-}
-
-/// The store was installed and the log was not told: nothing is to come before that.
-fn reset(_core: &mut LogCore, must_reset: Option<(LogIndex, Term)>) {
-    assert!(must_reset.is_none(), "stores are not installed yet");
 }
 
 /// The founders as the flags of each of them name them.

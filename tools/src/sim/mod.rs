@@ -108,9 +108,18 @@ fn run_world(seed: u64, settings: Settings) -> Result<Report, Wrong> {
     })
 }
 
-/// The members that have to come right.
-fn survivors(world: &World) -> Vec<Place> {
-    (0..world.members.len()).filter(|&place| !world.members[place].is_lost).collect()
+/// The members that have to come right: those who belong to the cluster, as the store with the newest
+/// entry says, and were not lost. Learners serve nobody.
+fn survivors(world: &World) -> Vec<(Place, bool)> {
+    let cores = world.members.iter().filter_map(|member| Some(&member.running.as_ref()?.core));
+    let newest = cores.max_by_key(|core| core.engine().applied());
+    let Some(newest) = newest else { return Vec::new() };
+    let known = |place: Place| {
+        let member = &world.members[place];
+        let known = newest.members().iter().find(|known| known.id == member.id)?;
+        (!member.is_lost).then_some((place, known.is_learner))
+    };
+    (0..world.members.len()).filter_map(known).collect()
 }
 
 /// Clients ask no more but one last question of each member, everything is answered, and all are the
@@ -118,10 +127,16 @@ fn survivors(world: &World) -> Vec<Place> {
 fn finish(world: &mut World) -> Result<(), Wrong> {
     world.clients_ask = false;
     let survivors = survivors(world);
+    if survivors.is_empty() {
+        return Err("nobody runs although all is calm".to_owned());
+    }
     let first = world.history.len();
-    for &place in &survivors {
+    for &(place, is_learner) in &survivors {
         if world.members[place].running.is_none() {
             return Err(format!("m{} does not run although all is calm", place + 1));
+        }
+        if is_learner {
+            continue;
         }
         let key = format!("k{place}").into_bytes();
         let (from, to) = (b"k".to_vec(), b"m".to_vec());
@@ -149,9 +164,12 @@ fn finish(world: &mut World) -> Result<(), Wrong> {
 }
 
 /// In what the members differ that have to be the same, if in anything.
-fn difference(world: &mut World, survivors: &[Place]) -> Result<Option<Wrong>, Wrong> {
+fn difference(
+    world: &mut World,
+    survivors: &[(Place, bool)],
+) -> Result<Option<Wrong>, Wrong> {
     let mut first = None;
-    for &place in survivors {
+    for &(place, _) in survivors {
         let told = world.watcher_told(place);
         let Some(running) = &mut world.members[place].running else {
             return Ok(Some(format!("m{} does not run although all is calm", place + 1)));

@@ -33,9 +33,13 @@ pub enum Trouble {
     DiskSlow,
     /// Bits flip, or writes go elsewhere, on the disk of one member.
     Damage,
+    /// Members come and go.
+    Members,
+    /// Another member is asked to lead.
+    Lead,
 }
 
-const TROUBLES: [Trouble; 12] = [
+const TROUBLES: [Trouble; 14] = [
     Trouble::Kill,
     Trouble::Crash,
     Trouble::PowerCut,
@@ -48,6 +52,8 @@ const TROUBLES: [Trouble; 12] = [
     Trouble::DiskFull,
     Trouble::DiskSlow,
     Trouble::Damage,
+    Trouble::Members,
+    Trouble::Lead,
 ];
 
 /// What a run is.
@@ -71,6 +77,8 @@ pub struct Plan {
     pub snapshot_count: u64,
     /// Of how many operations of clients one is a compaction; 0 for none.
     pub compact_once_in: u64,
+    /// Whether a candidate first asks whether it could win.
+    pub pre_vote: bool,
     /// Whether there are leases.
     pub has_leases: bool,
     /// A client waits so long at most between two operations, in microseconds.
@@ -89,6 +97,10 @@ impl Plan {
         if troubles.is_empty() {
             troubles.push(*random.pick(&TROUBLES));
         }
+        if troubles.contains(&Trouble::Members) {
+            // Together they could take a quorum away for ever.
+            troubles.retain(|trouble| *trouble != Trouble::Damage);
+        }
         let weather =
             if random.once_in(3) { Weather::FAIR } else { Weather::draw(random) };
         Self {
@@ -101,6 +113,7 @@ impl Plan {
             clock_skew: *random.pick(&[0, 0, 1_000, 200_000]),
             snapshot_count: *random.pick(&[3, 20, 100, 10_000]),
             compact_once_in: *random.pick(&[0, 20, 100]),
+            pre_vote: !random.once_in(4),
             has_leases: random.once_in(2),
             think_micros: *random.pick(&[2_000, 30_000, 300_000]),
             disk_micros: *random.pick(&[200, 2_000, 20_000]),

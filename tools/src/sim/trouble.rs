@@ -5,18 +5,23 @@
 //!   must survive.
 //! - When the run calms down, everything that can be mended is.
 
+use server::node::start::Origin;
 use wal::DiskErrorKind;
 use wal::sim::{Crash, Fault};
 
 use super::network::Place;
 use super::plan::Trouble;
-use super::world::{Event, Mend, World};
+use super::world::{Change, Event, Mend, World};
 use super::witness::Wrong;
 
 /// A member that is started again is so after this at most.
 const RESTART_MICROS: u64 = 3_000_000;
 /// Operations before one of them fails, at most.
 const FAIL_AFTER_MAX: u64 = 30;
+
+/// Members at a time, and over a run.
+const MEMBERS_MAX: usize = 5;
+const MACHINES_MAX: usize = 9;
 
 /// Whether a start may be cut off by a failure of power: some of them are.
 pub fn crashes_in_start(world: &mut World) -> bool {
@@ -72,8 +77,38 @@ pub fn strike(world: &mut World) -> Result<(), Wrong> {
             world.later(10_000_000, Event::Mend(Mend::Speed(place)));
         }
         Trouble::Damage => return damage(world, place),
+        Trouble::Members => change_members(world, place),
+        Trouble::Lead => {
+            let other = world.trouble.place(world.members.len());
+            if world.members[place].is_active(world.now) {
+                world.put_change(place, Change::Lead(world.members[other].id));
+            }
+        }
     }
     Ok(())
+}
+
+fn change_members(world: &mut World, place: Place) {
+    let Some(running) = &world.members[place].running else { return };
+    if !world.members[place].is_active(world.now) {
+        return;
+    }
+    let members = running.core.members();
+    let learner = members.iter().find(|member| member.is_learner).map(|member| member.id);
+    let ids: Vec<_> = members.iter().map(|member| member.id).collect();
+    if ids.is_empty() {
+        return;
+    }
+    let change = match (learner, world.trouble.below(4)) {
+        (Some(id), 0..3) => Change::Promote(id),
+        (_, 0..2) if ids.len() > 2 => Change::Remove(*world.trouble.pick(&ids)),
+        _ if ids.len() < MEMBERS_MAX && world.members.len() < MACHINES_MAX => {
+            let is_learner = world.trouble.once_in(2);
+            Change::Add { id: world.prepare_member(), is_learner }
+        }
+        _ => return,
+    };
+    world.put_change(place, change);
 }
 
 fn stop(world: &mut World, place: Place, crash: Crash) -> Result<(), Wrong> {
@@ -136,6 +171,8 @@ pub fn calm(world: &mut World) {
         member.machine.forget_fault();
         member.disk_slowness = 1;
         member.paused_until = member.paused_until.min(now);
-        world.later(100_000, Event::Start(place));
+        if member.is_founded || member.origin != Origin::Joins {
+            world.later(100_000, Event::Start(place));
+        }
     }
 }

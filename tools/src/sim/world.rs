@@ -12,7 +12,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
-use engine::command::LeaseGrantRef;
+use engine::FrameWriter;
+use engine::command::{LeaseGrantRef, MemberAddRef};
 use engine::ids::{LeaseId, MemberId};
 use server::mail::{Ask, LeaseReply, Renewed, Slot, Verdict};
 use server::node::failure::Failure;
@@ -22,7 +23,7 @@ use server::sequencer::lessor::LessorConfig;
 use super::clients::{self, Client, Wish};
 use super::links::{self, Link, Way};
 use super::machine::Machine;
-use super::member::{Boot, Clock, FRONTEND, Member, founders};
+use super::member::{Boot, Clock, FRONTEND, Member, founders, peer_url};
 use super::network::{Network, Place};
 use super::plan::Plan;
 use super::random::Random;
@@ -41,6 +42,9 @@ pub const LESSOR: LessorConfig = LessorConfig {
 const PATIENCE_MICROS: u64 = 10_000_000;
 /// Turns that a member may want without anything happening: more is spinning.
 const IDLE_TURNS_MAX: u32 = 20_000;
+
+/// No client: whoever runs the cluster.
+const NOBODY: usize = usize::MAX;
 
 /// Something that happens.
 #[derive(Debug)]
@@ -65,10 +69,30 @@ pub enum Event {
     Client(usize, u64),
     /// A member is started.
     Start(Place),
+    /// Members that were added may be known by now.
+    Roster,
     /// Trouble.
     Trouble,
     /// Something that was made worse is as before.
     Mend(Mend),
+}
+
+/// A change of the members or of who leads them.
+#[derive(Debug, Clone, Copy)]
+pub enum Change {
+    /// Somebody joins.
+    Add {
+        /// Who.
+        id: MemberId,
+        /// Whether it only learns.
+        is_learner: bool,
+    },
+    /// Somebody leaves for ever.
+    Remove(MemberId),
+    /// A learner votes.
+    Promote(MemberId),
+    /// Somebody else leads.
+    Lead(MemberId),
 }
 
 /// What is mended.
@@ -123,6 +147,7 @@ enum Asked {
     /// An operation of the history.
     Operation(usize),
     Compact,
+    Change,
     Grant(LeaseGrantRef),
     Renew(LeaseId),
 }
@@ -180,10 +205,10 @@ impl World {
     #[must_use]
     pub fn new(plan: Plan, random: &mut Random) -> Self {
         let mut machines = random.split(10);
-        let member = |place: usize| {
-            Member::new(MemberId(place as u64 + 1), Machine::new(&mut machines))
-        };
-        let members: Vec<Member> = (0..plan.members).map(member).collect();
+        let ids: Vec<MemberId> = (1..=plan.members as u64).map(MemberId).collect();
+        let origin = Origin::Founds(founders(&ids));
+        let member = |&id: &MemberId| Member::new(id, Machine::new(&mut machines), origin.clone());
+        let members: Vec<Member> = ids.iter().map(member).collect();
         let network = Network::new(random.split(11), plan.weather);
         let mut seeds = random.split(12);
         let client = |number: usize| Client::new(number as u64 + 1, seeds.split(number as u64));
@@ -307,6 +332,10 @@ impl World {
             }
             Event::Client(client, turn) => self.ask(client, turn),
             Event::Start(place) => self.start(place),
+            Event::Roster => {
+                self.start_added();
+                Ok(())
+            }
             Event::Trouble => super::trouble::strike(self),
             Event::Mend(mend) => {
                 super::trouble::mend(self, mend);
@@ -342,14 +371,13 @@ impl World {
             // What an attempt that came to no end has left is cleared by the next one.
             member.machine = Machine::new(&mut self.boots);
         }
-        let ids: Vec<MemberId> = (1..=self.plan.members as u64).map(MemberId).collect();
         let boot = Boot {
             now: self.now,
-            origin: Origin::Founds(founders(&ids)),
             nonce: self.boots.word(),
             snapshot_count: self.plan.snapshot_count,
             election_seed: self.boots.word(),
             lessor: LESSOR,
+            pre_vote: self.plan.pre_vote,
         };
         let crashes_in_start = !self.is_calm && super::trouble::crashes_in_start(self);
         let ops = crashes_in_start.then(|| self.trouble.below(60));
@@ -490,8 +518,79 @@ impl World {
         }
         self.begin_ops(place);
         self.post(place)?;
+        if self.members[place].running.as_ref().is_some_and(|running| running.core.is_removed()) {
+            return self.end_membership(place);
+        }
         self.plan_turn(place);
         Ok(())
+    }
+
+    /// A member was removed and knows it.
+    fn end_membership(&mut self, place: Place) -> Result<(), Wrong> {
+        self.tell(|| format!("m{} was removed", place + 1));
+        self.members[place].is_lost = true;
+        self.stop_member(place, wal::sim::Crash::KeepsAll, 1)
+    }
+
+    /// A machine for a member that is yet to be added. It is started when a member names it.
+    pub fn prepare_member(&mut self) -> MemberId {
+        let id = MemberId(self.members.len() as u64 + 1);
+        let machine = Machine::new(&mut self.boots);
+        self.members.push(Member::new(id, machine, Origin::Joins));
+        self.pending.push(BTreeMap::new());
+        self.seen.push(Seen::NOTHING);
+        self.watchers.push(Watcher::new());
+        self.later(1_000_000, Event::Roster);
+        id
+    }
+
+    /// Starts members that were added and never ran.
+    fn start_added(&mut self) {
+        let mut is_waited_for = false;
+        for place in 0..self.members.len() {
+            let member = &self.members[place];
+            if member.is_founded || member.is_lost || member.running.is_some() {
+                continue;
+            }
+            let id = member.id;
+            let mut running = self.members.iter().filter_map(|other| other.running.as_ref());
+            if running.any(|it| it.core.members().iter().any(|known| known.id == id)) {
+                self.later(100_000, Event::Start(place));
+            }
+            is_waited_for = true;
+        }
+        if is_waited_for {
+            self.later(1_000_000, Event::Roster);
+        }
+    }
+
+    /// Asks a member for a change of the members, or for another leader.
+    pub fn put_change(&mut self, place: Place, change: Change) {
+        self.slot_next += 1;
+        let slot = Slot(self.slot_next);
+        self.tell(|| format!("m{} is asked for {change:?}", place + 1));
+        let mut ask = Ask::default();
+        let (mut writer, mut frame) = (FrameWriter::new(), Vec::new());
+        match change {
+            Change::Lead(id) => ask.moves.push((slot, id)),
+            Change::Add { id, is_learner } => {
+                let peer_urls = [peer_url(id)];
+                let add = MemberAddRef { id, peer_urls: &peer_urls, is_learner, learners_max: 1 };
+                writer.push_member_add(&mut frame, &add);
+            }
+            Change::Remove(id) => writer.push_member_remove(&mut frame, id),
+            Change::Promote(id) => writer.push_member_promote(&mut frame, id),
+        }
+        if !frame.is_empty() {
+            ask.changes.push((slot, frame));
+        }
+        let (asked_at, question) = (self.now, 0);
+        let pending = Pending { client: NOBODY, question, what: Asked::Change, asked_at };
+        self.pending[place].insert(slot, pending);
+        let now = self.now;
+        let running = self.members[place].running.as_mut().expect("it lives");
+        running.core.handle_ask(FRONTEND, &ask, running.clock.at(now));
+        self.soon(place);
     }
 
     fn plan_turn(&mut self, place: Place) {
@@ -645,8 +744,10 @@ impl World {
         let from = self.members[from].id;
         let running = self.members[to].running.as_mut().expect("it lives");
         running.idle_turns = 0;
-        running.core.handle_letter(from, letter);
-        self.soon(to);
+        match running.core.handle_letter(from, letter) {
+            Ok(()) => self.soon(to),
+            Err(failure) => self.fail_member(to, &failure)?,
+        }
         Ok(())
     }
 
@@ -684,6 +785,11 @@ impl World {
                 self.later(500_000, Event::Dial(way));
             }
             return Ok(());
+        }
+        let id = self.members[from].id;
+        let target = self.members[to].running.as_ref().expect("it lives");
+        if target.core.removed().contains(&id) {
+            return self.end_membership(from);
         }
         link.is_up = true;
         let peer = self.members[to].id;
@@ -838,7 +944,8 @@ impl World {
 
     /// A question is answered, or never will be: its client goes on.
     fn settle(&mut self, pending: &Pending) {
-        if self.clients[pending.client].waits_for == Some(pending.question) {
+        let client = self.clients.get(pending.client);
+        if client.is_some_and(|client| client.waits_for == Some(pending.question)) {
             self.go_on(pending.client, self.plan.think_micros);
         }
     }
@@ -880,7 +987,7 @@ impl World {
                     self.prolong(grant.id, grant.ttl_seconds, pending.asked_at);
                 }
             }
-            Asked::Compact => {}
+            Asked::Compact | Asked::Change => {}
             Asked::Renew(_) => return Err("a renewal was answered like a write".to_owned()),
         }
         self.settle(&pending);

@@ -21,7 +21,7 @@ use super::{
 use crate::node::checkpoint::Tail;
 use crate::raft::change::decode_change;
 use crate::raft::conf;
-use crate::raft::record::{KIND_ENTRY, KIND_RESET, decode_entry, decode_reset};
+use crate::raft::record::{KIND_ENTRY, decode_entry, decode_reset};
 use crate::raft::storage::BOOTSTRAP_TERM;
 
 /// The records so far.
@@ -88,8 +88,8 @@ impl Replay {
             self.hard_state = Some(state);
             return self.apply_through(engine, disk, commit);
         }
-        if record.kind == RecordKind::owned(KIND_RESET) {
-            return self.handle_reset(decode_reset(record.body)?);
+        if record.kind == RecordKind::RESET {
+            return self.handle_reset(decode_reset(record.body)?, record.start);
         }
         if record.kind != RecordKind::owned(KIND_ENTRY) {
             let kind = record.kind.get();
@@ -98,7 +98,17 @@ impl Replay {
         self.handle_entry(decode_entry(record.body)?, record.start)
     }
 
-    fn handle_reset(&mut self, (index, term): (LogIndex, Term)) -> Result<(), Failure> {
+    /// As if the store had been installed, and checkpointed, at this entry.
+    #[cfg(test)]
+    pub(super) fn install_for_test(&mut self, place: (LogIndex, Term)) {
+        (self.installed, self.checkpointed, self.applied) = (Some(place), place, place.0);
+    }
+
+    pub(super) fn handle_reset(
+        &mut self,
+        (index, term): (LogIndex, Term),
+        start: Lsn,
+    ) -> Result<(), Failure> {
         if index > self.applied {
             // What was installed was durable before the log was told.
             return Err(Failure::Mismatch(format!(
@@ -109,6 +119,8 @@ impl Replay {
         }
         self.pending.clear();
         self.retained.clear();
+        // It stands for the entry that it names, until another one follows.
+        self.retained.push_back((index, start));
         self.installed_term = None;
         self.reset = Some(index);
         Ok(())
@@ -189,8 +201,7 @@ impl Replay {
         }
         let (checkpointed, term) = self.checkpointed;
         let founded = if term <= BOOTSTRAP_TERM { checkpointed } else { LogIndex(0) };
-        let last = self.retained.back().map_or(founded, |last| last.0);
-        let log_end = last.max(self.reset.unwrap_or_default());
+        let log_end = self.retained.back().map_or(founded, |last| last.0);
         if log_end < checkpointed {
             // What the store has applied was durable in the log first.
             return Err(Failure::Mismatch(format!(
