@@ -282,7 +282,6 @@ fn open_stages(
         direct: true,
         shards: 1,
         election_ticks: usize::try_from(config.election_ticks())?,
-        pre_vote: true,
         request_timeout: request_timeout(config),
         snapshot_count: config.snapshot_count,
         lessor: lessor_config(config),

@@ -86,8 +86,6 @@ pub struct StartConfig {
     pub defrag_from_bytes: Option<u64>,
     /// Different at each start.
     pub boot_nonce: u64,
-    /// Whether this member asks before it stands for election.
-    pub pre_vote: bool,
     /// Whether it is to be the only member from now on, whoever its store names.
     pub force_new_cluster: bool,
 }
