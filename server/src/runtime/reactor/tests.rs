@@ -130,7 +130,7 @@ fn a_client_that_does_not_read_neither_loses_nor_mixes_bytes() {
 fn pieces_leave_in_order_and_what_has_left_is_told() {
     let Pair { mut reactor, mut client, socket } = pair();
     let piece = |place: usize| Bytes::from(vec![place.to_le_bytes()[0]; 1 + 40_000 * (place % 3)]);
-    let mut pieces: std::collections::VecDeque<Bytes> = (0..900).map(piece).collect();
+    let mut pieces: VecDeque<Bytes> = (0..900).map(piece).collect();
     let expected = Vec::from(pieces.clone()).concat();
     let size = expected.len();
     reactor.send_vectored(socket, pieces.iter().cloned().collect());
