@@ -654,5 +654,6 @@ fn frontend_config(config: &Config) -> FrontendConfig {
             ..WatchConfig::default()
         },
         learners_max: 1,
+        election: Duration::from_millis(config.election_timeout_ms),
     }
 }
