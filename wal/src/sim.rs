@@ -126,6 +126,11 @@ impl SimDisk {
         self.fault = Some((self.performed + count, fault));
     }
 
+    /// No operation will fail that was to.
+    pub fn forget_fault(&mut self) {
+        self.fault = None;
+    }
+
     /// How many operations were performed.
     pub fn performed(&self) -> u64 {
         self.performed

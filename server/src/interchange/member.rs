@@ -20,7 +20,7 @@ use super::tail::Tail;
 use crate::bootstrap::{self, DataDir, initial_identity};
 use crate::config::{self, Outcome, Refusal, Surroundings};
 use crate::node::run::STORE_DIRECTORY;
-use crate::node::start::{StartConfig, create};
+use crate::node::start::{Origin, StartConfig, create};
 use crate::runtime::files::random_u64;
 use crate::sequencer::lessor::LessorConfig;
 
@@ -235,9 +235,12 @@ pub(super) fn start_config(directory: &DataDir) -> Result<StartConfig, Failure> 
         log_dir: directory.wal_path().to_owned(),
         identity: directory.identity(),
         is_new: directory.is_new(),
+        // Who belongs to the cluster is told by whoever serves the store.
+        origin: Origin::Founds(Vec::new()),
         direct: true,
         shards: 1,
         election_ticks: 10,
+        pre_vote: true,
         request_timeout: Duration::from_secs(5),
         snapshot_count: 10_000,
         // Nobody serves what is opened here, so no clock of a lease ever runs.

@@ -23,7 +23,7 @@ use super::log_core::{Introduction, LogCore};
 use super::log_role::{Line, LogRole, LogSettings, SyncPolicy};
 use super::scrape::{self, Scraper, Sources};
 use super::shared::{Status, WatchInterest};
-use super::start::{StartConfig, Started, start};
+use super::start::{Origin, StartConfig, Started, start};
 use super::switch::Switch;
 use crate::bootstrap::{self, DataDir};
 use crate::config::{AutoCompaction, Config, ETCD_VERSION, Notice, Place, Url};
@@ -239,9 +239,11 @@ fn open_stages(config: &Config, data_dir: &mut DataDir, boot_nonce: u64) -> Resu
         log_dir: data_dir.wal_path().to_owned(),
         identity,
         is_new: data_dir.is_new(),
+        origin: Origin::Founds(Vec::new()),
         direct: true,
         shards: 1,
         election_ticks: usize::try_from(config.election_ticks())?,
+        pre_vote: true,
         request_timeout: request_timeout(config),
         snapshot_count: config.snapshot_count,
         lessor: lessor_config(config),

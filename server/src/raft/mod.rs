@@ -16,6 +16,7 @@
 //!   before they are proposed and are entries of their own.
 
 pub mod change;
+pub mod conf;
 pub mod record;
 pub mod storage;
 
@@ -114,6 +115,8 @@ pub enum ProposeError {
 /// raft-rs and its log.
 pub struct Consensus {
     node: RawNode<LogStore>,
+    /// See [`Self::set_election_seed`].
+    election_seed: Option<u64>,
 }
 
 impl Consensus {
@@ -141,11 +144,24 @@ impl Consensus {
         };
         raft_config.validate()?;
         let logger = slog::Logger::root(slog::Discard, slog::o!());
-        Ok(Self { node: RawNode::new(&raft_config, store, &logger)? })
+        Ok(Self { node: RawNode::new(&raft_config, store, &logger)?, election_seed: None })
+    }
+
+    /// Draws the times of elections from a seed instead of the system's random numbers, for a
+    /// simulation that is to come out the same each time.
+    pub fn set_election_seed(&mut self, seed: u64) {
+        self.election_seed = Some(seed);
     }
 
     /// Lets one tick of the raft clock pass.
     pub fn handle_tick(&mut self) {
+        // raft-rs looks at its election's time in a tick alone, so this overrides whatever it drew.
+        if let Some(seed) = self.election_seed {
+            let ticks = self.node.raft.election_timeout();
+            let extra = drawn(seed, self.node.raft.term, self.node.raft.state) % ticks as u64;
+            let extra = usize::try_from(extra).expect("below a number of ticks");
+            self.node.raft.set_randomized_election_timeout(ticks + extra);
+        }
         self.node.tick();
     }
 
@@ -365,6 +381,14 @@ impl Consensus {
     pub fn conf_state(&self) -> &ConfState {
         self.node.store().conf_state()
     }
+}
+
+/// A number for an election: the same for the same seed, term and role.
+fn drawn(seed: u64, term: u64, role: StateRole) -> u64 {
+    let mut word = seed ^ term.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ ((role as u64) << 60);
+    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
 }
 
 impl std::fmt::Debug for Consensus {

@@ -16,6 +16,8 @@ pub enum Request {
     Put {
         /// Where.
         key: Vec<u8>,
+        /// The lease with which it is to end; 0 for none.
+        lease: i64,
     },
     /// Delete keys from one to another, the latter not included.
     Delete {
@@ -56,6 +58,8 @@ pub struct Found {
     pub changed: i64,
     /// How often it was written since it was made.
     pub version: i64,
+    /// The lease it ends with; 0 for none.
+    pub lease: i64,
 }
 
 /// What a client was told.
@@ -116,6 +120,8 @@ pub struct Change {
     pub key: Vec<u8>,
     /// What was written; `None` where the key was deleted.
     pub value: Option<Vec<u8>>,
+    /// The lease it ends with; 0 for none.
+    pub lease: i64,
 }
 
 /// The value that an operation writes.
@@ -150,16 +156,23 @@ impl State {
             created: change.revision,
             changed: 0,
             version: 0,
+            lease: 0,
         });
         found.value.clone_from(value);
         found.changed = change.revision;
         found.version += 1;
+        found.lease = change.lease;
     }
 
     /// A key.
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<&Found> {
         self.keys.get(key)
+    }
+
+    /// The keys that end with a lease, in their order.
+    pub fn leased(&self, lease: i64) -> impl Iterator<Item = &Found> {
+        self.keys.values().filter(move |found| found.lease == lease)
     }
 
     /// Keys from one to another.

@@ -122,7 +122,7 @@ impl<'h> Witness<'h> {
         };
         let id = Some(operation.id);
         let key = match &operation.request {
-            Request::Put { key } | Request::Swap { key, .. } => key,
+            Request::Put { key, .. } | Request::Swap { key, .. } => key,
             _ => return wrong(id, "it writes nothing, and its value is there".to_owned()),
         };
         if *key != change.key {
@@ -172,7 +172,8 @@ impl<'h> Witness<'h> {
             let gone = || gone.iter().map(|change| &change.key);
             let is_explained = unknown
                 .iter()
-                .any(|(from, to)| before.range(from, to).map(|found| &found.key).eq(gone()));
+                .any(|(from, to)| before.range(from, to).map(|found| &found.key).eq(gone()))
+                || is_end_of_lease(&before, gone());
             if !is_explained {
                 let reason = format!("nobody has deleted what revision {revision} deletes");
                 return Err(Violation { operation: None, reason });
@@ -342,6 +343,13 @@ fn check_unknown(
         }
     }
     Ok(())
+}
+
+/// Whether just the keys of one lease are gone. When it ended is nothing that a history of keys tells.
+fn is_end_of_lease<'k>(before: &State, gone: impl Iterator<Item = &'k Vec<u8>>) -> bool {
+    let mut gone = gone.peekable();
+    let lease = gone.peek().and_then(|key| before.get(key)).map_or(0, |found| found.lease);
+    lease != 0 && before.leased(lease).map(|found| &found.key).eq(gone)
 }
 
 fn deleted_at(operation: &Operation) -> Option<i64> {

@@ -4,7 +4,7 @@ use super::*;
 fn put(id: u64, begun: u64, answered: Option<(u64, i64)>) -> Operation {
     Operation {
         id: OpId(id),
-        request: Request::Put { key: b"k".to_vec() },
+        request: Request::Put { key: b"k".to_vec(), lease: 0 },
         begun,
         answered: answered.map(|(at, revision)| (at, Answer::Written { revision })),
     }
@@ -20,12 +20,12 @@ fn read(id: u64, (begun, answered): (u64, u64), revision: i64, found: Vec<Found>
 }
 
 fn change(revision: i64, writer: u64) -> Change {
-    Change { revision, sub: 0, key: b"k".to_vec(), value: Some(value_of(OpId(writer))) }
+    Change { revision, sub: 0, key: b"k".to_vec(), value: Some(value_of(OpId(writer))), lease: 0 }
 }
 
 fn found(writer: u64, created: i64, changed: i64) -> Found {
     let version = changed - created + 1;
-    Found { key: b"k".to_vec(), value: value_of(OpId(writer)), created, changed, version }
+    Found { key: b"k".to_vec(), value: value_of(OpId(writer)), created, changed, version, lease: 0 }
 }
 
 fn complaint(operations: &[Operation], changes: &[Change]) -> String {
@@ -131,7 +131,7 @@ fn a_swap_is_held_to_its_condition() {
 
 #[test]
 fn deletions_are_counted_and_explained() {
-    let gone = Change { revision: 3, sub: 0, key: b"k".to_vec(), value: None };
+    let gone = Change { revision: 3, sub: 0, key: b"k".to_vec(), value: None, lease: 0 };
     let changes = [change(2, 1), gone];
     let first = put(1, 0, Some((1, 2)));
     let delete = |answer: Option<(i64, i64)>| Operation {
@@ -159,4 +159,29 @@ fn states_between_the_kept_ones_are_made_from_them() {
         operations.push(read);
     }
     assert_eq!(check(&operations, &changes), Ok(()));
+}
+
+#[test]
+fn the_keys_of_a_lease_end_together() {
+    let leased = |key: &[u8], revision, writer| Change {
+        key: key.to_vec(),
+        lease: 7,
+        ..change(revision, writer)
+    };
+    let put = |id, key: &[u8]| Operation {
+        request: Request::Put { key: key.to_vec(), lease: 7 },
+        ..put(id, 0, None)
+    };
+    let gone = |key: &[u8], sub| Change {
+        revision: 4,
+        sub,
+        key: key.to_vec(),
+        value: None,
+        lease: 0,
+    };
+    let operations = [put(1, b"a"), put(2, b"b")];
+    let mut changes = vec![leased(b"a", 2, 1), leased(b"b", 3, 2), gone(b"a", 0), gone(b"b", 1)];
+    assert_eq!(check(&operations, &changes), Ok(()));
+    changes.pop();
+    assert!(complaint(&operations, &changes).contains("nobody has deleted"));
 }

@@ -77,8 +77,12 @@ impl SimFile {
 
     /// All that was written is durable.
     pub fn sync(&mut self) {
-        self.durable.clone_from(&self.current);
-        self.unsynced.clear();
+        for change in self.unsynced.drain(..) {
+            match change {
+                Change::Write(write) => put(&mut self.durable, write.offset, &write.bytes),
+                Change::Resize(size_bytes) => self.durable.resize(size_bytes, 0),
+            }
+        }
     }
 
     /// A byte of what is durable changes by itself; nothing happens to an empty file.
@@ -86,7 +90,7 @@ impl SimFile {
         if self.durable.is_empty() {
             return;
         }
-        let at = usize::try_from(random.below(self.durable.len() as u64)).expect("an index");
+        let at = random.place(self.durable.len());
         self.durable[at] ^= 1 << random.below(8);
         self.current[at] = self.durable[at];
     }
@@ -201,7 +205,7 @@ impl SimDirectory {
     /// The power fails: of the changes of names since the last sync the first few hold, and of each
     /// file what [`SimFile::crash`] keeps.
     pub fn crash(&mut self, random: &mut Random) {
-        let kept = usize::try_from(random.below(self.unsynced.len() as u64 + 1)).expect("a count");
+        let kept = random.place(self.unsynced.len() + 1);
         let mut names = std::mem::take(&mut self.durable_names);
         for change in self.unsynced.drain(..).take(kept) {
             match change {

@@ -79,7 +79,11 @@ impl Network {
         (0..copies).map(|_| self.delay()).collect()
     }
 
-    fn delay(&mut self) -> u64 {
+    /// How long something takes on its way.
+    pub fn delay(&mut self) -> u64 {
+        if self.is_healed {
+            return Weather::FAIR.delay_micros;
+        }
         let is_late = self.random.happens(self.weather.late);
         let most = if is_late { self.weather.late_micros } else { self.weather.delay_micros };
         1 + self.random.below(most.max(1))

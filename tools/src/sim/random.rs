@@ -20,11 +20,11 @@ impl Random {
     /// A stream of its own for a part of the world.
     #[must_use]
     pub fn split(&mut self, part: u64) -> Self {
-        Self::new(self.next() ^ part.wrapping_mul(0xd134_2543_de82_ef95))
+        Self::new(self.word() ^ part.wrapping_mul(0xd134_2543_de82_ef95))
     }
 
     /// The next word.
-    pub fn next(&mut self) -> u64 {
+    pub fn word(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut word = self.state;
         word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -35,12 +35,22 @@ impl Random {
     /// A number below `limit`, which is not zero.
     pub fn below(&mut self, limit: u64) -> u64 {
         assert!(limit > 0, "nothing is below zero");
-        self.next() % limit
+        self.word() % limit
     }
 
     /// A number from `low` to `high`, both included.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.below(high - low + 1)
+    }
+
+    /// A place in something of this length, which is not zero.
+    pub fn place(&mut self, len: usize) -> usize {
+        usize::try_from(self.below(len as u64)).expect("below a length")
+    }
+
+    /// Whether it is this once in so many times.
+    pub fn once_in(&mut self, times: u64) -> bool {
+        self.below(times) == 0
     }
 
     /// Whether something that happens so many times in a million happens now.
@@ -50,7 +60,6 @@ impl Random {
 
     /// One of these.
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        let at = self.below(from.len() as u64);
-        &from[usize::try_from(at).expect("below the length of a slice")]
+        &from[self.place(from.len())]
     }
 }

@@ -4,14 +4,15 @@
 //! next attempt clears.
 
 use engine::ids::{LogIndex, Term};
-use engine::{Batch, Engine, EngineConfig, Progress};
-use raft::eraftpb::EntryType;
+use engine::{Batch, Engine, Progress};
 
+use super::replay::apply;
 use super::{
-    APPLY_KEYS_MAX, BOOTSTRAP, EngineDisk, Failure, LogDisk, SHARD_SIZE_BYTES_MAX, StartConfig,
-    Started, apply, checkpoint, give_pages_back, open_files, perform_all, recover_log, reserve,
-    sync_directory,
+    APPLY_KEYS_MAX, Directories, Disks, EngineDisk, Failure, Origin, StartConfig, Started,
+    StoreDoor, checkpoint, found, give_pages_back, log_identity, perform_all,
+    recover_log, reserve,
 };
+use crate::raft::storage::BOOTSTRAP;
 
 /// Makes the store and the log of a new member. `fill` gives the store its content, as that of a
 /// store which has applied what every log begins with and nothing else.
@@ -22,22 +23,25 @@ pub fn create<E: From<Failure>>(
     config: &StartConfig,
     fill: impl FnOnce(&mut Engine, &mut EngineDisk) -> Result<(), E>,
 ) -> Result<(), E> {
-    let (files, mut disk, is_empty) = open_files(config)?;
+    let mut disks = Directories::new(config);
+    let (files, mut disk, is_empty) = disks.open_store()?;
     if !is_empty || !config.is_new {
         let directory = config.store_dir.display();
         return Err(Failure::Mismatch(format!("there is a store in {directory} already")).into());
     }
-    let engine_config =
-        EngineConfig { shards: config.shards, shard_size_bytes_max: SHARD_SIZE_BYTES_MAX };
-    let mut engine =
-        Engine::create(files, engine_config, config.identity).map_err(Failure::from)?;
+    let mut engine = Engine::create(files, disks.store_config(), config.identity)
+        .map_err(Failure::from)?;
     fill(&mut engine, &mut disk)?;
-    let (index, term) = BOOTSTRAP;
-    engine.finish_import(index, term);
+    if config.origin == Origin::Founds(Vec::new()) {
+        let (index, term) = BOOTSTRAP;
+        engine.finish_import(index, term);
+    } else {
+        found(&mut engine, &mut disk, config)?;
+    }
     checkpoint(&mut engine, &mut disk)?;
-    sync_directory(&config.store_dir)?;
-    let mut log_disk = LogDisk::new(&config.log_dir, config.direct);
-    recover_log(config, config.identity, &mut log_disk, |_| {
+    disks.sync_store_directory()?;
+    let (mut log_disk, identity) = (disks.open_log(), log_identity(config.identity));
+    recover_log(config, disks.log_config(identity), &mut log_disk, |_| {
         let directory = config.log_dir.display();
         Err(Failure::Mismatch(format!("the new log in {directory} is not empty")))
     })?;
@@ -48,16 +52,18 @@ pub fn create<E: From<Failure>>(
 /// before it writes down that it committed, so that all of it counts. For who looks at a store and
 /// serves nobody; a member that serves leaves this to raft.
 ///
+/// Of a member that does not vote alone nobody here knows what was committed: that stays as it is.
+///
 /// # Errors
 /// There is no room, or the disk fails.
-pub fn apply_rest(started: &mut Started) -> Result<(), Failure> {
+pub fn apply_rest<L, S: StoreDoor>(started: &mut Started<L, S>) -> Result<(), Failure> {
     let Started { stages, engine_disk, unapplied, .. } = started;
-    while let Some(entry) = unapplied.pop_front() {
-        let at = (LogIndex(entry.index), Term(entry.term));
-        if entry.get_entry_type() != EntryType::EntryNormal {
-            return Err(Failure::UnknownEntry { index: at.0 });
-        }
-        apply(&mut stages.engine, engine_disk, at, entry)?;
+    let own = stages.member.0;
+    let mut conf_state = stages.consensus.conf_state().clone();
+    while conf_state.voters == [own]
+        && let Some(entry) = unapplied.pop_front()
+    {
+        apply(&mut stages.engine, engine_disk, entry, &mut conf_state)?;
     }
     stages.engine.publish();
     Ok(())
@@ -67,7 +73,7 @@ pub fn apply_rest(started: &mut Started) -> Result<(), Failure> {
 ///
 /// # Errors
 /// There is no room, or the disk fails.
-pub fn make_room(engine: &mut Engine, disk: &mut EngineDisk) -> Result<(), Failure> {
+pub fn make_room<S: StoreDoor>(engine: &mut Engine, disk: &mut S) -> Result<(), Failure> {
     if perform_all(engine, disk)? && engine.growth_failure().is_none() {
         return Ok(());
     }
@@ -80,9 +86,9 @@ pub fn make_room(engine: &mut Engine, disk: &mut EngineDisk) -> Result<(), Failu
 ///
 /// # Errors
 /// There is no room, or the disk fails.
-pub fn apply_batch(
+pub fn apply_batch<S: StoreDoor>(
     engine: &mut Engine,
-    disk: &mut EngineDisk,
+    disk: &mut S,
     (index, term): (LogIndex, Term),
     batch: &Batch,
 ) -> Result<(), Failure> {

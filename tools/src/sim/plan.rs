@@ -1,0 +1,122 @@
+//! What is drawn for a run before it begins: how large it is, and which kinds of trouble it knows.
+//!
+//! A run in which everything goes wrong at once hides what a run with two kinds of trouble shows:
+//! each seed leaves many of them out (Groce, Zhang, Eide, Chen, Regehr: Swarm Testing, 2012).
+
+use super::network::Weather;
+use super::random::Random;
+
+/// A kind of trouble.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trouble {
+    /// A member's process is killed; its machine lives.
+    Kill,
+    /// A member's power fails.
+    Crash,
+    /// The power of all members fails at once.
+    PowerCut,
+    /// The power fails during a start.
+    CrashInStart,
+    /// A connection breaks.
+    Break,
+    /// The members are divided in two.
+    Divide,
+    /// One direction of the network is cut.
+    OneWay,
+    /// A member does nothing for a while.
+    Pause,
+    /// An operation of a log fails.
+    DiskError,
+    /// A disk is full for a while.
+    DiskFull,
+    /// A disk is slow for a while.
+    DiskSlow,
+    /// Bits flip, or writes go elsewhere, on the disk of one member.
+    Damage,
+    /// Members come and go.
+    Members,
+    /// Another member is asked to lead.
+    Lead,
+}
+
+const TROUBLES: [Trouble; 14] = [
+    Trouble::Kill,
+    Trouble::Crash,
+    Trouble::PowerCut,
+    Trouble::CrashInStart,
+    Trouble::Break,
+    Trouble::Divide,
+    Trouble::OneWay,
+    Trouble::Pause,
+    Trouble::DiskError,
+    Trouble::DiskFull,
+    Trouble::DiskSlow,
+    Trouble::Damage,
+    Trouble::Members,
+    Trouble::Lead,
+];
+
+/// What a run is.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// How many members.
+    pub members: usize,
+    /// How many clients.
+    pub clients: usize,
+    /// How the network is.
+    pub weather: Weather,
+    /// The kinds of trouble.
+    pub troubles: Vec<Trouble>,
+    /// Between two of them, at most, in microseconds.
+    pub trouble_gap_micros: u64,
+    /// How long trouble goes on, in microseconds.
+    pub duration_micros: u64,
+    /// Clocks go up to so much faster or slower, in a million.
+    pub clock_skew: u64,
+    /// A checkpoint is due after so many entries.
+    pub snapshot_count: u64,
+    /// Of how many operations of clients one is a compaction; 0 for none.
+    pub compact_once_in: u64,
+    /// Whether a candidate first asks whether it could win.
+    pub pre_vote: bool,
+    /// Whether there are leases.
+    pub has_leases: bool,
+    /// A client waits so long at most between two operations, in microseconds.
+    pub think_micros: u64,
+    /// A write to a disk takes so long at most, in microseconds.
+    pub disk_micros: u64,
+}
+
+impl Plan {
+    /// Draws one.
+    #[must_use]
+    pub fn draw(random: &mut Random, members: Option<usize>) -> Self {
+        let members = members.unwrap_or_else(|| *random.pick(&[3, 3, 3, 5, 5, 4]));
+        let mut troubles: Vec<Trouble> =
+            TROUBLES.into_iter().filter(|_| random.once_in(3)).collect();
+        if troubles.is_empty() {
+            troubles.push(*random.pick(&TROUBLES));
+        }
+        if troubles.contains(&Trouble::Members) {
+            // Together they could take a quorum away for ever.
+            troubles.retain(|trouble| *trouble != Trouble::Damage);
+        }
+        let weather =
+            if random.once_in(3) { Weather::FAIR } else { Weather::draw(random) };
+        Self {
+            members,
+            clients: usize::try_from(random.between(2, 6)).expect("few"),
+            weather,
+            troubles,
+            trouble_gap_micros: *random.pick(&[500_000, 2_000_000, 5_000_000]),
+            duration_micros: random.between(8_000_000, 25_000_000),
+            clock_skew: *random.pick(&[0, 0, 1_000, 200_000]),
+            snapshot_count: *random.pick(&[3, 20, 100, 10_000]),
+            compact_once_in: *random.pick(&[0, 20, 100]),
+            pre_vote: !random.once_in(4),
+            has_leases: random.once_in(2),
+            think_micros: *random.pick(&[2_000, 30_000, 300_000]),
+            disk_micros: *random.pick(&[200, 2_000, 20_000]),
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Trouble: what strikes, whom, and how it is mended.
+//!
+//! Invariants:
+//! - Disks are damaged of so few members that the others are a quorum: what the others acknowledged
+//!   must survive.
+//! - When the run calms down, everything that can be mended is.
+
+use server::node::start::Origin;
+use wal::DiskErrorKind;
+use wal::sim::{Crash, Fault};
+
+use super::network::Place;
+use super::plan::Trouble;
+use super::world::{Change, Event, Mend, World};
+use super::witness::Wrong;
+
+/// A member that is started again is so after this at most.
+const RESTART_MICROS: u64 = 3_000_000;
+/// Operations before one of them fails, at most.
+const FAIL_AFTER_MAX: u64 = 30;
+
+/// Members at a time, and over a run.
+const MEMBERS_MAX: usize = 5;
+const MACHINES_MAX: usize = 9;
+
+/// Whether a start may be cut off by a failure of power: some of them are.
+pub fn crashes_in_start(world: &mut World) -> bool {
+    world.plan.troubles.contains(&Trouble::CrashInStart) && world.trouble.once_in(2)
+}
+
+/// Something goes wrong, and the next thing is planned.
+///
+/// # Errors
+/// What a member should not have done about it.
+pub fn strike(world: &mut World) -> Result<(), Wrong> {
+    if world.is_calm {
+        return Ok(());
+    }
+    let trouble = *world.trouble.pick(&world.plan.troubles);
+    let place = world.trouble.place(world.members.len());
+    let gap = world.plan.trouble_gap_micros;
+    world.later(gap, Event::Trouble);
+    world.tell(|| format!("trouble: {trouble:?} m{}", place + 1));
+    match trouble {
+        Trouble::Kill => return stop(world, place, Crash::KeepsAll),
+        Trouble::Crash | Trouble::CrashInStart => {
+            let crash = *world.trouble.pick(&[Crash::LosesAll, Crash::Tears, Crash::Tears]);
+            return stop(world, place, crash);
+        }
+        Trouble::PowerCut => {
+            for place in 0..world.members.len() {
+                let crash = *world.trouble.pick(&[Crash::LosesAll, Crash::Tears]);
+                stop(world, place, crash)?;
+            }
+        }
+        Trouble::Break => {
+            let other = world.trouble.place(world.members.len());
+            if other != place {
+                world.break_link((place, other))?;
+                if world.trouble.once_in(2) {
+                    world.break_link((other, place))?;
+                }
+            }
+        }
+        Trouble::Divide | Trouble::OneWay => divide(world, trouble == Trouble::OneWay),
+        Trouble::Pause => {
+            let time = world.trouble.between(100_000, 6_000_000);
+            world.members[place].paused_until = world.now + time;
+        }
+        Trouble::DiskError => fail_disk(world, place),
+        Trouble::DiskFull => {
+            world.members[place].machine.set_full(true);
+            world.later(10_000_000, Event::Mend(Mend::Room(place)));
+        }
+        Trouble::DiskSlow => {
+            world.members[place].disk_slowness = world.trouble.between(2, 100);
+            world.later(10_000_000, Event::Mend(Mend::Speed(place)));
+        }
+        Trouble::Damage => return damage(world, place),
+        Trouble::Members => change_members(world, place),
+        Trouble::Lead => {
+            let other = world.trouble.place(world.members.len());
+            if world.members[place].is_active(world.now) {
+                world.put_change(place, Change::Lead(world.members[other].id));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn change_members(world: &mut World, place: Place) {
+    let Some(running) = &world.members[place].running else { return };
+    if !world.members[place].is_active(world.now) {
+        return;
+    }
+    let members = running.core.members();
+    let learner = members.iter().find(|member| member.is_learner).map(|member| member.id);
+    let ids: Vec<_> = members.iter().map(|member| member.id).collect();
+    if ids.is_empty() {
+        return;
+    }
+    let change = match (learner, world.trouble.below(4)) {
+        (Some(id), 0..3) => Change::Promote(id),
+        (_, 0..2) if ids.len() > 2 => Change::Remove(*world.trouble.pick(&ids)),
+        _ if ids.len() < MEMBERS_MAX && world.members.len() < MACHINES_MAX => {
+            let is_learner = world.trouble.once_in(2);
+            Change::Add { id: world.prepare_member(), is_learner }
+        }
+        _ => return,
+    };
+    world.put_change(place, change);
+}
+
+fn stop(world: &mut World, place: Place, crash: Crash) -> Result<(), Wrong> {
+    let restart = world.trouble.between(1000, RESTART_MICROS);
+    world.stop_member(place, crash, restart)
+}
+
+fn divide(world: &mut World, is_one_way: bool) {
+    let (mut left, mut right) = (Vec::new(), Vec::new());
+    for place in 0..world.members.len() {
+        if world.trouble.once_in(2) { left.push(place) } else { right.push(place) }
+    }
+    world.network.divide(&left, &right, is_one_way);
+    world.later(12_000_000, Event::Mend(Mend::Network));
+}
+
+fn fail_disk(world: &mut World, place: Place) {
+    let fault = *world.trouble.pick(&[
+        Fault::Error(DiskErrorKind::Io),
+        Fault::Error(DiskErrorKind::NoSpace),
+        Fault::Short,
+    ]);
+    let after = world.trouble.below(FAIL_AFTER_MAX);
+    world.members[place].machine.fail_log_after(after, fault);
+    world.members[place].may_fail = true;
+}
+
+/// The disk of a member that does not run changes by itself.
+fn damage(world: &mut World, place: Place) -> Result<(), Wrong> {
+    let count = world.members.len();
+    let others = world.members.iter().enumerate();
+    let damaged = others.filter(|(other, member)| *other != place && member.is_damaged).count();
+    if damaged + 1 > (count - 1) / 2 || !world.members[place].is_founded {
+        return Ok(());
+    }
+    stop(world, place, Crash::Tears)?;
+    world.members[place].is_damaged = true;
+    let what = world.members[place].machine.damage();
+    world.tell(|| format!("m{}: {what}", place + 1));
+    Ok(())
+}
+
+/// Something is as before.
+pub fn mend(world: &mut World, mend: Mend) {
+    match mend {
+        Mend::Network => world.network.join(),
+        Mend::Room(place) => world.members[place].machine.set_full(false),
+        Mend::Speed(place) => world.members[place].disk_slowness = 1,
+    }
+}
+
+/// All trouble is over.
+pub fn calm(world: &mut World) {
+    world.is_calm = true;
+    world.network.heal();
+    for place in 0..world.members.len() {
+        let now = world.now;
+        let member = &mut world.members[place];
+        member.machine.set_full(false);
+        member.machine.forget_fault();
+        member.disk_slowness = 1;
+        member.paused_until = member.paused_until.min(now);
+        if member.is_founded || member.origin != Origin::Joins {
+            world.later(100_000, Event::Start(place));
+        }
+    }
+}
