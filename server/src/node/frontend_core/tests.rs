@@ -119,6 +119,7 @@ impl Bench {
             slow_after: None,
             watch: WatchConfig::default(),
             learners_max: 1,
+            election: Duration::from_secs(1),
         };
         let parts = FrontendParts {
             id: FrontendId(0),

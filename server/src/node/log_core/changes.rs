@@ -251,6 +251,25 @@ impl LogCore {
         }
     }
 
+    /// Since when whoever leads has been able to commit, as far as connections go and this member
+    /// sees them.
+    pub(super) fn connected_since(&self) -> Option<Duration> {
+        let leader = self.consensus.leader()?;
+        if leader != self.member {
+            return self.peers.up_since(leader);
+        }
+        let voters = &self.consensus.conf_state().voters;
+        let others = voters.iter().filter(|id| **id != self.member.0);
+        let mut since: Vec<Duration> =
+            others.filter_map(|&id| self.peers.up_since(MemberId(id))).collect();
+        since.sort_unstable();
+        // Half of the others make a quorum with this one.
+        match voters.len() / 2 {
+            0 => Some(Duration::ZERO),
+            needed => since.get(needed - 1).copied(),
+        }
+    }
+
     /// Applies an entry that changes raft's configuration. `false` if there is no room for it yet:
     /// the entry is to come again.
     pub(super) fn apply_change(&mut self, entry: &Entry) -> Result<bool, Failure> {
