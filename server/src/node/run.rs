@@ -740,7 +740,7 @@ fn frontend_config(config: &Config) -> FrontendConfig {
             fragment_size_bytes: message_bytes_max,
             ..WatchConfig::default()
         },
-        learners_max: u32::try_from(config.max_learners.max(0)).unwrap_or(u32::MAX),
         election: Duration::from_millis(config.election_timeout_ms),
+        learners_max: u32::try_from(config.max_learners.max(0)).unwrap_or(u32::MAX),
     }
 }
