@@ -599,7 +599,9 @@ impl LogCore {
             self.retained.get(place).map_or(self.wal.appended(), |(_, start)| *start).0
         };
         let (applied, _) = self.engine.applied();
-        let unapplied = start_behind(self.consensus.committed()) - start_behind(applied);
+        // A store that was installed is ahead of raft until raft hears of it.
+        let committed = start_behind(self.consensus.committed());
+        let unapplied = committed.saturating_sub(start_behind(applied));
         let unsynced = self.wal.appended().0 - self.wal.durable().0;
         unapplied.max(unsynced) <= LETTERS_SIZE_BYTES_MAX
     }
