@@ -11,12 +11,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use engine::quota::QUOTA_SIZE_BYTES_DEFAULT;
-use engine::{Identity, MemberId};
+use engine::{Identity, Member, MemberId};
 
 use crate::config::{Config, ETCD_VERSION, texts};
 use crate::frontend::gateway::Notice;
 use crate::log::Value;
 use crate::log_event;
+use crate::peer::hello::Refusal;
+use crate::peer::link::LinkFailure;
 
 /// A larger quota draws a warning from etcd.
 const QUOTA_SIZE_BYTES_ADVISED_MAX: u64 = 8 << 30;
@@ -190,11 +192,194 @@ pub fn serving_peer_traffic(address: &str) {
     log_event!(Info, "serving peer traffic", "address" => address);
 }
 
+/// The store says that a member belongs to the cluster.
+pub fn recovered_member(own: Identity, member: &Member) {
+    log_event!(
+        Info,
+        "recovered/added member from store",
+        "cluster-id" => Value::Id(own.cluster.get()),
+        "local-member-id" => Value::Id(own.member.get()),
+        "recovered-remote-peer-id" => Value::Id(member.id.get()),
+        "recovered-remote-peer-urls" => &member.peer_urls,
+        "recovered-remote-peer-is-learner" => member.is_learner,
+    );
+}
+
+/// A member belongs to the cluster from now on.
+pub fn added_member(own: Identity, member: &Member) {
+    log_event!(
+        Info,
+        "added member",
+        "cluster-id" => Value::Id(own.cluster.get()),
+        "local-member-id" => Value::Id(own.member.get()),
+        "added-peer-id" => Value::Id(member.id.get()),
+        "added-peer-peer-urls" => &member.peer_urls,
+        "added-peer-is-learner" => member.is_learner,
+    );
+}
+
+/// A learner has a vote from now on.
+pub fn promoted_member(own: Identity, member: &Member) {
+    log_event!(
+        Info,
+        "promote member",
+        "cluster-id" => Value::Id(own.cluster.get()),
+        "local-member-id" => Value::Id(own.member.get()),
+        "promoted-member-id" => Value::Id(member.id.get()),
+    );
+}
+
+/// A member is reached elsewhere from now on.
+pub fn updated_member(own: Identity, member: &Member) {
+    log_event!(
+        Info,
+        "updated member",
+        "cluster-id" => Value::Id(own.cluster.get()),
+        "local-member-id" => Value::Id(own.member.get()),
+        "updated-remote-peer-id" => Value::Id(member.id.get()),
+        "updated-remote-peer-urls" => &member.peer_urls,
+        "updated-remote-peer-is-learner" => member.is_learner,
+    );
+}
+
+/// A member belongs to the cluster no more, for ever.
+pub fn removed_member(own: Identity, member: &Member) {
+    log_event!(
+        Info,
+        "removed member",
+        "cluster-id" => Value::Id(own.cluster.get()),
+        "local-member-id" => Value::Id(own.member.get()),
+        "removed-remote-peer-id" => Value::Id(member.id.get()),
+        "removed-remote-peer-urls" => &member.peer_urls,
+        "removed-remote-peer-is-learner" => member.is_learner,
+    );
+}
+
+/// A member is connected to from now on.
+pub fn added_remote_peer(own: MemberId, peer: MemberId, urls: &[String]) {
+    log_event!(
+        Info,
+        "added remote peer",
+        "local-member-id" => Value::Id(own.get()),
+        "remote-peer-id" => Value::Id(peer.get()),
+        "remote-peer-urls" => urls,
+    );
+}
+
+/// A member is connected to elsewhere from now on.
+pub fn updated_remote_peer(own: MemberId, peer: MemberId, urls: &[String]) {
+    log_event!(
+        Info,
+        "updated remote peer",
+        "local-member-id" => Value::Id(own.get()),
+        "updated-remote-peer-id" => Value::Id(peer.get()),
+        "updated-remote-peer-urls" => urls,
+    );
+}
+
+/// A member is connected to no more.
+pub fn removed_remote_peer(own: MemberId, peer: MemberId) {
+    log_event!(
+        Info,
+        "removed remote peer",
+        "local-member-id" => Value::Id(own.get()),
+        "removed-remote-peer-id" => Value::Id(peer.get()),
+    );
+}
+
+/// Letters reach a member.
+pub fn peer_became_active(peer: MemberId) {
+    log_event!(Info, "peer became active", "peer-id" => Value::Id(peer.get()));
+}
+
+/// Letters do not reach a member any more.
+pub fn peer_became_inactive(peer: MemberId, failure: &dyn fmt::Display) {
+    let error = format!("failed to write to {:x} ({failure})", peer.get());
+    log_event!(
+        Warn,
+        "peer became inactive (message send to peer failed)",
+        "peer-id" => Value::Id(peer.get()),
+        "error" => &error,
+    );
+}
+
+/// Letters do not reach a member yet. That it cannot be reached is nothing new; that it does not let
+/// us in somebody has to look after.
+pub fn peer_not_reached(own: MemberId, peer: MemberId, failure: &LinkFailure) {
+    let (peer, error) = (Value::Id(peer.get()), failure as &dyn fmt::Display);
+    match failure {
+        LinkFailure::Refused(Refusal::Cluster(_)) => {
+            let message = "request sent was ignored by remote peer due to cluster ID mismatch";
+            let own = Value::Id(own.get());
+            log_event!(
+                Warn,
+                message,
+                "local-member-id" => own,
+                "remote-peer-id" => peer,
+                "error" => error,
+            );
+        }
+        LinkFailure::Refused(_) | LinkFailure::Stranger(_) | LinkFailure::Garbled(_) => {
+            let message = "a member does not let this one in";
+            log_event!(Warn, message, "remote-peer-id" => peer, "error" => error);
+        }
+        _ => log_event!(Debug, "peer deactivated again", "peer-id" => peer, "error" => error),
+    }
+}
+
+/// A connection to a member could not be made.
+pub fn dial_failed(peer: MemberId, cause: &io::Error) {
+    let cause = cause as &dyn fmt::Display;
+    log_event!(Debug, "failed to dial", "remote-peer-id" => Value::Id(peer.get()), "error" => cause);
+}
+
+/// Somebody of another cluster has called.
+pub fn cluster_id_mismatch(own: Identity, from: MemberId) {
+    log_event!(
+        Warn,
+        "request cluster ID mismatch",
+        "local-member-id" => Value::Id(own.member.get()),
+        "local-member-cluster-id" => Value::Id(own.cluster.get()),
+        "remote-peer-id" => Value::Id(from.get()),
+    );
+}
+
+/// A member was sent away.
+pub fn rejected_peer(from: MemberId, error: &dyn fmt::Display) {
+    let from = Value::Id(from.get());
+    log_event!(Warn, "rejected connection", "remote-peer-id" => from, "error" => error);
+}
+
+/// This member was removed from the cluster and ends.
+pub fn removed_from_cluster(data_dir: &Path) {
+    let error = "the member has been permanently removed from the cluster";
+    log_event!(Warn, "server error", "error" => error);
+    let data_dir = &data_dir.display() as &dyn fmt::Display;
+    log_event!(Warn, "data-dir used by this member must be removed", "data-dir" => data_dir);
+}
+
 /// Raft has a leader; etcd's raft says it, under its own name.
 #[track_caller]
 pub fn elected_leader(member: MemberId, leader: MemberId, term: u64) {
     let (member, leader) = (member.get(), leader.get());
     let message = format!("raft.node: {member:x} elected leader {leader:x} at term {term}");
+    crate::log::write_from("raft", crate::log::Level::Info, &message, &[]);
+}
+
+/// Another member leads.
+#[track_caller]
+pub fn changed_leader(member: MemberId, (from, to): (MemberId, MemberId), term: u64) {
+    let (member, from, to) = (member.get(), from.get(), to.get());
+    let message =
+        format!("raft.node: {member:x} changed leader from {from:x} to {to:x} at term {term}");
+    crate::log::write_from("raft", crate::log::Level::Info, &message, &[]);
+}
+
+/// Nobody leads any more.
+#[track_caller]
+pub fn lost_leader(member: MemberId, leader: MemberId, term: u64) {
+    let (member, leader) = (member.get(), leader.get());
+    let message = format!("raft.node: {member:x} lost leader {leader:x} at term {term}");
     crate::log::write_from("raft", crate::log::Level::Info, &message, &[]);
 }
 
@@ -296,6 +481,45 @@ pub fn skipped_leadership_transfer(member: MemberId, leader: MemberId) {
         "local-member-id" => Value::Id(member.get()),
         "current-leader-member-id" => Value::Id(leader.get()),
     );
+}
+
+/// Another member leads already.
+pub fn skipped_leadership_transfer_of_follower(member: MemberId, leader: Option<MemberId>) {
+    log_event!(
+        Info,
+        "skipped leadership transfer; local server is not leader",
+        "local-member-id" => Value::Id(member.get()),
+        "current-leader-member-id" => Value::Id(leader.map_or(0, |leader| leader.get())),
+    );
+}
+
+/// Another member is asked to lead.
+pub fn starting_leadership_transfer(member: MemberId) {
+    log_event!(
+        Info,
+        "leadership transfer starting",
+        "local-member-id" => Value::Id(member.get()),
+        "current-leader-member-id" => Value::Id(member.get()),
+    );
+}
+
+/// Another member leads.
+pub fn finished_leadership_transfer(member: MemberId, leader: MemberId, took: Duration) {
+    log_event!(
+        Info,
+        "leadership transfer finished",
+        "local-member-id" => Value::Id(member.get()),
+        "old-leader-member-id" => Value::Id(member.get()),
+        "new-leader-member-id" => Value::Id(leader.get()),
+        "took" => took,
+    );
+}
+
+/// Nobody can be asked to lead.
+pub fn failed_leadership_transfer(member: MemberId) {
+    let (member, error) = (Value::Id(member.get()), "etcdserver: unhealthy cluster");
+    let message = "leadership transfer failed";
+    log_event!(Warn, message, "local-member-id" => member, "error" => error);
 }
 
 /// The end begins.

@@ -157,6 +157,18 @@ impl Batch {
             _ => None,
         }
     }
+
+    /// The member whose URLs the batch's only command changes.
+    #[must_use]
+    pub fn member_update(&self) -> Option<MemberId> {
+        match self.len() {
+            1 => match self.command(0) {
+                Command::MemberUpdate(update) => Some(update.id()),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
 }
 
 /// A member's attributes as the store keeps them: the body of the command that brought them.

@@ -11,8 +11,7 @@ use engine::{Identity, MemberId};
 use super::Failure;
 use super::addresses::Resolve;
 use super::cluster::{
-    InitialCluster, InitialMember, LEARNERS_MAX_DEFAULT, MinorVersion, RemoteMember,
-    check_versions, cluster_id,
+    InitialCluster, InitialMember, MinorVersion, RemoteMember, check_versions, cluster_id,
 };
 use super::discovery::dns_client::DnsClient;
 use super::discovery::kv_client::{KvClient, KvClientConfig};
@@ -255,7 +254,8 @@ fn join(
     let versions = fetch_versions(&members, own, timeout, notices);
     let is_downgrading = fetch_downgrading(&members, own, timeout, notices);
     check_versions(&versions, version, is_downgrading).map_err(Failure::InitialCluster)?;
-    found.cluster.check_learners(LEARNERS_MAX_DEFAULT).map_err(Failure::InitialCluster)?;
+    let learners_max = usize::try_from(config.max_learners).unwrap_or(0);
+    found.cluster.check_learners(learners_max).map_err(Failure::InitialCluster)?;
     let identity = Identity { cluster: found.cluster.id, member: own };
     Ok(Beginning { identity, members, origin: Origin::Joins(found.cluster.members) })
 }

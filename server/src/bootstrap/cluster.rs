@@ -16,9 +16,6 @@ use sha1::{Digest, Sha1};
 use super::addresses::{Resolve, compare};
 use crate::config::{Url, parse_urls};
 
-/// Learners of a cluster that this member may join, where nothing else was said (etcd's default).
-pub const LEARNERS_MAX_DEFAULT: usize = 1;
-
 /// The id of a founding member: its peer URLs in order, then the cluster's token, hashed.
 pub fn member_id(peer_urls: &[Url], token: &str) -> MemberId {
     MemberId(hash_of_member(peer_urls, token, ""))

@@ -1,4 +1,4 @@
-//! Who a member without data is, as its flags alone have it.
+//! Who a member that stands alone is, as its flags have it: what an import makes.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
@@ -9,14 +9,15 @@ use super::addresses::Resolve;
 use super::cluster::{InitialCluster, cluster_id};
 use crate::config::{ClusterState, Config};
 
-/// Who a member without data is, and whether its flags agree on it.
+/// Who the member is that an import makes, and whether its flags agree on it. It founds a cluster
+/// alone; others are added to it when it runs.
 pub fn initial_identity(config: &Config) -> Result<Identity, Failure> {
     let fail = |reason: String| Err(Failure::InitialCluster(reason));
     let cluster = parse_initial_cluster(&config.initial_cluster)?;
     let name = &config.name;
     if config.initial_cluster_state == ClusterState::Existing {
         cluster.check_joining(name, false).map_err(Failure::InitialCluster)?;
-        let reason = "ringd cannot join a cluster yet; a single member needs";
+        let reason = "what is imported founds a cluster and joins none: it needs";
         return fail(format!("{reason} --initial-cluster-state new"));
     }
     cluster
@@ -25,7 +26,7 @@ pub fn initial_identity(config: &Config) -> Result<Identity, Failure> {
     if cluster.len() > 1 {
         let names = cluster.names().collect::<Vec<_>>().join(", ");
         return fail(format!(
-            "ringd serves clusters of one member for now, and --initial-cluster names {names}"
+            "what is imported is a member alone, and --initial-cluster names {names}"
         ));
     }
     let members =
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn clusters_are_refused_until_they_are_there() {
+    fn clusters_are_not_imported() {
         let two = "--initial-cluster=default=http://localhost:2380,n2=http://localhost:2390";
         let text = identity(&[two]).unwrap_err();
         assert!(text.ends_with("--initial-cluster names default, n2"), "{text}");

@@ -26,7 +26,7 @@ pub use data_dir::{DataDir, FORMAT_VERSION};
 pub use engine::Identity;
 pub use identity::{SystemResolver, initial_identity, parse_initial_cluster};
 
-use crate::config::{ClusterState, Config, Notice};
+use crate::config::{Config, Notice};
 
 /// Why the member cannot start.
 #[derive(Debug)]
@@ -182,30 +182,29 @@ fn io_failure(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) ->
     move |cause| Failure::Io { operation, path, cause }
 }
 
+/// A member that may start.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Its directories.
+    pub data_dir: DataDir,
+    /// How it begins; `None` of one that has data, or had some when the first look was taken.
+    pub beginning: Option<Beginning>,
+}
+
 /// Finds or makes the directories, takes the lock, and settles who the member is.
 ///
 /// After a failure nothing that was there before has changed.
-pub fn prepare(config: &Config, notices: &mut Vec<Notice>) -> Result<DataDir, Failure> {
-    let mut remarks = Vec::new();
-    let settle = || sole_identity(config, &mut remarks);
+pub fn prepare(config: &Config, notices: &mut Vec<Notice>) -> Result<Prepared, Failure> {
+    let (mut remarks, mut beginning) = (Vec::new(), None);
+    let settle = || {
+        let begun = begin(config, &mut remarks)?;
+        let identity = begun.identity;
+        beginning = Some(begun);
+        Ok(identity)
+    };
     let opened = DataDir::open(&config.data_dir, config.wal_dir.as_deref(), settle, notices);
     notices.append(&mut remarks);
-    opened
-}
-
-/// Who a member without data is; clusters of several are founded by whoever can run them.
-fn sole_identity(config: &Config, notices: &mut Vec<Notice>) -> Result<Identity, Failure> {
-    // Refused before anybody is asked or told anything.
-    if config.initial_cluster_state == ClusterState::Existing || !config.discovery.is_set() {
-        return initial_identity(config);
-    }
-    let begun = begin(config, notices)?;
-    if begun.members.len() > 1 {
-        let names: Vec<&str> = begun.members.iter().map(|member| member.name.as_str()).collect();
-        return Err(Failure::InitialCluster(format!(
-            "ringd serves clusters of one member for now, and discovery found {}",
-            names.join(", ")
-        )));
-    }
-    Ok(begun.identity)
+    let data_dir = opened?;
+    let beginning = beginning.filter(|_| data_dir.is_new());
+    Ok(Prepared { data_dir, beginning })
 }

@@ -138,6 +138,16 @@ pub struct Config {
     pub initial_cluster_token: String,
     /// Who tells a member without data of the others, if not `initial_cluster`.
     pub discovery: Discovery,
+    /// Whether changes of the members that would cost the quorum are refused.
+    pub strict_reconfig_check: bool,
+    /// Whether a member asks before it stands for election.
+    pub pre_vote: bool,
+    /// The most learners that this member lets its cluster have.
+    pub max_learners: i64,
+    /// Entries that are kept for a member that lags.
+    pub snapshot_catchup_entries: u64,
+    /// Whether a start makes a cluster of this member alone.
+    pub force_new_cluster: bool,
     /// Size at which the NOSPACE alarm is raised: 0 is the default, less is no quota.
     pub quota_backend_bytes: i64,
     /// When the server compacts by itself.

@@ -44,7 +44,7 @@ pub use flag::{FileKey, Flag, Kind, Section, Stand};
 pub use help::ETCD_VERSION;
 pub use placement::Placement;
 pub use table::flags;
-pub use url::{Place, Scheme, Url, parse_urls, sorted_unique, texts};
+pub use url::{Place, Scheme, Url, parse_urls, texts};
 pub use value::{ValueError, parse_duration};
 
 use crate::log::{self, Level};

@@ -252,6 +252,7 @@ pub(super) fn start_config(directory: &DataDir) -> Result<StartConfig, Failure> 
         retention: None,
         defrag_from_bytes: None,
         boot_nonce: random_u64().map_err(Failure::io("draw a random number", Path::new("")))?,
+        force_new_cluster: false,
     })
 }
 

@@ -45,9 +45,6 @@ pub struct FrontendRole {
     pub listeners: Vec<Listener>,
     /// What each of them serves, by the same place.
     pub entrances: Vec<Entrance>,
-    /// Peer addresses: bound, so that two members cannot share one; who connects is sent away,
-    /// because this version has no peers.
-    pub peer_listeners: Vec<Listener>,
     /// The client addresses, for the log.
     pub announce: Vec<(String, Entrance)>,
     /// Connections this core takes; more are sent away, so that the log and the store never lack a
@@ -79,7 +76,8 @@ pub struct Core {
     log: Option<LogRole>,
     frontend_tick: Duration,
     hand_off_next: usize,
-    client_listeners: usize,
+    /// Listeners of the reactor that are the log's, for other members: they come first.
+    peer_listeners: usize,
     draining: bool,
 }
 
@@ -94,7 +92,10 @@ impl Core {
         roles: (Option<FrontendRole>, Option<LogRole>),
     ) -> Self {
         bell.attach(reactor.descriptor());
-        let (mut frontend, log) = roles;
+        let mut reactor = reactor;
+        let (mut frontend, mut log) = roles;
+        // Other members are listened to from the start: without them nobody is elected.
+        let peer_listeners = log.as_mut().map_or(0, |log| log.begin(&mut reactor));
         // The first answers of a quick start leave before the first tick, and have a date, too.
         if let Some(frontend) = &mut frontend {
             frontend.core.handle_wall_clock(wall_clock());
@@ -109,7 +110,7 @@ impl Core {
             log,
             frontend_tick: Duration::ZERO,
             hand_off_next: 0,
-            client_listeners: 0,
+            peer_listeners,
             draining: false,
         }
     }
@@ -177,11 +178,16 @@ impl Core {
     }
 
     fn handle(&mut self, event: Event) -> Result<(), Failure> {
+        if let Some(log) = &mut self.log
+            && log.owns(&event)
+        {
+            return log.handle_peer_event(event, &mut self.reactor, self.now);
+        }
         match event {
-            Event::Accepted { listener, descriptor } if listener < self.client_listeners => {
-                self.place(descriptor, listener);
+            Event::Accepted { listener, descriptor } => {
+                self.place(descriptor, listener - self.peer_listeners);
             }
-            Event::Accepted { .. } => {}
+            Event::SentVectored { .. } => unreachable!("only the log role sends pieces"),
             Event::Received { socket, received } => {
                 if let Some(frontend) = &mut self.frontend {
                     let bytes = self.reactor.received(&received);
@@ -219,9 +225,7 @@ impl Core {
     fn begin_serving(&mut self) {
         let Some(frontend) = &mut self.frontend else { return };
         if !frontend.listeners.is_empty() && self.switch.is_serving() {
-            let listeners = frontend.listeners.drain(..);
-            self.client_listeners = listeners.len();
-            for listener in listeners.chain(frontend.peer_listeners.drain(..)) {
+            for listener in frontend.listeners.drain(..) {
                 self.reactor.listen(listener);
             }
             log_lines::ready_to_serve();

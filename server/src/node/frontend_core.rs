@@ -112,6 +112,8 @@ pub struct FrontendConfig {
     pub watch: WatchConfig,
     /// `--max-learners`.
     pub learners_max: u32,
+    /// `--election-timeout`.
+    pub election: Duration,
 }
 
 /// What a front-end shares with the rest of the process.
@@ -395,7 +397,9 @@ impl FrontendCore {
             }
             // The client's own deadline is the client's to notice; ours has etcd's answer.
             if deadline.is_ours {
-                self.refuse(&call, Refusal::TimedOut);
+                let begun = deadline.at.saturating_sub(self.config.request_timeout);
+                let refusal = self.desk.late_refusal(&call, begun);
+                self.refuse(&call, refusal);
             } else {
                 self.end_late((call.socket, call.stream));
             }

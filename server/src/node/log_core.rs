@@ -160,6 +160,8 @@ pub struct LogCore {
     upkeep: Upkeep,
     /// The latest tick's time.
     ticked: Duration,
+    /// The leader that is known, and since when.
+    leader_since: (Option<MemberId>, Duration),
     meter: Meter,
     quota: QuotaWatch,
 }
@@ -245,6 +247,7 @@ impl LogCore {
             sweeping: VecDeque::new(),
             upkeep,
             ticked: Duration::ZERO,
+            leader_since: (None, Duration::ZERO),
             meter: Meter::new(),
             quota: QuotaWatch::new(member),
         };
@@ -691,6 +694,7 @@ impl LogCore {
         let mut applying = Applying { index, term, batch: None, is_applied: false };
         if entry.data.is_empty() {
             self.engine.apply_empty(index, term);
+            self.reads.handle_new_term();
         } else if entry.get_entry_type() != EntryType::EntryNormal {
             let is_applied = self.apply_change(&entry)?;
             if !is_applied {
@@ -836,6 +840,9 @@ impl LogCore {
     }
 
     fn publish_status(&mut self) {
+        if self.leader_since.0 != self.consensus.leader() {
+            self.leader_since = (self.consensus.leader(), self.ticked);
+        }
         self.meter.handle_leader(self.consensus.leader().map_or(0, |leader| leader.0));
         self.meter.handle_activity(self.engine.activity());
         self.status.set(StatusCopy {
@@ -845,8 +852,14 @@ impl LogCore {
             applied: self.engine.applied().0.0,
             serving: self.is_serving() && !self.stopping,
             learner: self.changes.is_learner(),
+            leader_since_micros: micros(self.leader_since.1),
+            connected_since_micros: self.connected_since().map_or(u64::MAX, micros),
         });
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl std::fmt::Debug for LogCore {

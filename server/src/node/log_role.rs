@@ -2,17 +2,18 @@
 //!
 //! It carries letters in and out of [`LogCore`], performs the log's durable writes on the core's
 //! own ring and everything slower on the disk helper, and breaks the disk on purpose when the
-//! hidden flags say so.
+//! hidden flags say so. What goes to other members and comes from them its [`PeerRole`] carries.
 
 use std::collections::VecDeque;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use engine::Identity;
+use engine::{Identity, MemberId};
 
 use super::failure::Failure;
 use super::log_core::{LogCore, SlowApply};
+use super::peer_role::PeerRole;
 use super::switch::Switch;
 use crate::config::{Config, ETCD_VERSION};
 use crate::log::{self, Level, Value};
@@ -21,7 +22,8 @@ use crate::metrics::{LogMetrics, Stage, StageLatency};
 use crate::runtime::disk_helper::{DiskHelper, Done};
 use crate::runtime::log_disk::{LogDisk, disk_error};
 use crate::runtime::post::{Inbox, Outbox};
-use crate::runtime::reactor::{Durability, Reactor};
+use crate::runtime::reactor::{Durability, Event, Reactor};
+use crate::runtime::signals;
 use crate::runtime::sync_method::SyncMethod;
 use crate::sequencer::auto_compaction::{self, Notice, Retention};
 use crate::{log_event, log_lines};
@@ -29,6 +31,9 @@ use crate::{log_event, log_lines};
 /// How long a clean stop may take for its last checkpoint. The log has everything anyway; a
 /// supervisor that waits is better served by a start that replays.
 const STOP_CHECKPOINT_MAX: Duration = Duration::from_millis(800);
+/// How long a member that was removed goes on: a leader that removed itself still has to tell the
+/// others that this is committed. etcd's time.
+const REMOVED_LINGER: Duration = Duration::from_secs(1);
 /// How long answers that are under way may take when the member stops.
 const STOP_DRAIN_MAX: Duration = Duration::from_millis(200);
 
@@ -56,6 +61,8 @@ pub struct Line {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stop {
     No,
+    /// Another member is to lead first, so that the cluster has no time without a leader.
+    HandingOver { since: Duration },
     Draining { until: Duration },
     Checkpointing { until: Duration },
     Done,
@@ -64,6 +71,7 @@ enum Stop {
 /// The log core with its disk and its post.
 pub struct LogRole {
     core: LogCore,
+    peers: PeerRole,
     disk: LogDisk,
     helper: DiskHelper,
     lines: Vec<Option<Line>>,
@@ -90,6 +98,10 @@ pub struct LogRole {
     has_unposted: bool,
     shortages: Shortages,
     announced: bool,
+    /// Who led when it was told last.
+    leader: Option<MemberId>,
+    /// When a member that was removed ends.
+    removed_until: Option<Duration>,
 }
 
 impl LogRole {
@@ -97,15 +109,15 @@ impl LogRole {
     /// the one on this very core.
     #[must_use]
     pub fn new(
-        core: LogCore,
-        disk: LogDisk,
-        helper: DiskHelper,
+        (core, peers): (LogCore, PeerRole),
+        (disk, helper): (LogDisk, DiskHelper),
         lines: Vec<Option<Line>>,
         settings: LogSettings,
     ) -> Self {
         let metrics = core.metrics();
         Self {
             core,
+            peers,
             disk,
             helper,
             lines,
@@ -127,7 +139,35 @@ impl LogRole {
             has_unposted: false,
             shortages: Shortages::default(),
             announced: false,
+            leader: None,
+            removed_until: None,
         }
+    }
+
+    /// Starts to listen to other members; how many listeners of the reactor are theirs. Before any
+    /// other listener.
+    pub fn begin(&mut self, reactor: &mut Reactor) -> usize {
+        self.peers.begin(reactor);
+        self.peers.listener_count()
+    }
+
+    /// Whether an event of the reactor is about other members.
+    #[must_use]
+    pub fn owns(&self, event: &Event) -> bool {
+        self.peers.owns(event)
+    }
+
+    /// Takes an event that [`Self::owns`] claims.
+    ///
+    /// # Errors
+    /// The log or the engine cannot go on.
+    pub fn handle_peer_event(
+        &mut self,
+        event: Event,
+        reactor: &mut Reactor,
+        now: Duration,
+    ) -> Result<(), Failure> {
+        self.peers.handle_event(event, &mut self.core, reactor, now)
     }
 
     /// The state machine, for the front-end on the same core.
@@ -212,14 +252,18 @@ impl LogRole {
         reactor: &mut Reactor,
     ) -> Result<(), Failure> {
         self.core.order(now)?;
+        // A leader's entries leave together with its own write of them.
+        let has_sent = self.peers.settle(&mut self.core, reactor, now)?;
         let begun = self.begin_log_ops((now, origin), reactor)?;
-        if begun && self.core.has_work() {
-            // The disk works while this core applies: one more system call buys the overlap.
+        if (begun || has_sent) && self.core.has_work() {
+            // The disk works while this core applies, and so do the others: one more system call
+            // buys the overlap.
             reactor.submit()?;
         }
         self.core.apply(now, || origin.elapsed())?;
         // Applying may have let raft go on: a commit index to note, a read round to confirm.
         self.core.order(now)?;
+        self.peers.settle(&mut self.core, reactor, now)?;
         self.begin_log_ops((now, origin), reactor)?;
         while let Some(op) = self.core.poll_engine_op() {
             self.helper.submit_engine(op);
@@ -233,7 +277,9 @@ impl LogRole {
         if self.core.poll_quota_exceeded() {
             log_lines::quota_exceeded(self.settings.config.quota_backend_bytes);
         }
+        self.report_leader();
         self.announce();
+        self.notice_removal(now);
         Ok(())
     }
 
@@ -246,7 +292,11 @@ impl LogRole {
         let background = self.core.background_due().unwrap_or(Duration::MAX);
         let delayed = self.delayed.front().map_or(Duration::MAX, |first| first.0);
         let due = self.core.wake_at().unwrap_or(Duration::MAX);
-        self.tick_next.min(delayed).min(due).min(background).saturating_sub(now)
+        let peers = self.peers.deadline().unwrap_or(Duration::MAX);
+        let removed = self.removed_until.filter(|_| !self.settings.switch.is_removed());
+        let removed = removed.unwrap_or(Duration::MAX);
+        let next = self.tick_next.min(delayed).min(due).min(background).min(peers).min(removed);
+        next.saturating_sub(now)
     }
 
     /// Whether a stop is complete: the last letters are posted, too. Front-ends read until then, so
@@ -355,13 +405,45 @@ impl LogRole {
         if !self.announced && self.core.is_serving() {
             self.announced = true;
             let LogSettings { identity, config, .. } = &self.settings;
-            log_lines::elected_leader(identity.member, identity.member, self.core.term().0);
             log_lines::published_local_member(*identity, config);
-            if self.settings.is_version_set {
+            if self.settings.is_version_set && self.leader == Some(identity.member) {
                 let (minor, _patch) = ETCD_VERSION.rsplit_once('.').expect("it has three parts");
                 log_lines::set_initial_cluster_version(*identity, minor);
             }
             self.settings.switch.announce_serving();
+        }
+    }
+
+    fn report_leader(&mut self) {
+        let (own, leader, term) =
+            (self.settings.identity.member, self.core.leader(), self.core.term().0);
+        if leader == self.leader {
+            return;
+        }
+        match (std::mem::replace(&mut self.leader, leader), leader) {
+            (None, Some(leader)) => log_lines::elected_leader(own, leader, term),
+            (Some(before), Some(leader)) => {
+                log_lines::changed_leader(own, (before, leader), term);
+            }
+            (Some(before), None) => log_lines::lost_leader(own, before, term),
+            (None, None) => unreachable!("they differ"),
+        }
+    }
+
+    /// Whoever was removed ends, with all that it has.
+    fn notice_removal(&mut self, now: Duration) {
+        let switch = &self.settings.switch;
+        match self.removed_until {
+            Some(until) if until <= now && !switch.is_removed() => {
+                log_lines::removed_from_cluster(&self.settings.config.data_dir);
+                switch.announce_removed();
+                signals::request_stop();
+            }
+            Some(_) => {}
+            None if self.core.is_removed() => self.removed_until = Some(now + REMOVED_LINGER),
+            // Others have gone on without this member, which cannot hear of it from the log.
+            None if self.peers.is_told_removed() => self.removed_until = Some(now),
+            None => {}
         }
     }
 
@@ -406,11 +488,56 @@ impl LogRole {
         }
     }
 
+    fn begin_draining(&mut self, now: Duration) {
+        self.core.stop();
+        self.stop = Stop::Draining { until: now + STOP_DRAIN_MAX };
+    }
+
+    /// Whether there is another leader to wait for.
+    fn begin_hand_over(&mut self) -> bool {
+        let own = self.settings.identity.member;
+        let leader = self.core.leader();
+        if self.settings.switch.is_removed() {
+            return false;
+        }
+        if leader != Some(own) {
+            log_lines::skipped_leadership_transfer_of_follower(own, leader);
+            return false;
+        }
+        let voters = self.core.members().iter().filter(|member| !member.is_learner).count();
+        if voters < 2 {
+            log_lines::skipped_leadership_transfer(own, own);
+            return false;
+        }
+        let has_begun = self.core.hand_over();
+        if has_begun {
+            log_lines::starting_leadership_transfer(own);
+        } else {
+            log_lines::failed_leadership_transfer(own);
+        }
+        has_begun
+    }
+
     fn advance_stop(&mut self, now: Duration) {
         match self.stop {
             Stop::No if self.settings.switch.is_stopping() => {
-                self.core.stop();
-                self.stop = Stop::Draining { until: now + STOP_DRAIN_MAX };
+                if self.begin_hand_over() {
+                    self.stop = Stop::HandingOver { since: now };
+                } else {
+                    self.begin_draining(now);
+                }
+            }
+            Stop::HandingOver { since } => {
+                let own = self.settings.identity.member;
+                let leader = self.core.leader().filter(|leader| *leader != own);
+                if let Some(leader) = leader {
+                    log_lines::finished_leadership_transfer(own, leader, now.saturating_sub(since));
+                }
+                // raft gives a transfer up after an election's time.
+                let election = Duration::from_millis(self.settings.config.election_timeout_ms);
+                if leader.is_some() || now >= since + election {
+                    self.begin_draining(now);
+                }
             }
             Stop::Draining { until } if self.core.is_quiet() || now >= until => {
                 self.core.advance_final_checkpoint();

@@ -7,6 +7,7 @@ pub mod failure;
 pub mod frontend_core;
 pub mod log_core;
 pub mod log_role;
+pub mod peer_role;
 pub mod reads;
 pub mod run;
 pub mod scrape;

@@ -13,25 +13,29 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use engine::command::{FrameWriter, MemberPublishRef};
+use engine::ids::LogIndex;
 use engine::quota::{QUOTA_SIZE_BYTES_DEFAULT, Quota};
-use engine::{Identity, ReadHandle};
+use engine::{Identity, Member, ReadHandle};
 
 use super::core::{Core, FrontendLine, FrontendRole};
 use super::failure::Failure;
 use super::frontend_core::{Entrance, FrontendConfig, FrontendCore, FrontendParts};
 use super::log_core::{Introduction, LogCore};
 use super::log_role::{Line, LogRole, LogSettings, SyncPolicy};
+use super::peer_role::{PeerRole, PeerSettings};
 use super::scrape::{self, Scraper, Sources};
 use super::shared::{Status, WatchInterest};
 use super::start::{Origin, StartConfig, Started, start};
 use super::switch::Switch;
-use crate::bootstrap::{self, DataDir};
+use crate::bootstrap::cluster::InitialMember;
+use crate::bootstrap::{self, Beginning, DataDir};
 use crate::config::{AutoCompaction, Config, ETCD_VERSION, Notice, Place, Url};
 use crate::frontend::gateway::Access;
 use crate::frontend::grpc;
 use crate::frontend::http2::keepalive::{KeepaliveConfig, PingPolicy};
 use crate::mail::{Ask, FrontendId, Reply};
 use crate::metrics::{FrontendMetrics, Metrics};
+use crate::raft::storage::Window;
 use crate::runtime::disk_helper::DiskHelper;
 use crate::runtime::files::{self, EngineDisk, random_u64};
 use crate::runtime::log_disk::LogDisk;
@@ -59,6 +63,8 @@ const REQUEST_TIMEOUT_BASE: Duration = Duration::from_secs(5);
 const PING_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// How often etcd notes the time that is left of its leases.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
+/// What entries that are kept in memory for members that lag may take.
+const WINDOW_SIZE_BYTES_MAX: usize = 64 << 20;
 /// Descriptors that connections leave to the rest of the process.
 const DESCRIPTORS_RESERVED: u64 = 150;
 
@@ -67,7 +73,8 @@ const DESCRIPTORS_RESERVED: u64 = 150;
 pub fn run(config: Config) -> ExitCode {
     let Some(connections_max) = check_descriptors() else { return ExitCode::FAILURE };
     match run_checked(&Arc::new(config), connections_max) {
-        Ok(signal) => signals::reraise(signal),
+        Ok(Some(signal)) => signals::reraise(signal),
+        Ok(None) => ExitCode::SUCCESS,
         Err(error) => {
             match error.downcast_ref::<bootstrap::Failure>() {
                 Some(bootstrap::Failure::Discovery { reason, token, endpoints }) => {
@@ -93,12 +100,15 @@ fn end_on_panic() {
     }));
 }
 
-fn run_checked(config: &Arc<Config>, connections_max: usize) -> Result<libc::c_int, Error> {
+/// What ended the member: a signal, or its removal from the cluster.
+type End = Option<libc::c_int>;
+
+fn run_checked(config: &Arc<Config>, connections_max: usize) -> Result<End, Error> {
     end_on_panic();
     let mut notices = Vec::new();
     let prepared = bootstrap::prepare(config, &mut notices);
     notices.iter().for_each(Notice::write);
-    let mut data_dir = prepared?;
+    let bootstrap::Prepared { mut data_dir, beginning } = prepared?;
     log_lines::data_directory(data_dir.path(), data_dir.is_new());
     log_lines::configuring_peer_listeners(config);
     let peer_listeners = bind_all(&config.listen_peer_urls, config.socket_reuse_port)?;
@@ -108,7 +118,8 @@ fn run_checked(config: &Arc<Config>, connections_max: usize) -> Result<libc::c_i
     log_lines::starting_an_etcd_server(config, data_dir.path(), &wal_path, data_dir.is_new());
 
     let boot_nonce = random_u64()?;
-    let started = open_stages(config, &mut data_dir, boot_nonce)?;
+    let is_new = data_dir.is_new();
+    let started = open_stages(config, &mut data_dir, beginning, boot_nonce)?;
     let identity = started.stages.engine.identity();
     signals::block()?;
     let switch = Arc::new(Switch::default());
@@ -116,25 +127,28 @@ fn run_checked(config: &Arc<Config>, connections_max: usize) -> Result<libc::c_i
         config,
         identity,
         started,
+        life: Life { boot_nonce, is_new },
         client_listeners,
         peer_listeners,
         connections_max,
         switch: Arc::clone(&switch),
     })?;
     let signal = signals::wait()?;
-    log_lines::received_signal(signals::stop_signal(signal));
+    let is_removed = switch.is_removed();
+    if !is_removed {
+        log_lines::received_signal(signals::stop_signal(signal));
+    }
     if let Err(error) = notify::tell(notify::News::Stopping) {
         let message = "failed to notify systemd of the stop";
         log_event!(Warn, message, "error" => &error as &dyn Display);
     }
-    log_lines::skipped_leadership_transfer(identity.member, identity.member);
     log_lines::closing_etcd_server(config);
     switch.request_stop();
     for handle in handles {
         handle.join().map_err(|error| error.to_string())?;
     }
     log_lines::closed_etcd_server(config);
-    Ok(signal)
+    Ok((!is_removed).then_some(signal))
 }
 
 /// How many connections there may be; what keeps the process from starting is told here.
@@ -223,7 +237,32 @@ fn lessor_config(config: &Config) -> LessorConfig {
     }
 }
 
-fn open_stages(config: &Config, data_dir: &mut DataDir, boot_nonce: u64) -> Result<Started, Error> {
+/// How a member without data comes into its cluster.
+fn origin(beginning: Option<Beginning>) -> Origin {
+    // One with data does not ask.
+    let Some(Beginning { members, origin, .. }) = beginning else {
+        return Origin::Founds(Vec::new());
+    };
+    match origin {
+        bootstrap::Origin::Joins(_) => Origin::Joins,
+        bootstrap::Origin::Founds => {
+            let member = |member: InitialMember| Member {
+                id: member.id,
+                peer_urls: crate::config::texts(&member.peer_urls),
+                name: member.name,
+                ..Member::default()
+            };
+            Origin::Founds(members.into_iter().map(member).collect())
+        }
+    }
+}
+
+fn open_stages(
+    config: &Config,
+    data_dir: &mut DataDir,
+    beginning: Option<Beginning>,
+    boot_nonce: u64,
+) -> Result<Started, Error> {
     let store_dir = data_dir.path().join(STORE_DIRECTORY);
     std::fs::create_dir_all(&store_dir).map_err(|cause| Failure::File {
         operation: "create the store's directory".into(),
@@ -239,17 +278,18 @@ fn open_stages(config: &Config, data_dir: &mut DataDir, boot_nonce: u64) -> Resu
         log_dir: data_dir.wal_path().to_owned(),
         identity,
         is_new: data_dir.is_new(),
-        origin: Origin::Founds(Vec::new()),
+        origin: origin(beginning),
         direct: true,
         shards: 1,
         election_ticks: usize::try_from(config.election_ticks())?,
-        pre_vote: true,
         request_timeout: request_timeout(config),
         snapshot_count: config.snapshot_count,
         lessor: lessor_config(config),
         retention: retention(config),
         defrag_from_bytes: defrag_from_bytes(config),
         boot_nonce,
+        pre_vote: config.pre_vote,
+        force_new_cluster: config.force_new_cluster,
     })?;
     if data_dir.is_new() {
         data_dir.seal()?;
@@ -277,10 +317,19 @@ fn open_stages(config: &Config, data_dir: &mut DataDir, boot_nonce: u64) -> Resu
     Ok(started)
 }
 
+/// This life of the member's.
+#[derive(Debug, Clone, Copy)]
+struct Life {
+    boot_nonce: u64,
+    /// Whether it is the first.
+    is_new: bool,
+}
+
 struct Assembly<'a> {
     config: &'a Arc<Config>,
     identity: Identity,
     started: Started,
+    life: Life,
     client_listeners: Vec<(Listener, Entrance)>,
     peer_listeners: Vec<Listener>,
     connections_max: usize,
@@ -310,7 +359,6 @@ struct FrontendSeed {
     scraper: Scraper,
     line: Option<FrontendLine>,
     listeners: Vec<(Listener, Entrance)>,
-    peer_listeners: Vec<Listener>,
     announce: Vec<(String, Entrance)>,
     access: Access,
     serves_json: bool,
@@ -325,6 +373,8 @@ struct LogSeed {
     engine_disk: EngineDisk,
     lines: Vec<Option<Line>>,
     settings: LogSettings,
+    peers: PeerSettings,
+    peer_listeners: Vec<Listener>,
 }
 
 type Handles = Vec<glommio::ExecutorJoinHandle<()>>;
@@ -346,7 +396,8 @@ fn start_cores(assembly: Assembly<'_>) -> Result<Handles, Error> {
 }
 
 fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Result<Vec<CoreParts>, Error> {
-    let Assembly { config, identity, started, client_listeners, peer_listeners, .. } = assembly;
+    let Assembly { config, identity, started, life, client_listeners, .. } = assembly;
+    let peer_listeners = assembly.peer_listeners;
     let (connections_max, switch) = (assembly.connections_max, assembly.switch);
     let origin = Instant::now();
     let frontend_count = plans.iter().filter(|plan| plan.frontend).count();
@@ -360,18 +411,24 @@ fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Result<Vec<CorePart
     let mut core = LogCore::new(stages, introduction, frontend_count, shared.0, shared.1);
     core.set_slow_apply(config.warning_apply_duration);
     core.set_quota(Quota::from_flag(config.quota_backend_bytes));
+    core.set_strict_reconfig(config.strict_reconfig_check);
+    core.set_window(Window {
+        entries_max: usize::try_from(config.snapshot_catchup_entries).unwrap_or(usize::MAX),
+        size_bytes_max: WINDOW_SIZE_BYTES_MAX,
+    });
+    let peers = peer_settings(config, identity, life, core.engine().applied().0);
     let sources = (views.clone(), Arc::clone(&status), origin);
     let (scraper, counts) = start_scraper(config, identity, frontend_count, &core, sources)?;
     let settings = log_settings(config, identity, &switch, is_version_set);
     let bells: Vec<Arc<Bell>> = plans.iter().map(|_| Bell::new()).collect();
     let log_bell = Arc::clone(&bells[plans.iter().position(|plan| plan.log).unwrap_or(0)]);
     let mut mesh = Mesh::new(plans, &bells, &log_bell);
-    let mut log = Some((core, log_disk, engine_disk, settings));
-    let mut listeners = Some((client_listeners, peer_listeners));
+    let mut log = Some((core, (log_disk, engine_disk), settings, (peers, peer_listeners)));
+    let mut listeners = Some(client_listeners);
     let mut cores = Vec::new();
     for (place, plan) in plans.iter().enumerate() {
         let frontend = plan.frontend.then(|| {
-            let (clients, peers) = listeners.take().unwrap_or_default();
+            let clients = listeners.take().unwrap_or_default();
             let wiring = mesh.frontends.remove(0);
             FrontendSeed {
                 id: wiring.id,
@@ -396,17 +453,18 @@ fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Result<Vec<CorePart
                 serves_json: config.enable_grpc_gateway,
                 connections_max: connections_max / frontend_count,
                 listeners: clients,
-                peer_listeners: peers,
                 hand_off: wiring.hand_off,
                 handed: wiring.handed,
             }
         });
-        let log = log.take_if(|_| plan.log).map(|(core, disk, engine_disk, settings)| LogSeed {
+        let log = log.take_if(|_| plan.log).map(|(core, disks, settings, peers)| LogSeed {
             core,
-            disk,
-            engine_disk,
+            disk: disks.0,
+            engine_disk: disks.1,
             lines: std::mem::take(&mut mesh.log_lines),
             settings,
+            peers: peers.0,
+            peer_listeners: peers.1,
         });
         let bell = Arc::clone(&bells[place]);
         let switch = Arc::clone(&switch);
@@ -518,13 +576,15 @@ fn build_core(parts: CoreParts) -> Core {
 }
 
 fn build_log(seed: LogSeed, waker: Waker) -> LogRole {
-    let LogSeed { mut core, disk, engine_disk, lines, settings } = seed;
+    let LogSeed { mut core, disk, engine_disk, lines, settings, peers, peer_listeners } = seed;
+    let views = core.engine().read_handle();
+    let peers = PeerRole::new(peers, peer_listeners, views, waker.clone());
     let helper = match DiskHelper::start(disk.duplicate(), engine_disk, waker) {
         Ok(helper) => helper,
         Err(error) => give_up(&error),
     };
     core.start();
-    LogRole::new(core, disk, helper, lines, settings)
+    LogRole::new((core, peers), (disk, helper), lines, settings)
 }
 
 fn build_frontend(seed: FrontendSeed, waker: Waker) -> FrontendRole {
@@ -547,7 +607,6 @@ fn build_frontend(seed: FrontendSeed, waker: Waker) -> FrontendRole {
         line: seed.line,
         listeners,
         entrances,
-        peer_listeners: seed.peer_listeners,
         announce: seed.announce,
         connections_max: seed.connections_max,
         hand_off: seed.hand_off,
@@ -586,6 +645,32 @@ fn introduction(config: &Config, identity: Identity, views: &ReadHandle) -> Intr
 fn cluster_version() -> String {
     let (minor, _) = ETCD_VERSION.rsplit_once('.').expect("a version has three parts");
     format!("{minor}.0")
+}
+
+fn peer_settings(
+    config: &Config,
+    identity: Identity,
+    life: Life,
+    applied: LogIndex,
+) -> PeerSettings {
+    let own_urls = crate::config::texts(&config.initial_advertise_peer_urls);
+    // A member that joins and has received nothing yet knows of nobody; one that has applied
+    // something and still knows of nobody was founded alone, before members were kept.
+    let alone = (applied > LogIndex(0)).then(|| Member {
+        id: identity.member,
+        peer_urls: own_urls.clone(),
+        is_learner: false,
+        name: config.name.clone(),
+        client_urls: crate::config::texts(&config.advertise_client_urls),
+    });
+    PeerSettings {
+        identity,
+        boot_nonce: life.boot_nonce,
+        is_new: life.is_new,
+        election_timeout: Duration::from_millis(config.election_timeout_ms),
+        own_urls,
+        alone,
+    }
 }
 
 fn node_state(config: &Config, identity: Identity) -> NodeState {
@@ -655,6 +740,7 @@ fn frontend_config(config: &Config) -> FrontendConfig {
             fragment_size_bytes: message_bytes_max,
             ..WatchConfig::default()
         },
-        learners_max: 1,
+        election: Duration::from_millis(config.election_timeout_ms),
+        learners_max: u32::try_from(config.max_learners.max(0)).unwrap_or(u32::MAX),
     }
 }

@@ -14,6 +14,8 @@ pub struct Status {
     applied: AtomicU64,
     serving: AtomicBool,
     learner: AtomicBool,
+    leader_since_micros: AtomicU64,
+    connected_since_micros: AtomicU64,
 }
 
 /// A copy of [`Status`].
@@ -31,6 +33,11 @@ pub struct StatusCopy {
     pub serving: bool,
     /// Whether this member has no vote.
     pub learner: bool,
+    /// Since when it has known the leader that it knows.
+    pub leader_since_micros: u64,
+    /// Since when, without a break, the leader has been connected to a quorum if it is this member,
+    /// or this member to the leader; `u64::MAX` while it is not.
+    pub connected_since_micros: u64,
 }
 
 impl Status {
@@ -41,6 +48,8 @@ impl Status {
         self.committed.store(copy.committed, Ordering::Relaxed);
         self.applied.store(copy.applied, Ordering::Relaxed);
         self.learner.store(copy.learner, Ordering::Relaxed);
+        self.leader_since_micros.store(copy.leader_since_micros, Ordering::Relaxed);
+        self.connected_since_micros.store(copy.connected_since_micros, Ordering::Relaxed);
         self.serving.store(copy.serving, Ordering::Release);
     }
 
@@ -53,6 +62,8 @@ impl Status {
             committed: self.committed.load(Ordering::Relaxed),
             applied: self.applied.load(Ordering::Relaxed),
             learner: self.learner.load(Ordering::Relaxed),
+            leader_since_micros: self.leader_since_micros.load(Ordering::Relaxed),
+            connected_since_micros: self.connected_since_micros.load(Ordering::Relaxed),
             serving: self.serving.load(Ordering::Acquire),
         }
     }

@@ -86,6 +86,8 @@ pub struct StartConfig {
     pub defrag_from_bytes: Option<u64>,
     /// Different at each start.
     pub boot_nonce: u64,
+    /// Whether it is to be the only member from now on, whoever its store names.
+    pub force_new_cluster: bool,
 }
 
 /// A member that is ready to run.

@@ -11,6 +11,7 @@ pub struct Switch {
     serving: AtomicBool,
     stopping: AtomicBool,
     log_stopped: AtomicBool,
+    removed: AtomicBool,
     wakers: Mutex<Vec<Waker>>,
 }
 
@@ -42,6 +43,17 @@ impl Switch {
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
+    }
+
+    /// This member was removed from its cluster: that, and no operator, ends it.
+    pub fn announce_removed(&self) {
+        self.removed.store(true, Ordering::Release);
+    }
+
+    /// Whether it was.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Acquire)
     }
 
     /// The log core has written its last checkpoint: nothing more will be answered.

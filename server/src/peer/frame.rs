@@ -36,7 +36,7 @@ pub const BULK_BODY_SIZE_BYTES_MAX: usize = (32 << 20) + (1 << 20);
 /// The longest body on a control connection; what is larger belongs elsewhere.
 pub const CONTROL_BODY_SIZE_BYTES_MAX: usize = 256 << 10;
 /// The longest body of a hello and of its answer, which come from anybody.
-pub const HELLO_BODY_SIZE_BYTES_MAX: usize = 512;
+pub const HELLO_BODY_SIZE_BYTES_MAX: usize = 4 << 10;
 /// Below this, a payload is copied beside its head: a handle and its place in a vectored write cost
 /// more than so many bytes.
 const INLINE_BYTES_MAX: usize = 256;

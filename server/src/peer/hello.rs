@@ -10,7 +10,8 @@
 //!
 //! ```text
 //! Hello    version_min u16, version_max u16, lane u8, three zero bytes, cluster u64, from u64, to u64,
-//!          boot nonce u64, length u16 and text of the server's version
+//!          boot nonce u64, length u16 and text of the server's version, count u16 of the sender's
+//!          peer URLs, of each length u16 and text
 //! Welcome  version u16, six zero bytes, member u64, boot nonce u64, length u16 and text of the
 //!          server's version
 //! Refusal  reason u8, zero byte, version_min u16, version_max u16, two zero bytes, id u64
@@ -20,7 +21,7 @@ use std::fmt;
 
 use engine::ids::{ClusterId, MemberId};
 
-use super::frame::{FrameKind, FrameWriter, OutFrame};
+use super::frame::{FrameKind, FrameWriter, HELLO_BODY_SIZE_BYTES_MAX, OutFrame};
 use super::layout::Reader;
 
 /// What opens a connection: not text, not TLS, not HTTP, and damaged by whatever turns line ends.
@@ -31,6 +32,17 @@ pub const VERSIONS: Versions = Versions { min: 1, max: 1 };
 
 /// The longest text of a server's version that is sent or kept.
 const SERVER_VERSION_SIZE_BYTES_MAX: usize = 64;
+
+/// Peer URLs that are sent or kept of a sender.
+const PEER_URLS_MAX: usize = 8;
+/// The longest of them that is sent or kept.
+const PEER_URL_SIZE_BYTES_MAX: usize = 256;
+
+// A hello with all of it fits its frame.
+const _: () = assert!(
+    64 + SERVER_VERSION_SIZE_BYTES_MAX + PEER_URLS_MAX * (2 + PEER_URL_SIZE_BYTES_MAX)
+        <= HELLO_BODY_SIZE_BYTES_MAX
+);
 
 /// Whose connection it is that begins with these bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +133,9 @@ pub struct Hello {
     pub boot_nonce: u64,
     /// The sender's program, for logs and for cluster versions.
     pub server_version: String,
+    /// Where the sender is reached: a member that has not heard yet that the sender is one, too,
+    /// can answer it all the same.
+    pub peer_urls: Vec<String>,
 }
 
 impl Hello {
@@ -135,6 +150,15 @@ impl Hello {
             writer.put(&word.to_le_bytes());
         }
         put_version(&mut writer, &self.server_version);
+        // A URL that is longer than any that is dialed is of no use cut off.
+        let is_short = |url: &&String| url.len() <= PEER_URL_SIZE_BYTES_MAX;
+        let urls: Vec<_> = self.peer_urls.iter().filter(is_short).take(PEER_URLS_MAX).collect();
+        let half = |len: usize| u16::try_from(len).expect("both bounds are small").to_le_bytes();
+        writer.put(&half(urls.len()));
+        for url in urls {
+            writer.put(&half(url.len()));
+            writer.put(url.as_bytes());
+        }
         writer.finish()
     }
 
@@ -152,6 +176,7 @@ impl Hello {
         let mut word = || reader.word().ok_or(SHORT);
         let (cluster, from, to, boot_nonce) = (word()?, word()?, word()?, word()?);
         let lane = Lane::ALL.into_iter().find(|known| *known as u8 == lane);
+        let server_version = version(&mut reader).ok_or(SHORT)?;
         Ok(Self {
             versions: Versions { min, max },
             lane: lane.ok_or(HelloError { reason: "a hello for an unknown kind of connection" })?,
@@ -159,7 +184,8 @@ impl Hello {
             from: MemberId(from),
             to: MemberId(to),
             boot_nonce,
-            server_version: version(&mut reader).ok_or(SHORT)?,
+            server_version,
+            peer_urls: peer_urls(&mut reader).unwrap_or_default(),
         })
     }
 }
@@ -319,6 +345,20 @@ fn version(reader: &mut Reader<'_>) -> Option<String> {
     Some(String::from_utf8_lossy(kept).into_owned())
 }
 
+/// The sender's URLs; none from one that does not know that they belong there.
+fn peer_urls(reader: &mut Reader<'_>) -> Option<Vec<String>> {
+    let count = usize::from(reader.half()?);
+    let mut urls = Vec::new();
+    for _ in 0..count.min(PEER_URLS_MAX) {
+        let len = usize::from(reader.half()?);
+        let text = reader.take(len)?;
+        if len <= PEER_URL_SIZE_BYTES_MAX {
+            urls.push(str::from_utf8(text).ok()?.to_owned());
+        }
+    }
+    Some(urls)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::frame::HEAD_SIZE_BYTES;
@@ -334,6 +374,7 @@ mod tests {
             to: MemberId(4),
             boot_nonce: u64::MAX,
             server_version: "3.7.1".to_owned(),
+            peer_urls: vec!["http://a:1".to_owned(), "unix:///b".to_owned()],
         }
     }
 
@@ -348,6 +389,12 @@ mod tests {
         golden.extend([0xff; 8]);
         golden.extend([5, 0]);
         golden.extend(b"3.7.1");
+        let without_urls = Hello { peer_urls: Vec::new(), ..hello() };
+        assert_eq!(Hello::decode(&golden), Ok(without_urls));
+        golden.extend([2, 0, 10, 0]);
+        golden.extend(b"http://a:1");
+        golden.extend([9, 0]);
+        golden.extend(b"unix:///b");
         assert_eq!(body(&hello().encode()), golden);
         assert_eq!(Hello::decode(&golden), Ok(hello()));
 
@@ -420,13 +467,24 @@ mod tests {
             drop(Welcome::decode(&bytes));
             let _ = Refusal::decode(&bytes);
         }
-        let whole = body(&hello().encode());
-        for len in 0..whole.len() {
+        let whole = body(&Hello { peer_urls: Vec::new(), ..hello() }.encode());
+        for len in 0..whole.len() - 2 {
             assert!(Hello::decode(&whole[..len]).is_err(), "{len}");
         }
         let mut unknown = whole;
         unknown[4] = 3;
         assert!(Hello::decode(&unknown).is_err());
+    }
+
+    #[test]
+    fn more_urls_than_are_kept_still_fit() {
+        let urls: Vec<String> = (0..20).map(|count| "u".repeat(240 + count)).collect();
+        let long = Hello { server_version: "v".repeat(99), peer_urls: urls.clone(), ..hello() };
+        let kept = body(&long.encode());
+        assert!(kept.len() <= HELLO_BODY_SIZE_BYTES_MAX, "{}", kept.len());
+        assert_eq!(Hello::decode(&kept).unwrap().peer_urls, urls[..PEER_URLS_MAX]);
+        let odd = Hello { peer_urls: vec!["u".repeat(300), "v".to_owned()], ..hello() };
+        assert_eq!(Hello::decode(&body(&odd.encode())).unwrap().peer_urls, ["v"]);
     }
 
     #[test]

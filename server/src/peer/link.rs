@@ -57,6 +57,8 @@ pub struct LinkConfig {
     pub boot_nonce: u64,
     /// Our program's version.
     pub server_version: String,
+    /// Where we are reached.
+    pub own_urls: Vec<String>,
     /// How long dialing may take, and how long a greeting.
     pub dial_timeout: Duration,
     /// How long a send may make no progress.
@@ -369,6 +371,13 @@ impl Link {
         }
     }
 
+    /// We are reached elsewhere from now on; greetings to come say so.
+    pub fn set_own_urls(&mut self, urls: &[String]) {
+        if urls != self.config.own_urls {
+            self.config.own_urls = urls.to_vec();
+        }
+    }
+
     /// Whether the lane of raft snapshots is to be kept up.
     pub fn want_snapshot(&mut self, is_wanted: bool) {
         let is_idle = self.lanes[Lane::Snapshot.place()].state == State::Idle;
@@ -416,6 +425,7 @@ impl Link {
             to: self.config.to,
             boot_nonce: self.config.boot_nonce,
             server_version: self.config.server_version.clone(),
+            peer_urls: self.config.own_urls.clone(),
         };
         let lane = &mut self.lanes[connection.lane.place()];
         assert!(matches!(lane.state, State::Dialing(_)), "connected twice: {connection:?}");
@@ -539,6 +549,12 @@ impl Link {
     #[must_use]
     pub fn dropped_letters(&self) -> u64 {
         self.dropped_letters
+    }
+
+    /// How often in succession its lanes have failed since each was last up.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        self.lanes.iter().fold(0, |sum: u32, lane| sum.saturating_add(lane.failures))
     }
 
     /// The member's peer URLs.

@@ -6,7 +6,7 @@
 //! [`Members`] when the greeting has come.
 //!
 //! Invariants:
-//! - Before the greeting was accepted nothing is held but a few hundred bytes.
+//! - Before the greeting was accepted nothing is held but a few kilobytes.
 //! - A letter speaks for the member that greeted, to this member, and belongs to the connection's
 //!   lane; anything else ends the connection.
 //! - After an error there are no further letters.
@@ -125,6 +125,9 @@ pub struct Greeted {
     pub boot_nonce: u64,
     /// Its program's version.
     pub server_version: String,
+    /// Where it is reached, if it is not known to be a member yet: this member may be the one that
+    /// lags, and has to answer it to catch up. Empty of a member.
+    pub guest_urls: Vec<String>,
 }
 
 /// What was received, in order.
@@ -264,11 +267,14 @@ impl Receiver {
         if hello.to != self.oneself.member {
             return self.refuse(hello.from, Refusal::Recipient(self.oneself.member));
         }
-        match members.standing(hello.from) {
-            Standing::Member => {}
+        let guest_urls = match members.standing(hello.from) {
+            Standing::Member => Vec::new(),
+            // Who names the cluster and where it is reached is let in: it may have been added
+            // since this member last heard of anything, and may lead by now.
+            Standing::Unknown if !hello.peer_urls.is_empty() => hello.peer_urls,
             Standing::Unknown => return self.refuse(hello.from, Refusal::Unknown),
             Standing::Removed => return self.refuse(hello.from, Refusal::Removed),
-        }
+        };
         let welcome = Welcome {
             version,
             member: self.oneself.member,
@@ -283,7 +289,8 @@ impl Receiver {
             Lane::Snapshot => SNAPSHOT_BODY_SIZE_BYTES_MAX,
         });
         let Hello { from, lane, boot_nonce, server_version, .. } = hello;
-        Ok(Received::Greeted(Greeted { from, lane, boot_nonce, server_version }))
+        let greeted = Greeted { from, lane, boot_nonce, server_version, guest_urls };
+        Ok(Received::Greeted(greeted))
     }
 
     fn refuse(&mut self, from: MemberId, refusal: Refusal) -> Result<Received, ReceiveError> {
@@ -328,6 +335,7 @@ mod tests {
             to: MemberId(2),
             boot_nonce: 30,
             server_version: "0.2.0".to_owned(),
+            peer_urls: Vec::new(),
         }
     }
 
@@ -428,6 +436,24 @@ mod tests {
     }
 
     #[test]
+    fn a_member_that_is_not_known_yet_is_let_in_with_where_it_is_reached() {
+        let urls = vec!["http://a:1".to_owned()];
+        for (from, expected) in [(5, Some(&urls)), (3, Some(&Vec::new())), (4, None)] {
+            let hello = Hello {
+                from: MemberId(from),
+                peer_urls: urls.clone(),
+                ..hello(Lane::Control)
+            };
+            let (all, _) = receive_all(&mut receiver(), &greeting(&hello));
+            let guest_urls = all.first().map(|received| match received {
+                Received::Greeted(greeted) => &greeted.guest_urls,
+                Received::Letter(_) => panic!("the greeting comes first"),
+            });
+            assert_eq!(guest_urls, expected, "{from}");
+        }
+    }
+
+    #[test]
     fn a_letter_speaks_for_its_sender_on_its_own_connection() {
         let end = SnapshotEnd { transfer: 1, chunk_count: 0, size_bytes: 0 };
         let state = SnapshotState::Taking;
@@ -468,7 +494,7 @@ mod tests {
         let mut receiver = receiver();
         // A hello that claims to be long is refused by its head.
         let mut bytes = PREFACE.to_vec();
-        bytes.extend([0, 4, 0, 0, FrameKind::Hello as u8, 0, 0, 0, 0, 0, 0, 0]);
+        bytes.extend([0, 64, 0, 0, FrameKind::Hello as u8, 0, 0, 0, 0, 0, 0, 0]);
         let (_, result) = receive_all(&mut receiver, &bytes);
         assert!(matches!(result, Err(ReceiveError::Frame(FrameError::TooLong { .. }))));
         for text in [&b"GET / HTTP/1.1\r\n"[..], b"\x93RINGD\n\n", b"\x93RINX"] {

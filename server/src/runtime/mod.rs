@@ -5,6 +5,7 @@
 
 pub mod buffers;
 pub mod bus_error;
+pub mod dialer;
 pub mod disk_helper;
 pub mod executor;
 pub mod files;

@@ -6,19 +6,27 @@
 //! owner's business.
 //!
 //! Invariants:
-//! - Memory handed to the kernel is owned by `sends` or `writes` until its completion is seen; a
-//!   reactor dropped with operations in flight leaks that memory rather than freeing it.
+//! - Memory handed to the kernel is owned by `sends`, `vectored` or `writes` until its completion is
+//!   seen; a reactor dropped with operations in flight leaks that memory rather than freeing it.
 //! - [`Event::Closed`] is the last event of a socket and comes exactly once, after its last
 //!   operation has ended; only then is the descriptor closed, so no completion meets a reused one.
+
+mod failure;
+#[cfg(test)]
+mod tests;
+mod vectored;
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
+use bytes::Bytes;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use wal::AlignedBuffer;
 
+pub use self::failure::ReactorError;
+use self::vectored::VectoredSend;
 use super::buffers::{BUFFER_GROUP, BufferRing, Received};
 use super::slab::Slab;
 use super::sockets::Listener;
@@ -73,6 +81,13 @@ pub enum Event {
         /// The buffer that was sent.
         buffer: Vec<u8>,
     },
+    /// A send of pieces ended, possibly before all of them had left.
+    SentVectored {
+        /// Where.
+        socket: SocketId,
+        /// How many bytes have left.
+        count: usize,
+    },
     /// The client sends nothing more; it may still read. Whether that is the end is for the owner
     /// to say.
     HalfClosed {
@@ -121,6 +136,7 @@ enum Kind {
     WakeSent = 7,
     Cancel = 8,
     Eventfd = 9,
+    SendVectored = 11,
 }
 
 impl Kind {
@@ -136,6 +152,7 @@ impl Kind {
             7 => Self::WakeSent,
             8 => Self::Cancel,
             9 => Self::Eventfd,
+            11 => Self::SendVectored,
             other => unreachable!("completion of an unknown kind {other}"),
         }
     }
@@ -187,6 +204,7 @@ pub struct Reactor {
     buffers: BufferRing,
     sockets: Slab<Socket>,
     sends: Slab<SendInFlight>,
+    vectored: Slab<VectoredSend>,
     writes: Slab<WriteInFlight>,
     listeners: Vec<Listener>,
     eventfd: OwnedFd,
@@ -218,6 +236,7 @@ impl Reactor {
             buffers,
             sockets: Slab::new(),
             sends: Slab::new(),
+            vectored: Slab::new(),
             writes: Slab::new(),
             listeners: Vec::new(),
             eventfd,
@@ -285,6 +304,23 @@ impl Reactor {
         state.operations += 1;
         let index = self.sends.insert(SendInFlight { socket: socket.index, buffer, sent: 0 });
         self.push_send(index);
+    }
+
+    /// Sends pieces that are shared with others, in order, as far as the socket takes them at once:
+    /// [`Event::SentVectored`] says how far that was. One send a socket at a time, of either kind.
+    pub fn send_vectored(&mut self, socket: SocketId, pieces: Vec<Bytes>) {
+        let Some(state) = self.live(socket) else { return };
+        if state.closing {
+            return;
+        }
+        state.operations += 1;
+        let descriptor = types::Fd(state.descriptor.as_raw_fd());
+        let send = VectoredSend::new(socket.index, pieces);
+        let head = send.head();
+        let index = self.vectored.insert(send);
+        let flags = u32::try_from(libc::MSG_NOSIGNAL).expect("a flag is one positive bit");
+        let entry = opcode::SendMsg::new(descriptor, head).flags(flags).build();
+        self.push(entry.user_data(Kind::SendVectored.tag(index)));
     }
 
     /// Ends the connection; [`Event::Closed`] follows when nothing of it is in flight.
@@ -450,6 +486,7 @@ impl Reactor {
             Kind::Accept => self.handle_accept(index, completion),
             Kind::Receive => self.handle_receive(index, completion),
             Kind::Send => self.handle_send(index, completion.result()),
+            Kind::SendVectored => self.handle_send_vectored(index, completion.result()),
             Kind::Shutdown => self.operation_ended(index),
             Kind::Write => self.handle_write(index, completion.result()),
             Kind::Sync => self.handle_sync(index, completion.result()),
@@ -544,6 +581,21 @@ impl Reactor {
             }
         } else if !state.closing {
             self.begin_close(socket);
+        }
+        self.operation_ended(socket);
+    }
+
+    fn handle_send_vectored(&mut self, index: u32, result: i32) {
+        let socket = self.vectored.remove(index).socket;
+        let state = self.sockets.get_mut(socket).expect("a send keeps its socket's slot");
+        let id = SocketId { index: socket, generation: state.generation };
+        if !state.closing {
+            match usize::try_from(result) {
+                Ok(count @ 1..) => {
+                    self.events.push_back(Event::SentVectored { socket: id, count });
+                }
+                _ => self.begin_close(socket),
+            }
         }
         self.operation_ended(socket);
     }
@@ -653,8 +705,8 @@ impl Reactor {
     /// Linked entries must reach the kernel in one submission: all find room, or none.
     fn push_all(&mut self, entries: &[squeue::Entry]) {
         loop {
-            // SAFETY: every buffer an entry points to is owned by `sends`, `writes` or `buffers`
-            // until its completion; descriptors stay open as long as operations are counted.
+            // SAFETY: every buffer an entry points to is owned by `sends`, `vectored`, `writes` or
+            // `buffers` until its completion; descriptors stay open as long as operations are counted.
             let pushed = unsafe { self.ring.submission().push_multiple(entries) };
             if pushed.is_ok() {
                 return;
@@ -675,6 +727,7 @@ impl Drop for Reactor {
         // The kernel may still read or write what these own. Leaking at the end of a process is
         // harmless, freeing is not.
         std::mem::forget(std::mem::take(&mut self.sends));
+        std::mem::forget(std::mem::take(&mut self.vectored));
         std::mem::forget(std::mem::take(&mut self.writes));
     }
 }
@@ -684,261 +737,8 @@ impl std::fmt::Debug for Reactor {
         formatter
             .debug_struct("Reactor")
             .field("sockets", &self.sockets.len())
-            .field("sends", &self.sends.len())
+            .field("sends", &(self.sends.len() + self.vectored.len()))
             .field("writes", &self.writes.len())
             .finish_non_exhaustive()
-    }
-}
-
-/// io_uring is not to be had, or broke.
-#[derive(Debug)]
-pub struct ReactorError {
-    /// What was tried.
-    pub operation: &'static str,
-    /// What the kernel said.
-    pub cause: io::Error,
-}
-
-impl std::fmt::Display for ReactorError {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "cannot {}: {}", self.operation, self.cause)?;
-        match self.cause.raw_os_error() {
-            Some(libc::EPERM | libc::EACCES) => formatter.write_str(
-                " (io_uring is forbidden here: allow it in the seccomp profile, or set \
-                 kernel.io_uring_disabled=0)",
-            ),
-            Some(libc::ENOSYS) => {
-                formatter.write_str(" (this kernel or sandbox has no io_uring; ringd requires it)")
-            }
-            Some(libc::ENOMEM) => {
-                formatter.write_str(" (out of lockable memory: raise the memlock limit, ulimit -l)")
-            }
-            Some(libc::EINVAL) => {
-                formatter.write_str(" (the kernel is too old: Linux 6.1 or newer is required)")
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-impl std::error::Error for ReactorError {}
-
-#[cfg(test)]
-mod tests {
-    use std::io::{Read, Write};
-    use std::net::{Shutdown, TcpStream};
-
-    use super::*;
-    use crate::runtime::sockets::listen;
-
-    struct Pair {
-        reactor: Reactor,
-        client: TcpStream,
-        socket: SocketId,
-    }
-
-    /// Waits until `pick` finds what it looks for; a minute without it fails the test.
-    fn until<T>(reactor: &mut Reactor, mut pick: impl FnMut(Event) -> Option<T>) -> T {
-        for _ in 0..600 {
-            reactor.wait(Duration::from_millis(100)).unwrap();
-            while let Some(event) = reactor.poll_event() {
-                if let Some(found) = pick(event) {
-                    return found;
-                }
-            }
-        }
-        panic!("the event did not come");
-    }
-
-    fn pair() -> Pair {
-        let mut reactor = Reactor::new().unwrap();
-        let listener = listen("127.0.0.1:0".parse().unwrap(), false).unwrap();
-        let client = TcpStream::connect(listener.address()).unwrap();
-        let number = reactor.listen(listener);
-        let descriptor = until(&mut reactor, |event| match event {
-            Event::Accepted { listener, descriptor } => {
-                assert_eq!(listener, number);
-                Some(descriptor)
-            }
-            _ => None,
-        });
-        let socket = reactor.adopt(descriptor);
-        Pair { reactor, client, socket }
-    }
-
-    fn receive(reactor: &mut Reactor) -> Vec<u8> {
-        let received = until(reactor, |event| match event {
-            Event::Received { received, .. } => Some(received),
-            _ => None,
-        });
-        let bytes = reactor.received(&received).to_vec();
-        reactor.recycle(received);
-        bytes
-    }
-
-    #[test]
-    fn bytes_go_both_ways_and_the_buffer_returns() {
-        let Pair { mut reactor, mut client, socket } = pair();
-        client.write_all(b"ask").unwrap();
-        assert_eq!(receive(&mut reactor), b"ask");
-        reactor.send(socket, b"answer".to_vec());
-        let buffer = until(&mut reactor, |event| match event {
-            Event::Sent { socket: sent, buffer } => {
-                assert_eq!(sent, socket);
-                Some(buffer)
-            }
-            _ => None,
-        });
-        assert!(buffer.is_empty() && buffer.capacity() >= 6);
-        let mut answer = [0; 6];
-        client.read_exact(&mut answer).unwrap();
-        assert_eq!(&answer, b"answer");
-    }
-
-    #[test]
-    fn a_client_that_leaves_is_closed_once() {
-        let Pair { mut reactor, client, socket } = pair();
-        client.shutdown(Shutdown::Both).unwrap();
-        let half_closed = until(&mut reactor, |event| match event {
-            Event::HalfClosed { socket } => Some(socket),
-            _ => None,
-        });
-        assert_eq!(half_closed, socket);
-        reactor.close(socket);
-        let closed = until(&mut reactor, |event| match event {
-            Event::Closed { socket } => Some(socket),
-            _ => None,
-        });
-        assert_eq!(closed, socket);
-        assert_eq!(reactor.socket_count(), 0);
-        // What comes late for a socket that is gone is not an error.
-        reactor.close(socket);
-        reactor.send(socket, b"late".to_vec());
-        reactor.wait(Duration::ZERO).unwrap();
-        assert!(reactor.poll_event().is_none());
-    }
-
-    #[test]
-    fn a_client_that_has_said_all_can_still_be_answered() {
-        let Pair { mut reactor, mut client, socket } = pair();
-        client.write_all(b"ask").unwrap();
-        client.shutdown(Shutdown::Write).unwrap();
-        assert_eq!(receive(&mut reactor), b"ask");
-        until(&mut reactor, |event| matches!(event, Event::HalfClosed { .. }).then_some(()));
-        reactor.send(socket, b"answer".to_vec());
-        until(&mut reactor, |event| matches!(event, Event::Sent { .. }).then_some(()));
-        reactor.close(socket);
-        until(&mut reactor, |event| matches!(event, Event::Closed { .. }).then_some(()));
-        let mut answer = Vec::new();
-        client.read_to_end(&mut answer).unwrap();
-        assert_eq!(answer, b"answer");
-    }
-
-    #[test]
-    fn a_client_that_does_not_read_neither_loses_nor_mixes_bytes() {
-        let Pair { mut reactor, mut client, socket } = pair();
-        let size = 32 << 20;
-        let bytes: Vec<u8> = (0..size).map(|place: u32| (place / 251).to_le_bytes()[0]).collect();
-        reactor.send(socket, bytes.clone());
-        reactor.wait(Duration::ZERO).unwrap();
-        let reader = std::thread::spawn(move || {
-            let mut read = vec![0; size as usize];
-            client.read_exact(&mut read).unwrap();
-            (client, read)
-        });
-        until(&mut reactor, |event| matches!(event, Event::Sent { .. }).then_some(()));
-        assert!(reader.join().unwrap().1 == bytes);
-    }
-
-    #[test]
-    fn a_paused_socket_is_not_read_and_goes_on_where_it_was() {
-        let Pair { mut reactor, mut client, socket } = pair();
-        reactor.pause(socket);
-        reactor.wait(Duration::ZERO).unwrap();
-        client.write_all(b"later").unwrap();
-        // Bytes that arrived before the pause took hold are still delivered; none are lost.
-        reactor.resume(socket);
-        assert_eq!(receive(&mut reactor), b"later");
-    }
-
-    #[test]
-    fn more_bytes_than_buffers_arrive_in_order() {
-        let Pair { mut reactor, mut client, .. } = pair();
-        let size = 3 * usize::from(super::super::buffers::BUFFER_COUNT) * 32 * 1024;
-        let bytes: Vec<u8> = (0..size).map(|place| (place / 253).to_le_bytes()[0]).collect();
-        let sent = bytes.clone();
-        let writer = std::thread::spawn(move || {
-            client.write_all(&sent).unwrap();
-            client
-        });
-        let mut got = Vec::new();
-        while got.len() < size {
-            // Every buffer of a turn is held until the turn's end: the ring runs dry.
-            reactor.wait(Duration::from_millis(100)).unwrap();
-            let mut held = Vec::new();
-            while let Some(event) = reactor.poll_event() {
-                if let Event::Received { received, .. } = event {
-                    got.extend_from_slice(reactor.received(&received));
-                    held.push(received);
-                }
-            }
-            held.into_iter().for_each(|received| reactor.recycle(received));
-        }
-        assert!(got == bytes);
-        drop(writer.join().unwrap());
-    }
-
-    #[test]
-    fn a_wake_from_another_core_or_thread_ends_the_wait() {
-        let mut sleeper = Reactor::new().unwrap();
-        let mut other = Reactor::new().unwrap();
-        other.wake(sleeper.descriptor());
-        other.wait(Duration::ZERO).unwrap();
-        until(&mut sleeper, |event| matches!(event, Event::Woken).then_some(()));
-        let waker = super::super::wake::Waker::new(sleeper.eventfd()).unwrap();
-        std::thread::spawn(move || waker.wake()).join().unwrap();
-        until(&mut sleeper, |event| matches!(event, Event::Woken).then_some(()));
-    }
-
-    #[test]
-    fn a_durable_write_reports_what_the_kernel_said() {
-        for durability in [Durability::None, Durability::WriteThrough, Durability::WriteThenSync] {
-            a_write_is_refused(durability);
-        }
-    }
-
-    #[test]
-    fn a_write_then_sync_ends_once_and_whole() {
-        let mut reactor = Reactor::new().unwrap();
-        let path = std::env::temp_dir().join(format!("ringd-reactor-{}", std::process::id()));
-        let file = std::fs::File::create(&path).unwrap();
-        for (token, durability) in
-            [(1, Durability::WriteThenSync), (2, Durability::WriteThrough), (3, Durability::None)]
-        {
-            let buffer = AlignedBuffer::new(8192);
-            reactor.write(file.as_raw_fd(), (token - 1) * 8192, buffer, durability, token);
-            let ended = until(&mut reactor, |event| match event {
-                Event::Written { token, result, .. } => Some((token, result.unwrap())),
-                _ => None,
-            });
-            assert_eq!(ended, (token, 8192));
-        }
-        assert_eq!(reactor.writes_in_flight(), 0);
-        assert_eq!(file.metadata().unwrap().len(), 3 * 8192);
-        std::fs::remove_file(path).unwrap();
-    }
-
-    fn a_write_is_refused(durability: Durability) {
-        let mut reactor = Reactor::new().unwrap();
-        let file = std::fs::File::open("/dev/full").unwrap();
-        let buffer = AlignedBuffer::new(4096);
-        reactor.write(file.as_raw_fd(), 0, buffer, durability, 7);
-        let (token, result, buffer) = until(&mut reactor, |event| match event {
-            Event::Written { token, result, buffer } => Some((token, result, buffer)),
-            _ => None,
-        });
-        assert_eq!((token, buffer.as_slice().len()), (7, 4096));
-        // Opened for reading only.
-        assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::EBADF));
     }
 }

@@ -38,6 +38,12 @@ pub fn wait() -> io::Result<libc::c_int> {
     Ok(signal)
 }
 
+/// Ends the wait of [`wait`] from within the process.
+pub fn request_stop() {
+    // SAFETY: a plain call; the process may signal itself.
+    unsafe { libc::kill(libc::getpid(), libc::SIGTERM) };
+}
+
 /// Ends the process by `signal`, as if it had never been caught.
 pub fn reraise(signal: libc::c_int) -> ! {
     // SAFETY: the default disposition of a signal is always valid.

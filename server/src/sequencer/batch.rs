@@ -283,6 +283,16 @@ impl Batcher {
         Vec::new()
     }
 
+    /// The store has come from another member, as it was behind this entry: what this one had
+    /// proposed up to there may be in it or not.
+    pub fn take_installed(&mut self, index: LogIndex) -> Vec<Ticket> {
+        let mut tickets = std::mem::take(&mut self.replaced);
+        while let Some(first) = self.proposed.pop_front_if(|first| first.index <= index) {
+            tickets.extend(first.tickets);
+        }
+        tickets
+    }
+
     /// Whether the next batch only deletes and compacts.
     #[must_use]
     pub fn frees_space(&self) -> bool {

@@ -33,7 +33,7 @@ struct Round {
 #[derive(Debug)]
 struct Confirmed {
     index: LogIndex,
-    tickets: Vec<Ticket>,
+    reads: Vec<(Ticket, Duration)>,
 }
 
 /// The reads of all front-ends and the rounds they wait for. Times are durations since any fixed
@@ -94,8 +94,7 @@ impl ReadIndex {
     /// raft confirmed `context` at `index`. A context of an abandoned round is ignored.
     pub fn handle_confirmed(&mut self, context: &[u8], index: LogIndex) {
         let Some(round) = self.round.take_if(|round| round.context == context) else { return };
-        let tickets = round.reads.into_iter().map(|(ticket, _)| ticket).collect();
-        self.confirmed.push_back(Confirmed { index, tickets });
+        self.confirmed.push_back(Confirmed { index, reads: round.reads });
     }
 
     /// The view of everything up to `applied` is published.
@@ -116,15 +115,27 @@ impl ReadIndex {
         let timeout = self.timeout;
         let late = |(_, since): &(Ticket, Duration)| now.saturating_sub(*since) >= timeout;
         self.failed.extend(self.joining.extract_if(.., |read| late(read)).map(|read| read.0));
-        if let Some(round) = &mut self.round {
-            self.failed.extend(round.reads.extract_if(.., |read| late(read)).map(|read| read.0));
+        // A member that is cut off may never come as far as a round that was confirmed to it.
+        let asked = self.round.iter_mut().map(|round| &mut round.reads);
+        for reads in asked.chain(self.confirmed.iter_mut().map(|round| &mut round.reads)) {
+            self.failed.extend(reads.extract_if(.., |read| late(read)).map(|read| read.0));
+        }
+    }
+
+    /// A leader's first entry is applied: before it no round was confirmed, and raft has forgotten
+    /// those that were asked for. They are asked for again at once.
+    pub fn handle_new_term(&mut self) {
+        if let Some(round) = self.round.take() {
+            self.joining.splice(0..0, round.reads);
+            self.rounds_retried += 1;
         }
     }
 
     /// Reads that may go on.
     pub fn poll_ready(&mut self) -> Option<Vec<Ticket>> {
         let ready = self.confirmed.front().is_some_and(|round| round.index <= self.published);
-        if ready { self.confirmed.pop_front().map(|round| round.tickets) } else { None }
+        let round = if ready { self.confirmed.pop_front()? } else { return None };
+        Some(round.reads.into_iter().map(|read| read.0).collect())
     }
 
     /// Reads that were given up.
@@ -136,7 +147,8 @@ impl ReadIndex {
     pub fn fail_all(&mut self) -> Vec<Ticket> {
         let round = self.round.take().into_iter().flat_map(|round| round.reads);
         let unconfirmed = round.chain(self.joining.drain(..)).map(|(ticket, _)| ticket);
-        let confirmed = self.confirmed.drain(..).flat_map(|round| round.tickets);
+        let confirmed =
+            self.confirmed.drain(..).flat_map(|round| round.reads).map(|(ticket, _)| ticket);
         confirmed.chain(unconfirmed).chain(self.failed.drain(..)).collect()
     }
 
@@ -205,6 +217,21 @@ mod tests {
         assert!(reads.poll_ready().is_none());
         reads.handle_confirmed(&second, LogIndex(9));
         assert_eq!(reads.poll_ready().unwrap(), [ticket(0), ticket(1)]);
+    }
+
+    #[test]
+    fn a_new_leaders_first_entry_asks_again_at_once_under_a_new_context() {
+        let mut reads = read_index();
+        reads.handle_read(ticket(0), at(0));
+        let first = reads.poll_round(at(0)).unwrap();
+        reads.handle_new_term();
+        let second = reads.poll_round(at(1)).unwrap();
+        assert_ne!(first, second);
+        reads.handle_confirmed(&first, LogIndex(1));
+        reads.handle_published(LogIndex(9));
+        assert!(reads.poll_ready().is_none());
+        reads.handle_confirmed(&second, LogIndex(9));
+        assert_eq!(reads.poll_ready().unwrap(), [ticket(0)]);
     }
 
     #[test]

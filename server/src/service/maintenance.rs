@@ -10,7 +10,6 @@ use engine::view::View;
 use prost::Message;
 
 use super::downgrade::parse_target;
-use super::method::Method;
 use super::node_state::NodeState;
 use super::proto::etcdserverpb as pb;
 use super::status::{self, Refusal};

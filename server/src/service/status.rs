@@ -61,6 +61,8 @@ pub enum Refusal {
     TimedOut,
     /// As above; the leader was lost meanwhile.
     TimedOutLeaderFailed,
+    /// As above; the connection to the leader, or the leader's to its followers, was lost.
+    TimedOutConnectionLost,
     /// The member knows no leader.
     NoLeader,
     /// The leader changed under the request.
@@ -230,6 +232,10 @@ pub const fn status_of(refusal: Refusal) -> (Code, &'static str) {
         R::TimedOutLeaderFailed => (
             Code::Unavailable,
             "etcdserver: request timed out, possibly due to previous leader failure",
+        ),
+        R::TimedOutConnectionLost => (
+            Code::Unavailable,
+            "etcdserver: request timed out, possibly due to connection lost",
         ),
         R::NoLeader => (Code::Unavailable, "etcdserver: no leader"),
         R::LeaderChanged => (Code::Unavailable, "etcdserver: leader changed"),

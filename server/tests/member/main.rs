@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod client;
+mod cluster;
 mod directory;
 mod discovery;
 mod faults;

@@ -101,6 +101,11 @@ impl Member {
         Self { child, lines, log: Vec::new() }
     }
 
+    /// Waits until clients are served.
+    pub fn wait_until_serving(&mut self) {
+        self.wait_for(SERVING);
+    }
+
     /// Waits for a message in the log; ends the test when the process ends first.
     pub fn wait_for(&mut self, message: &str) -> Object {
         self.wait_for_or_end(message).unwrap_or_else(|| {

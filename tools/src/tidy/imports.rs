@@ -64,7 +64,7 @@ const RULES: &[Rule] = &[
     ),
     // Of HTTP/2 its frames and header blocks, for one call at a start; of the service its messages.
     drives("server/src/bootstrap", &["config", "frontend::http2", "service::proto"]),
-    drives("server/src/log_lines", &["config", "frontend::gateway"]),
+    drives("server/src/log_lines", &["config", "frontend::gateway", "peer"]),
     // The log below everything knows nobody.
     Rule { place: "server/src/log", may_use: Some(&[]), crates: &[], is_pure: false },
     Rule { place: "server/src/node", may_use: None, crates: &["engine", "wal"], is_pure: false },

@@ -25,7 +25,7 @@ pub const CLUSTERING: &[Flag] = &[
         "initial-cluster",
         Text,
         "default=http://localhost:2380",
-        "The first members, as name=url,... Only this member, for now.",
+        "The first members, as name=url,...",
     )
     .served(store!(initial_cluster: into_text)),
     Flag::new(
@@ -33,8 +33,8 @@ pub const CLUSTERING: &[Flag] = &[
         "initial-cluster-state",
         Choice(&["new", "existing"]),
         "new",
-        "Whether a member without data founds a cluster (new) or joins one (existing; not there \
-         yet). A member with data goes on with what it has.",
+        "Whether a member without data founds a cluster (new) or joins one (existing). A member with \
+         data goes on with what it has.",
     )
     .served(|config, value| {
         config.initial_cluster_state = match value.into_text().as_str() {
@@ -166,9 +166,9 @@ pub const CLUSTERING: &[Flag] = &[
         "true",
         "Refuse membership changes that would cost the quorum.",
     )
-    .moot("membership does not change yet"),
+    .served(store!(strict_reconfig_check: into_switch)),
     Flag::new(Clustering, "pre-vote", Switch, "true", "Ask before standing for election.")
-        .moot("a member alone has nobody to ask"),
+        .served(store!(pre_vote: into_switch)),
     Flag::new(
         Clustering,
         "auto-compaction-retention",

@@ -90,7 +90,7 @@ pub const OPERATION: &[Flag] = &[
         "Defragment at start when it frees so much.")
         .served(store!(bootstrap_defrag_threshold_megabytes: into_unsigned)),
     Flag::new(Features, "max-learners", Signed, "1", "The most learners a cluster may have.")
-        .moot("members cannot be added yet"),
+        .served(store!(max_learners: into_signed)),
     Flag::new(Features, "compaction-sleep-interval", Duration, "0s",
         "Rest between two steps of a compaction.")
         .moot(OWN_SWEEP),
@@ -99,11 +99,11 @@ pub const OPERATION: &[Flag] = &[
         .moot("no member of an earlier version can be in the cluster"),
     Flag::new(Features, "snapshot-catchup-entries", Unsigned, "5000",
         "Entries kept for a member that lags.")
-        .moot("a member alone has nobody who lags"),
+        .served(store!(snapshot_catchup_entries: into_unsigned)),
 
     Flag::new(Unsafe, "force-new-cluster", Switch, "false",
         "Make a cluster of this member alone out of its data.")
-        .moot("the cluster is this member alone already"),
+        .served(store!(force_new_cluster: into_switch)),
     Flag::new(Unsafe, "unsafe-no-fsync", Switch, "false",
         "Acknowledge writes without syncing them. A power cut loses them, and more.")
         .served(store!(unsafe_no_fsync: into_switch)),

@@ -5,6 +5,8 @@ use std::time::Duration;
 use super::super::watches::Place;
 use super::{Desk, FrontendCore, connection_at};
 use crate::frontend::http2::ErrorCode;
+use crate::node::calls::{Call, Waiting};
+use crate::service::status::Refusal;
 
 impl FrontendCore {
     /// Ends a call whose client has no more time as grpc-go does: without a status, which nobody
@@ -39,6 +41,30 @@ impl FrontendCore {
 }
 
 impl Desk {
+    /// What a call is told that was begun then and for which our time is over. As etcd, commands
+    /// are told more when there is a likely cause: a leader that was lost while they were under
+    /// way, or the way to the one there is.
+    pub(super) fn late_refusal(&self, call: &Call, begun: Duration) -> Refusal {
+        let is_command = matches!(
+            call.waiting,
+            Waiting::Write | Waiting::ProcedureWrite | Waiting::Change(..)
+        );
+        if !is_command {
+            return Refusal::TimedOut;
+        }
+        let status = self.status.get();
+        let begun = u64::try_from(begun.as_micros()).unwrap_or(u64::MAX);
+        let elections = u64::try_from(2 * self.config.election.as_micros()).unwrap_or(u64::MAX);
+        let lost_at = status.leader_since_micros.saturating_sub(elections);
+        if begun > lost_at && begun < status.leader_since_micros && status.leader != 0 {
+            Refusal::TimedOutLeaderFailed
+        } else if status.leader != 0 && status.connected_since_micros > begun {
+            Refusal::TimedOutConnectionLost
+        } else {
+            Refusal::TimedOut
+        }
+    }
+
     /// The client of a stream has said how long it waits, or not.
     pub(super) fn note_deadline(&mut self, place: Place, timeout: Option<Duration>, now: Duration) {
         self.stream_deadlines.extend(timeout.map(|timeout| (place, now.saturating_add(timeout))));

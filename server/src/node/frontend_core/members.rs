@@ -7,7 +7,7 @@ use engine::command::{MemberAddRef, MemberUpdateRef};
 
 use super::{Desk, Request, status};
 use crate::bootstrap;
-use crate::config::{Url, sorted_unique, texts};
+use crate::config::{Url, parse_urls, texts};
 use crate::frontend::grpc;
 use crate::node::calls::{Call, Timeouts, Waiting};
 use crate::service::cluster::MemberAsk;
@@ -63,6 +63,9 @@ impl Desk {
 
 /// The URLs in etcd's order, if there are any and all are URLs.
 fn urls_of(texts: &[String]) -> Option<Vec<Url>> {
-    let urls: Result<Vec<Url>, _> = texts.iter().map(|text| Url::parse(text.trim())).collect();
-    urls.ok().filter(|urls| !urls.is_empty()).map(sorted_unique)
+    // What stands in one text is one URL.
+    if texts.is_empty() || texts.iter().any(|text| text.contains(',')) {
+        return None;
+    }
+    parse_urls(&texts.join(",")).ok()
 }

@@ -118,6 +118,8 @@ impl Bench {
             request_timeout: Duration::from_secs(7),
             slow_after: None,
             watch: WatchConfig::default(),
+            learners_max: 1,
+            election: Duration::from_secs(1),
         };
         let parts = FrontendParts {
             id: FrontendId(0),

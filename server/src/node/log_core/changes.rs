@@ -12,10 +12,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use engine::command::{BATCH_HEADER_SIZE_BYTES, BatchHeader, Command};
+use engine::command::BATCH_HEADER_SIZE_BYTES;
 use engine::engine::Membership;
 use engine::ids::{LogIndex, MemberId, Term};
-use engine::{Batch, Member, MembershipChange, Outcome};
+use engine::{Batch, BatchHeader, Member, MembershipChange, Outcome};
 use raft::eraftpb::Entry;
 
 use super::{Applying, LogCore};
@@ -80,17 +80,11 @@ pub(super) fn is_change(batch: &Batch) -> bool {
 
 /// What a batch does to the members; it does nothing else then.
 fn change_in(batch: &Batch) -> Option<MemberChange> {
-    if batch.len() != 1 {
-        return None;
-    }
-    match (batch.membership_change(), batch.command(0)) {
-        (Some(MembershipChange::Add { is_learner, .. }), _) => {
-            Some(MemberChange::Add { is_learner })
-        }
-        (Some(MembershipChange::Remove(id)), _) => Some(MemberChange::Remove(id)),
-        (Some(MembershipChange::Promote(id)), _) => Some(MemberChange::Promote(id)),
-        (None, Command::MemberUpdate(update)) => Some(MemberChange::Update(update.id())),
-        (None, _) => None,
+    match batch.membership_change() {
+        Some(MembershipChange::Add { is_learner, .. }) => Some(MemberChange::Add { is_learner }),
+        Some(MembershipChange::Remove(id)) => Some(MemberChange::Remove(id)),
+        Some(MembershipChange::Promote(id)) => Some(MemberChange::Promote(id)),
+        None => batch.member_update().map(MemberChange::Update),
     }
 }
 
@@ -257,6 +251,25 @@ impl LogCore {
         }
     }
 
+    /// Since when whoever leads has been able to commit, as far as connections go and this member
+    /// sees them.
+    pub(super) fn connected_since(&self) -> Option<Duration> {
+        let leader = self.consensus.leader()?;
+        if leader != self.member {
+            return self.peers.up_since(leader);
+        }
+        let voters = &self.consensus.conf_state().voters;
+        let others = voters.iter().filter(|id| **id != self.member.0);
+        let mut since: Vec<Duration> =
+            others.filter_map(|&id| self.peers.up_since(MemberId(id))).collect();
+        since.sort_unstable();
+        // Half of the others make a quorum with this one.
+        match voters.len() / 2 {
+            0 => Some(Duration::ZERO),
+            needed => since.get(needed - 1).copied(),
+        }
+    }
+
     /// Applies an entry that changes raft's configuration. `false` if there is no room for it yet:
     /// the entry is to come again.
     pub(super) fn apply_change(&mut self, entry: &Entry) -> Result<bool, Failure> {
@@ -313,7 +326,7 @@ impl LogCore {
                 continue;
             }
             self.consensus.transfer_leader(to);
-            self.changes.moves.push(Move { ticket, to, until: now + self.transfer_timeout });
+            self.changes.moves.push(Move { ticket, to, until: now + self.request_timeout });
         }
     }
 

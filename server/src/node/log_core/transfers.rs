@@ -14,7 +14,7 @@
 //! - A transfer in either direction holds bounded memory, and the one that pins a view ends when it
 //!   makes no progress.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,7 +25,7 @@ use raft::eraftpb::{Message, SnapshotMetadata};
 use wal::Lsn;
 
 use super::LogCore;
-use crate::mail::FrontendId;
+use crate::mail::{FrontendId, Unavailable};
 use crate::node::failure::Failure;
 use crate::peer::letter::{
     CHUNK_SIZE_BYTES_MAX, Letter, SnapshotAcknowledged, SnapshotBegin, SnapshotChunk, SnapshotEnd,
@@ -79,7 +79,7 @@ struct Incoming {
     /// What the end said.
     end: Option<SnapshotEnd>,
     size_bytes: u64,
-    /// Nothing can be done before the disk has done something.
+    /// Nothing can be done before more has come, or the disk has done something.
     is_waiting: bool,
     stage: InstallStage,
 }
@@ -100,6 +100,8 @@ pub(super) struct Transfers {
     outgoing: Vec<Outgoing>,
     incoming: Option<Incoming>,
     counted: u64,
+    /// Members to whom the connection for stores is up.
+    lanes: BTreeSet<MemberId>,
     /// Why the last store that came could not be installed, until somebody was told.
     refused: Option<InstallRule>,
 }
@@ -114,7 +116,8 @@ impl Transfers {
     pub(super) fn has_job(&self) -> bool {
         let can_send = |it: &Outgoing| it.is_up && !it.is_scanned && it.has_room();
         let can_build = |it: &Incoming| {
-            it.stage == InstallStage::Building && !it.held.is_empty() && !it.is_waiting
+            let has_some = !it.held.is_empty() || it.end.is_some();
+            it.stage == InstallStage::Building && has_some && !it.is_waiting
         };
         self.outgoing.iter().any(can_send) || self.incoming.as_ref().is_some_and(can_build)
     }
@@ -188,19 +191,27 @@ impl LogCore {
 
     /// The connection for stores is up, or no more.
     pub fn handle_snapshot_lane(&mut self, to: MemberId, is_up: bool) {
-        let Some(outgoing) = self.transfers.outgoing.iter_mut().find(|it| it.to == to) else {
-            return;
-        };
-        // The receiver says where it stands before anything else is sent.
-        outgoing.is_up = false;
-        if is_up {
-            let begin = SnapshotBegin {
-                transfer: outgoing.transfer,
-                chunk_first: outgoing.chunk_first,
-                message: outgoing.message.clone(),
-            };
-            self.peers.send(to, Letter::SnapshotBegin(begin));
+        if !is_up {
+            self.transfers.lanes.remove(&to);
+        } else {
+            self.transfers.lanes.insert(to);
         }
+        if let Some(outgoing) = self.transfers.outgoing.iter_mut().find(|it| it.to == to) {
+            // The receiver says where it stands before anything else is sent.
+            outgoing.is_up = false;
+            self.announce_transfer(to);
+        }
+    }
+
+    fn announce_transfer(&mut self, to: MemberId) {
+        let outgoing = self.transfers.outgoing.iter().find(|it| it.to == to);
+        let Some(outgoing) = outgoing.filter(|_| self.transfers.lanes.contains(&to)) else { return };
+        let begin = SnapshotBegin {
+            transfer: outgoing.transfer,
+            chunk_first: outgoing.chunk_first,
+            message: outgoing.message.clone(),
+        };
+        self.peers.send(to, Letter::SnapshotBegin(begin));
     }
 
     /// raft wants a follower to have the store as it is.
@@ -232,6 +243,8 @@ impl LogCore {
             is_up: false,
             moved_at: self.ticked,
         });
+        // For the store before this one the connection may be up already.
+        self.announce_transfer(to);
     }
 
     /// This member leads no more: raft forgets of whom it thought that a store is on its way.
@@ -376,6 +389,7 @@ impl LogCore {
         // One that came before the connection broke comes again.
         if chunk.number == incoming.chunk_next {
             incoming.chunk_next += 1;
+            incoming.is_waiting = false;
             incoming.size_bytes += chunk.records.len() as u64;
             incoming.held.extend_from_slice(&chunk.records);
         }
@@ -385,6 +399,7 @@ impl LogCore {
         let Some(incoming) = self.building(from, end.transfer) else { return };
         if (end.chunk_count, end.size_bytes) == (incoming.chunk_next, incoming.size_bytes) {
             incoming.end = Some(end);
+            incoming.is_waiting = false;
         } else {
             self.fail_incoming();
         }
@@ -423,12 +438,10 @@ impl LogCore {
         let step = self.engine.install_records(&incoming.held, STEP_RECORDS_MAX)?;
         incoming.held.drain(..step.taken_size_bytes);
         match step.state {
-            InstallState::More => {}
-            InstallState::Complete => {
-                if incoming.end.is_some() && incoming.held.is_empty() {
-                    return self.settle_in();
-                }
-            }
+            // The next record has not come whole.
+            InstallState::More => incoming.is_waiting = step.taken_size_bytes == 0,
+            InstallState::Complete if incoming.end.is_some() => return self.settle_in(),
+            InstallState::Complete => incoming.is_waiting = true,
             InstallState::Waiting => incoming.is_waiting = true,
             InstallState::Refused(rule) => {
                 self.transfers.refused = Some(rule);
@@ -513,6 +526,9 @@ impl LogCore {
         let (mut leases, view) = (Vec::new(), self.engine.newest_view());
         view.leases(LeaseId(0), usize::MAX, &mut leases).map_err(Failure::Leases)?;
         self.leases.handle_installed(&leases);
+        for ticket in self.batcher.take_installed(self.engine.applied().0) {
+            self.refuse(ticket, Unavailable::TimedOut);
+        }
         self.look_at_members()?;
         // The pages of the store that is gone are given back to the file's end.
         self.engine.begin_defrag();

@@ -105,6 +105,7 @@ fn config(is_new: bool, origin: Origin) -> StartConfig {
         shards: 1,
         election_ticks: 10,
         pre_vote: true,
+        force_new_cluster: false,
         request_timeout: Duration::from_secs(7),
         snapshot_count: 100,
         lessor: LessorConfig {

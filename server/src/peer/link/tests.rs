@@ -21,6 +21,7 @@ fn seeded(seed: u64) -> Link {
         to: MemberId(3),
         boot_nonce: 4,
         server_version: "v".to_owned(),
+        own_urls: Vec::new(),
         dial_timeout: ms(1000),
         stall_timeout: ms(5000),
         backoff_min: ms(20),

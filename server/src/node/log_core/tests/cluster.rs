@@ -258,7 +258,7 @@ fn a_store_on_its_way_survives_broken_connections() {
         cluster.run();
     }
     cluster.away.clear();
-    let mut breaks = 0;
+    let (mut chunks, mut breaks) = (0, 0);
     for round in 0..4000 {
         if round % 40 == 0 {
             for world in &mut cluster.members {
@@ -274,10 +274,10 @@ fn a_store_on_its_way_survives_broken_connections() {
         }
         cluster.move_lanes();
         for (from, to, letter) in letters {
-            // Every ninth chunk is lost, with its connection.
-            let is_chunk = matches!(letter, Letter::SnapshotChunk(_));
-            if is_chunk && round % 9 == 0 && breaks < 20 {
-                breaks += 1;
+            // Every fifth chunk is lost, with its connection.
+            chunks += usize::from(matches!(letter, Letter::SnapshotChunk(_)));
+            if chunks == 5 {
+                (chunks, breaks) = (0, breaks + 1);
                 let core = &mut cluster.members[from].core;
                 core.handle_snapshot_lane(to, false);
                 core.handle_snapshot_lane(to, true);

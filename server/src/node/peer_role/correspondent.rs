@@ -1,0 +1,77 @@
+//! The log core, as the transport sees it: letters both ways, and what is known of the members.
+
+use engine::Member;
+use engine::ids::MemberId;
+
+use crate::node::failure::Failure;
+use crate::node::log_core::LogCore;
+use crate::peer::letter::Letter;
+
+/// Who writes letters to other members, and reads theirs.
+pub trait Correspondent {
+    /// A member says something.
+    ///
+    /// # Errors
+    /// This member cannot go on.
+    fn handle_letter(&mut self, from: MemberId, letter: Letter) -> Result<(), Failure>;
+    /// The next letter, in the order in which those to one member are to leave.
+    fn poll_letter(&mut self) -> Option<(MemberId, Letter)>;
+    /// Letters can reach a member, or cannot any more.
+    fn handle_peer(&mut self, peer: MemberId, is_up: bool);
+    /// Letters to a member were dropped.
+    fn handle_unreachable(&mut self, peer: MemberId);
+    /// The connection for raft snapshots to a member stands, or does not any more.
+    fn handle_snapshot_lane(&mut self, peer: MemberId, is_up: bool);
+    /// Whether there is a raft snapshot for a member.
+    fn wants_snapshot_lane(&self, peer: MemberId) -> bool;
+    /// Grows whenever one of the following three changes.
+    fn membership_number(&self) -> u64;
+    /// The members of the cluster, this one among them; none while this member does not know.
+    fn members(&self) -> &[Member];
+    /// Those that were removed.
+    fn removed(&self) -> &[MemberId];
+    /// Whether this member itself was.
+    fn is_removed(&self) -> bool;
+}
+
+impl Correspondent for LogCore {
+    fn handle_letter(&mut self, from: MemberId, letter: Letter) -> Result<(), Failure> {
+        self.handle_letter(from, letter)
+    }
+
+    fn poll_letter(&mut self) -> Option<(MemberId, Letter)> {
+        self.poll_letter()
+    }
+
+    fn handle_peer(&mut self, peer: MemberId, is_up: bool) {
+        self.handle_peer(peer, is_up);
+    }
+
+    fn handle_unreachable(&mut self, peer: MemberId) {
+        self.handle_unreachable(peer);
+    }
+
+    fn handle_snapshot_lane(&mut self, peer: MemberId, is_up: bool) {
+        self.handle_snapshot_lane(peer, is_up);
+    }
+
+    fn wants_snapshot_lane(&self, peer: MemberId) -> bool {
+        self.wants_snapshot_lane(peer)
+    }
+
+    fn membership_number(&self) -> u64 {
+        self.membership_number()
+    }
+
+    fn members(&self) -> &[Member] {
+        self.members()
+    }
+
+    fn removed(&self) -> &[MemberId] {
+        self.removed()
+    }
+
+    fn is_removed(&self) -> bool {
+        self.is_removed()
+    }
+}
