@@ -68,6 +68,9 @@ const COPY_PAGES_MAX: u32 = 2048;
 /// without a snapshot.
 pub const CATCH_UP_SIZE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// Entries of a leader's that may wait for the disk, or for the engine, before no more are read.
+const LETTERS_SIZE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
 /// The stages that a start has made ready.
 pub struct Stages {
     /// raft, restarted on the log's tail.
@@ -584,6 +587,21 @@ impl LogCore {
     /// A leader whose own entry is applied knows all that was ever acknowledged.
     fn knows_all(&self) -> bool {
         self.consensus.is_leader() && self.engine.applied().1 == self.consensus.term()
+    }
+
+    /// Whether more of a leader's entries may come. What the disk and the engine have yet to do about
+    /// those that came is bounded; entries that nobody has committed do not count, because only
+    /// further letters can settle what becomes of them.
+    #[must_use]
+    pub fn has_letter_room(&self) -> bool {
+        let start_behind = |index: LogIndex| {
+            let place = self.retained.partition_point(|(other, _)| *other <= index);
+            self.retained.get(place).map_or(self.wal.appended(), |(_, start)| *start).0
+        };
+        let (applied, _) = self.engine.applied();
+        let unapplied = start_behind(self.consensus.committed()) - start_behind(applied);
+        let unsynced = self.wal.appended().0 - self.wal.durable().0;
+        unapplied.max(unsynced) <= LETTERS_SIZE_BYTES_MAX
     }
 
     /// The leader this member knows of.
