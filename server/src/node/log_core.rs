@@ -47,8 +47,8 @@ use super::failure::Failure;
 use super::shared::{Status, StatusCopy, WatchInterest};
 use crate::mail::{Ask, FrontendId, LeaseAsk, Reply, Slot, Unavailable, Verdict};
 use crate::metrics::LogMetrics;
-use crate::raft::storage::Window;
 use crate::raft::record::{KIND_ENTRY, encode_entry_head, encode_state};
+use crate::raft::storage::Window;
 use crate::raft::{Consensus, Work};
 use crate::sequencer::auto_compaction::Retention;
 use crate::sequencer::batch::{Batcher, Ticket, frame_size};
@@ -491,7 +491,8 @@ impl LogCore {
                 self.meter.handle_step(applied - begun);
                 break;
             }
-            let Applying { index, term, batch, .. } = self.applying.take().expect("one is under way");
+            let Applying { index, term, batch, .. } =
+                self.applying.take().expect("one is under way");
             let count = batch.as_ref().map_or(0, Batch::len);
             if let Some(batch) = &batch {
                 self.quota.handle_applied(batch, &mut self.answers);

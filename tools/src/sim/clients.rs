@@ -223,7 +223,9 @@ pub const fn renewal(id: LeaseId, sequence: u64) -> LeaseAsk {
 pub fn answer_of(request: &Request, verdict: Verdict) -> Result<Option<Answer>, String> {
     let answer = match verdict {
         Verdict::Applied(answer) => answer,
-        Verdict::Defragmented => return Err("a put was told of a defragmentation".to_owned()),
+        Verdict::Defragmented | Verdict::Moved => {
+            return Err("a write was told of something else".to_owned());
+        }
         Verdict::Unavailable(reason) => {
             let is_certain = matches!(
                 reason,

@@ -94,6 +94,36 @@ impl Link {
     }
 }
 
+/// A letter in a few words.
+#[must_use]
+pub fn describe(letter: &Letter, (from, to): Way, is_up: bool) -> String {
+    let what = match letter {
+        Letter::Raft(message) => format!(
+            "{:?} term {} index {} commit {} entries {} reject {}",
+            message.get_msg_type(),
+            message.term,
+            message.index,
+            message.commit,
+            message.entries.len(),
+            message.reject
+        ),
+        Letter::Forward(bytes) => format!("a batch of {} bytes", bytes.len()),
+        Letter::SnapshotBegin(begin) => {
+            let place = begin.message.get_snapshot().get_metadata();
+            format!(
+                "transfer {} begins at chunk {}: entry {} of term {}",
+                begin.transfer, begin.chunk_first, place.index, place.term
+            )
+        }
+        Letter::SnapshotChunk(chunk) => {
+            format!("transfer {} chunk {} of {}", chunk.transfer, chunk.number, chunk.records.len())
+        }
+        other => format!("{other:?}"),
+    };
+    let lost = if is_up { "" } else { " (no way)" };
+    format!("m{} > m{} {what}{lost}", from + 1, to + 1)
+}
+
 /// Reads a letter back.
 ///
 /// # Errors

@@ -94,7 +94,7 @@ fn run_world(seed: u64, settings: Settings) -> Result<Report, Wrong> {
     trouble::calm(&mut world);
     world.run_until(duration + CALM_MICROS)?;
     world.tell(|| "the end".to_owned());
-    finish(&mut world)?;
+    finish(&mut world).map_err(|wrong| format!("{wrong}{}", world.describe()))?;
     oracle::check(&world.history, world.witness.changes())
         .map_err(|violation| format!("the history is none of a correct store: {violation}"))?;
     let answered = world.history.iter().filter(|operation| operation.answered.is_some()).count();
@@ -151,8 +151,9 @@ fn finish(world: &mut World) -> Result<(), Wrong> {
             break;
         }
     }
-    if world.questions_open() > 0 {
-        return Err(format!("{} questions are not answered", world.questions_open()));
+    if let Some(question) = world.oldest_question() {
+        let count = world.questions_open();
+        return Err(format!("{count} questions are not answered; {question}"));
     }
     if let Some(operation) = world.history[first..].iter().find(|last| last.answered.is_none()) {
         return Err(format!("all is calm, and this has no answer: {operation:?}"));

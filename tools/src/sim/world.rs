@@ -437,6 +437,7 @@ impl World {
         let log_ops = running.log_ops.into_values().map(|(_, op)| op);
         self.members[place].machine.crash(log_ops, running.store_ops.into_values(), crash);
         self.members[place].may_fail = false;
+        self.members[place].machine.forget_fault();
         self.members[place].paused_until = 0;
         for (_, pending) in std::mem::take(&mut self.pending[place]) {
             self.settle(&pending);
@@ -511,6 +512,9 @@ impl World {
             return self.fail_member(place, &failure);
         }
         self.look_at(place)?;
+        if self.members[place].running.is_none() {
+            return Ok(());
+        }
         self.take_replies(place)?;
         let Some(running) = self.members[place].running.as_mut() else { return Ok(()) };
         if let Err(failure) = running.core.order(local) {
@@ -671,6 +675,8 @@ impl World {
                 continue;
             };
             let way = (place, target);
+            let is_up = self.links.entry(way).or_default().is_up;
+            self.tell(|| links::describe(&letter, way, is_up));
             let link = self.links.entry(way).or_default();
             if !link.is_up {
                 self.members[place]
@@ -700,13 +706,11 @@ impl World {
             let Some(running) = self.members[place].running.as_mut() else { return };
             let is_wanted = running.core.wants_snapshot_lane(peer);
             let link = self.links.entry((place, target)).or_default();
-            if is_wanted && link.is_up && !link.has_snapshot_lane {
-                link.has_snapshot_lane = true;
+            let is_new = is_wanted && link.is_up && !link.has_snapshot_lane;
+            link.has_snapshot_lane = is_wanted && link.is_up;
+            if is_new {
                 let epoch = link.epoch;
                 self.later(20_000, Event::SnapshotLane((place, target), epoch));
-            }
-            if !is_wanted {
-                link.has_snapshot_lane = false;
             }
         }
     }
@@ -714,6 +718,7 @@ impl World {
     fn open_snapshot_lane(&mut self, way: Way, epoch: u64) -> Result<(), Wrong> {
         let link = self.links.entry(way).or_default();
         if link.epoch == epoch && link.has_snapshot_lane {
+            self.tell(|| format!("m{} > m{} the lane of stores is up", way.0 + 1, way.1 + 1));
             let peer = self.members[way.1].id;
             if let Some(running) = &mut self.members[way.0].running {
                 running.core.handle_snapshot_lane(peer, true);
@@ -759,6 +764,7 @@ impl World {
         }
         let had_lane = link.has_snapshot_lane;
         link.break_off();
+        self.tell(|| format!("m{} > m{} breaks", way.0 + 1, way.1 + 1));
         let peer = self.members[way.1].id;
         if let Some(running) = &mut self.members[way.0].running {
             if had_lane {
@@ -802,12 +808,19 @@ impl World {
     // Stores and watchers.
 
     fn look_at(&mut self, place: Place) -> Result<(), Wrong> {
+        let (newest, id) = (self.witness.newest(), self.members[place].id);
         let running = self.members[place].running.as_mut().expect("it lives");
         let view = running.reader.pin();
-        let (newest, id) = (self.witness.newest(), self.members[place].id);
         let observed = self.witness.observe(&view, &mut self.seen[place]);
         drop(view);
-        observed.map_err(|wrong| format!("{id}: {wrong}"))?;
+        match observed {
+            Err(wrong) if self.members[place].is_damaged => {
+                self.tell(|| format!("m{} finds damage: {wrong}", place + 1));
+                self.members[place].is_lost = true;
+                return self.stop_member(place, wal::sim::Crash::KeepsAll, 1);
+            }
+            observed => observed.map_err(|wrong| format!("m{id}: {wrong}"))?,
+        };
         for revision in newest + 1..=self.witness.newest() {
             self.take_revision(revision)?;
         }
@@ -974,9 +987,10 @@ impl World {
         match pending.what {
             Asked::Operation(operation) => {
                 let request = &self.history[operation].request;
+                let told = self.is_told.then(|| format!("{verdict:?}"));
                 match clients::answer_of(request, verdict)? {
                     Some(answer) => self.finish_operation(pending.client, operation, answer),
-                    None => self.tell(|| format!("the fate of {operation} is open")),
+                    None => self.tell(|| format!("the fate of {operation} is open: {told:?}")),
                 }
             }
             Asked::Grant(grant) => {
@@ -1038,6 +1052,43 @@ impl World {
     #[must_use]
     pub fn questions_open(&self) -> usize {
         self.pending.iter().map(BTreeMap::len).sum()
+    }
+
+    /// How all members stand, in words.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let mut text = String::new();
+        for (place, member) in self.members.iter().enumerate() {
+            let up: Vec<Place> = (0..self.members.len())
+                .filter(|other| self.links.get(&(place, *other)).is_some_and(|link| link.is_up))
+                .map(|other| other + 1)
+                .collect();
+            let state = match &member.running {
+                Some(running) => {
+                    let core = &running.core;
+                    let (applied, leader) = (core.engine().applied(), core.leader());
+                    let known: Vec<u64> = core.members().iter().map(|known| known.id.0).collect();
+                    format!("{core:?} applied {applied:?} leader {leader:?} members {known:?}")
+                }
+                None => format!("does not run, lost: {}", member.is_lost),
+            };
+            text += &format!("\n  m{}: {state} up to {up:?}", place + 1);
+        }
+        text
+    }
+
+    /// The question that has waited longest, in words.
+    #[must_use]
+    pub fn oldest_question(&self) -> Option<String> {
+        let all = self.pending.iter().enumerate();
+        let all = all.flat_map(|(place, pending)| pending.values().map(move |one| (place, one)));
+        let (place, oldest) = all.min_by_key(|(_, pending)| pending.asked_at)?;
+        let asked_at = oldest.asked_at as f64 / 1e6;
+        let what = match oldest.what {
+            Asked::Operation(operation) => format!("{:?}", self.history[operation]),
+            ref other => format!("{other:?}"),
+        };
+        Some(format!("m{} was asked at {asked_at}: {what}", place + 1))
     }
 
     /// Up to which revision a member's watcher was told everything.
