@@ -172,13 +172,16 @@ func nothingWithoutAQuorum(t *T) {
 		state, err := c.status(last)
 		return err == nil && state.Leader == 0 && len(state.Errors) == 1
 	})
-	ctx, cancel := context.WithTimeout(t.ctx, 20*time.Second)
-	_, err = alone.Put(ctx, "alone", "value")
+	within := func() context.Context {
+		ctx, cancel := context.WithTimeout(t.ctx, 10*time.Second)
+		context.AfterFunc(t.ctx, cancel)
+		return ctx
+	}
+	_, err = alone.Put(within(), "alone", "value")
 	t.Check(err != nil, "a put is answered without a quorum")
-	_, err = alone.Get(ctx, "before")
+	_, err = alone.Get(within(), "before")
 	t.Check(err != nil, "a linearizable read is answered without a quorum")
-	got, err := alone.Get(ctx, "before", clientv3.WithSerializable())
-	cancel()
+	got, err := alone.Get(within(), "before", clientv3.WithSerializable())
 	t.Check(err == nil && len(got.Kvs) == 1, "a serializable read: %v", err)
 	_, err = alone.Get(clientv3.WithRequireLeader(t.ctx), "before", clientv3.WithSerializable())
 	t.Check(errors.Is(err, rpctypes.ErrNoLeader), "with a leader required: %v", err)

@@ -104,7 +104,7 @@ func run(testCase testCase) []string {
 	t.mutex.Lock()
 	defer t.mutex.Unlock()
 	if *keep {
-		t.failures = append(t.failures, "the members' directories are in "+directory)
+		fmt.Printf("      the members' directories are in %s\n", directory)
 	} else {
 		os.RemoveAll(directory)
 	}

@@ -47,8 +47,8 @@ use super::failure::Failure;
 use super::shared::{Status, StatusCopy, WatchInterest};
 use crate::mail::{Ask, FrontendId, LeaseAsk, Reply, Slot, Unavailable, Verdict};
 use crate::metrics::LogMetrics;
-use crate::raft::storage::Window;
 use crate::raft::record::{KIND_ENTRY, encode_entry_head, encode_state};
+use crate::raft::storage::Window;
 use crate::raft::{Consensus, Work};
 use crate::sequencer::auto_compaction::Retention;
 use crate::sequencer::batch::{Batcher, Ticket, frame_size};
@@ -67,6 +67,9 @@ const COPY_PAGES_MAX: u32 = 2048;
 /// Log that is kept behind the newest checkpoint, for followers that lag: they catch up from it
 /// without a snapshot.
 pub const CATCH_UP_SIZE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Entries of a leader's that may wait for the disk, or for the engine, before no more are read.
+const LETTERS_SIZE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// The stages that a start has made ready.
 pub struct Stages {
@@ -491,7 +494,8 @@ impl LogCore {
                 self.meter.handle_step(applied - begun);
                 break;
             }
-            let Applying { index, term, batch, .. } = self.applying.take().expect("one is under way");
+            let Applying { index, term, batch, .. } =
+                self.applying.take().expect("one is under way");
             let count = batch.as_ref().map_or(0, Batch::len);
             if let Some(batch) = &batch {
                 self.quota.handle_applied(batch, &mut self.answers);
@@ -587,6 +591,21 @@ impl LogCore {
     /// A leader whose own entry is applied knows all that was ever acknowledged.
     fn knows_all(&self) -> bool {
         self.consensus.is_leader() && self.engine.applied().1 == self.consensus.term()
+    }
+
+    /// Whether more of a leader's entries may come. What the disk and the engine have yet to do about
+    /// those that came is bounded; entries that nobody has committed do not count, because only
+    /// further letters can settle what becomes of them.
+    #[must_use]
+    pub fn has_letter_room(&self) -> bool {
+        let start_behind = |index: LogIndex| {
+            let place = self.retained.partition_point(|(other, _)| *other <= index);
+            self.retained.get(place).map_or(self.wal.appended(), |(_, start)| *start).0
+        };
+        let (applied, _) = self.engine.applied();
+        let unapplied = start_behind(self.consensus.committed()) - start_behind(applied);
+        let unsynced = self.wal.appended().0 - self.wal.durable().0;
+        unapplied.max(unsynced) <= LETTERS_SIZE_BYTES_MAX
     }
 
     /// The leader this member knows of.

@@ -5,8 +5,9 @@
 //! says about the members: who is added is dialed, who is removed is not any more. The sockets are
 //! those of the core's own reactor, whose events the core routes here by [`PeerRole::owns`].
 //!
-//! A letter that comes is handed over at once, and the follower's own log is what bounds a sender:
-//! raft keeps only so much under way.
+//! A letter that comes is handed over at once. When the log core has no room for more of them the
+//! connections that carry entries are not read: what their senders have to say stays with them, in
+//! queues that are bounded.
 //!
 //! Invariants:
 //! - The log core is told of each change of a link once, and of every letter that was dropped.
@@ -139,6 +140,8 @@ pub struct PeerRole {
     followed: Option<u64>,
     /// Accepted connections that are to end.
     dismissed: Vec<SocketId>,
+    /// Whether connections that carry entries are not read.
+    is_full: bool,
 }
 
 impl PeerRole {
@@ -168,6 +171,7 @@ impl PeerRole {
             known: Known::default(),
             followed: None,
             dismissed: Vec::new(),
+            is_full: false,
         }
     }
 
@@ -267,6 +271,7 @@ impl PeerRole {
         }
         let has_sent = self.advance_links(core, reactor, now)?;
         self.expire(reactor, now);
+        self.hold_back(core, reactor);
         Ok(has_sent)
     }
 
@@ -508,6 +513,24 @@ impl PeerRole {
             receiver.acknowledge(acknowledged);
         }
         self.advance(socket, reactor);
+    }
+
+    /// Stops reading entries while there is no room for them.
+    fn hold_back<C: Correspondent>(&mut self, core: &C, reactor: &mut Reactor) {
+        if self.greeted.is_empty() {
+            return;
+        }
+        let was_full = std::mem::replace(&mut self.is_full, !core.has_letter_room());
+        if !self.is_full && !was_full {
+            return;
+        }
+        for (_, &socket) in self.greeted.iter().filter(|((_, lane), _)| *lane == Lane::Bulk) {
+            if self.is_full {
+                reactor.pause(socket);
+            } else {
+                reactor.resume(socket);
+            }
+        }
     }
 
     /// Ends what has shown nothing of itself for too long.

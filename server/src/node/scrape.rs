@@ -65,7 +65,7 @@ pub struct Sources {
     pub views: ReadHandle,
     /// The member.
     pub status: Arc<Status>,
-    /// All members, this one too.
+    /// All members of a store that does not say.
     pub members: Vec<u64>,
     /// The moment that cores count time from.
     pub origin: Instant,
@@ -165,7 +165,10 @@ impl Sources {
         // A store that cannot be read says so elsewhere.
         let cluster_version = view.cluster_version().ok().flatten();
         let alarms = view.alarms().unwrap_or_default();
+        let members: Vec<u64> =
+            view.cluster_members().unwrap_or_default().iter().map(|member| member.id.0).collect();
         drop(view);
+        let members = if members.is_empty() { self.members.clone() } else { members };
         let minor = |version: String| {
             version.rsplit_once('.').map_or_else(|| version.clone(), |parts| parts.0.to_owned())
         };
@@ -179,9 +182,9 @@ impl Sources {
                 leader: status.leader,
                 committed: status.committed,
                 applied: status.applied,
-                is_learner: false,
+                is_learner: status.learner,
                 cluster_version: cluster_version.map(minor),
-                members: self.members.clone(),
+                members,
                 alarms,
             },
             process: process_sample(&ProcessStats::read()),

@@ -12,9 +12,7 @@
 
 use engine::{Batch, MembershipChange};
 use prost::Message as _;
-use raft::eraftpb::{
-    ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType,
-};
+use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType};
 
 /// `eraftpb.ConfChangeSingle`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -142,12 +140,8 @@ mod tests {
     use super::*;
 
     fn batch(push: impl FnOnce(&mut FrameWriter, &mut Vec<u8>)) -> Vec<u8> {
-        let header = BatchHeader {
-            member: MemberId(1),
-            boot_nonce: 2,
-            sequence_first: 3,
-            frame_count: 1,
-        };
+        let header =
+            BatchHeader { member: MemberId(1), boot_nonce: 2, sequence_first: 3, frame_count: 1 };
         let mut bytes = header.to_bytes().to_vec();
         assert_eq!(bytes.len(), BATCH_HEADER_SIZE_BYTES);
         push(&mut FrameWriter::new(), &mut bytes);
@@ -156,11 +150,12 @@ mod tests {
 
     fn add(id: u64, is_learner: bool) -> Vec<u8> {
         let peer_urls = ["http://127.0.0.1:1".to_owned()];
-        let add = MemberAddRef { id: MemberId(id), peer_urls: &peer_urls, is_learner, learners_max: 1 };
+        let add =
+            MemberAddRef { id: MemberId(id), peer_urls: &peer_urls, is_learner, learners_max: 1 };
         batch(|writer, frames| writer.push_member_add(frames, &add))
     }
 
-    fn entry(change: ConfChangeV2) -> Entry {
+    fn entry(change: &ConfChangeV2) -> Entry {
         // raft-rs' own encoding, by way of a proposal.
         let config = raft::Config { id: 1, ..raft::Config::default() };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
@@ -194,7 +189,7 @@ mod tests {
     fn raft_writes_a_change_as_it_is_read_here() {
         let bytes = add(7, true);
         let decided = Batch::validate(bytes.clone()).unwrap().membership_change().unwrap();
-        let entry = entry(change_of(decided, bytes.clone()));
+        let entry = entry(&change_of(decided, bytes.clone()));
         let (batch, change) = decode_change(&entry).unwrap();
         assert_eq!(batch.bytes(), bytes);
         assert_eq!(change.changes[0].node_id, 7);
@@ -205,7 +200,7 @@ mod tests {
     fn a_change_that_is_not_its_batchs_is_refused() {
         let (learner, voter) = (add(7, true), add(7, false));
         let decided = Batch::validate(learner).unwrap().membership_change().unwrap();
-        let entry = entry(change_of(decided, voter));
+        let entry = entry(&change_of(decided, voter));
         assert!(decode_change(&entry).unwrap_err().reason.contains("not its batch's"));
         let garbage = Entry { data: b"\xff\xff".to_vec().into(), ..entry };
         assert!(decode_change(&garbage).is_err());

@@ -79,8 +79,19 @@ mod tests {
         };
         let mut live = Consensus::new(config, LogStore::bootstrap(&founders), LogIndex(1)).unwrap();
         let steps = [
-            (ADD, 7), (ADD, 3), (LEARN, 9), (ADD, 3), (LEARN, 5), (ADD, 9), (REMOVE, 7),
-            (REMOVE, 7), (LEARN, 3), (ADD, u64::MAX), (REMOVE, 5), (REMOVE, 1), (REMOVE, 9),
+            (ADD, 7),
+            (ADD, 3),
+            (LEARN, 9),
+            (ADD, 3),
+            (LEARN, 5),
+            (ADD, 9),
+            (REMOVE, 7),
+            (REMOVE, 7),
+            (LEARN, 3),
+            (ADD, u64::MAX),
+            (REMOVE, 5),
+            (REMOVE, 1),
+            (REMOVE, 9),
             (REMOVE, u64::MAX),
         ];
         let mut refused = 0;

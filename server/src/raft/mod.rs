@@ -255,8 +255,7 @@ impl Consensus {
 
     /// A snapshot has reached a member, or has not.
     pub fn handle_snapshot_sent(&mut self, member: MemberId, is_installed: bool) {
-        let status =
-            if is_installed { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+        let status = if is_installed { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
         self.node.report_snapshot(member.0, status);
     }
 
@@ -409,8 +408,7 @@ mod tests {
     use super::*;
 
     fn consensus(store: LogStore, applied: u64) -> Consensus {
-        let config =
-            ConsensusConfig {
+        let config = ConsensusConfig {
             member_id: MemberId(7),
             heartbeat_ticks: 1,
             election_ticks: 10,

@@ -69,11 +69,7 @@ impl LogStore {
     /// A log that begins after `base`, which the engine has applied; the configuration is the one
     /// that stood there.
     #[must_use]
-    pub fn resume(
-        hard_state: HardState,
-        conf_state: ConfState,
-        base: (LogIndex, Term),
-    ) -> Self {
+    pub fn resume(hard_state: HardState, conf_state: ConfState, base: (LogIndex, Term)) -> Self {
         Self {
             hard_state,
             conf_state,

@@ -611,7 +611,9 @@ mod tests {
         let slots = |tickets: Vec<Ticket>| tickets.iter().map(|one| one.slot.0).collect::<Vec<_>>();
         // The leader may have taken the second and not the first.
         assert_eq!(slots(batcher.take_forwarded(77, 2)), [1]);
-        assert!(batcher.take_forwarded(77, 2).is_empty() && batcher.take_forwarded(78, 3).is_empty());
+        assert!(
+            batcher.take_forwarded(77, 2).is_empty() && batcher.take_forwarded(78, 3).is_empty()
+        );
         assert_eq!(slots(batcher.take_forgotten(Duration::from_secs(1))), [0]);
         assert!(batcher.take_forwarded(77, 1).is_empty());
         assert_eq!(slots(batcher.take_forwarded(77, 3)), [2]);

@@ -204,10 +204,9 @@ pub const fn status_of(refusal: Refusal) -> (Code, &'static str) {
             (Code::Unknown, "etcdserver: request timed out, leader transfer took too long")
         }
         // Unknown because etcd maps it to its client's error instead of its own.
-        R::NotEnoughStarted => (
-            Code::Unknown,
-            "etcdserver: re-configuration failed due to not enough started members",
-        ),
+        R::NotEnoughStarted => {
+            (Code::Unknown, "etcdserver: re-configuration failed due to not enough started members")
+        }
         R::Unhealthy => (Code::Unavailable, "etcdserver: unhealthy cluster"),
         R::LearnerNotReady => (
             Code::FailedPrecondition,
@@ -216,9 +215,7 @@ pub const fn status_of(refusal: Refusal) -> (Code, &'static str) {
         R::NotSupportedForLearner => {
             (Code::FailedPrecondition, "etcdserver: rpc not supported for learner")
         }
-        R::BadMemberUrls => {
-            (Code::InvalidArgument, "etcdserver: given member URLs are invalid")
-        }
+        R::BadMemberUrls => (Code::InvalidArgument, "etcdserver: given member URLs are invalid"),
         R::WrongDowngradeVersion => {
             (Code::InvalidArgument, "etcdserver: wrong downgrade target version format")
         }
@@ -233,10 +230,9 @@ pub const fn status_of(refusal: Refusal) -> (Code, &'static str) {
             Code::Unavailable,
             "etcdserver: request timed out, possibly due to previous leader failure",
         ),
-        R::TimedOutConnectionLost => (
-            Code::Unavailable,
-            "etcdserver: request timed out, possibly due to connection lost",
-        ),
+        R::TimedOutConnectionLost => {
+            (Code::Unavailable, "etcdserver: request timed out, possibly due to connection lost")
+        }
         R::NoLeader => (Code::Unavailable, "etcdserver: no leader"),
         R::LeaderChanged => (Code::Unavailable, "etcdserver: leader changed"),
         R::Stopped => (Code::Unavailable, "etcdserver: server stopped"),

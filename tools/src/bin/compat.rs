@@ -18,6 +18,9 @@ struct Arguments {
     /// The ringd to compare with it.
     #[arg(long, value_name = "BINARY")]
     ringd: PathBuf,
+    /// How many members each side has. Of several the second leads and the first is asked.
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    members: usize,
     /// A directory for the servers' data; everything in it is removed again.
     #[arg(long, value_name = "DIRECTORY", default_value_os_t = std::env::temp_dir())]
     scratch: PathBuf,
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
             etcd: arguments.etcd,
             ringd: arguments.ringd,
             scratch: directory.clone(),
+            members: arguments.members.max(1),
         },
         filter: arguments.filter,
         has_corpus: !arguments.no_corpus,

@@ -23,10 +23,6 @@ const UNKNOWN: &str = "unknown ";
 
 /// RPCs that ringd may refuse, all of one or some requests of one.
 pub const MISSING: &[&str] = &[
-    "/etcdserverpb.Cluster/MemberAdd",
-    "/etcdserverpb.Cluster/MemberRemove",
-    "/etcdserverpb.Cluster/MemberUpdate",
-    "/etcdserverpb.Cluster/MemberPromote",
     "/etcdserverpb.Auth/AuthEnable",
     "/etcdserverpb.Auth/AuthDisable",
     "/etcdserverpb.Auth/AuthStatus",

@@ -4,7 +4,12 @@
 //! - An RPC that ringd does not serve yet is sent to neither, so that the stores stay equal; a pair
 //!   that found one partly unserved is not used further.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use bytes::Bytes;
+use prost::Message;
+use server::service::proto::etcdserverpb as pb;
 use tokio::runtime::{Builder, Runtime};
 
 use super::client::{Answer, Client, Metadata, Stream};
@@ -12,6 +17,62 @@ use super::compare::Comparer;
 use super::exchange::{Echo, Exchange, exchange, exchange_plain};
 use super::missing::Missing;
 use super::servers::{Binaries, Server, Side};
+
+/// How often members are asked again before they count as unequal, or as without a leader.
+const AGREE_ATTEMPTS_MAX: usize = 200;
+const AGREE_INTERVAL: Duration = Duration::from_millis(50);
+const MAINTENANCE: &str = "/etcdserverpb.Maintenance/";
+
+async fn ask<A: Message + Default>(
+    client: &Client,
+    method: &str,
+    request: &impl Message,
+) -> Option<A> {
+    let path = format!("{MAINTENANCE}{method}");
+    let answer = client.call(&path, request.encode_to_vec().into(), &[]).await;
+    A::decode(answer.messages.into_iter().next()?).ok()
+}
+
+/// Makes the second of the members lead, unless it does.
+async fn lead(addresses: &[SocketAddr]) -> Result<(), String> {
+    let mut clients = Vec::new();
+    for address in addresses {
+        clients.push(Client::connect(*address).await?);
+    }
+    for _ in 0..AGREE_ATTEMPTS_MAX {
+        let mut ids = Vec::new();
+        let mut leader = 0;
+        for client in &clients {
+            let status = ask(client, "Status", &pb::StatusRequest {}).await;
+            let status: pb::StatusResponse = status.unwrap_or_default();
+            ids.push(status.header.map_or(0, |header| header.member_id));
+            leader = status.leader;
+        }
+        if leader != 0 && leader == ids[1] {
+            return Ok(());
+        }
+        if let Some(place) = ids.iter().position(|id| *id == leader && leader != 0) {
+            let request = pb::MoveLeaderRequest { target_id: ids[1] };
+            let _: Option<pb::MoveLeaderResponse> =
+                ask(&clients[place], "MoveLeader", &request).await;
+        }
+        tokio::time::sleep(AGREE_INTERVAL).await;
+    }
+    Err("the second member does not come to lead".to_owned())
+}
+
+/// What each member says of the whole history, with its revision.
+async fn hashes_of(addresses: &[SocketAddr]) -> Vec<Option<(i64, u32)>> {
+    let mut hashes = Vec::new();
+    for address in addresses {
+        let hash: Option<pb::HashKvResponse> = match Client::connect(*address).await {
+            Ok(client) => ask(&client, "HashKV", &pb::HashKvRequest::default()).await,
+            Err(_) => None,
+        };
+        hashes.push(hash.map(|hash| (hash.hash_revision, hash.hash)));
+    }
+    hashes
+}
 
 /// What the compared calls share from one pair of servers to the next.
 #[derive(Default)]
@@ -39,7 +100,43 @@ impl Pair {
             .map_err(|error| format!("cannot start the client's runtime: {error}"))?;
         let [etcd, ringd] =
             [0, 1].map(|side| runtime.block_on(Client::connect(servers[side].address)));
-        Ok(Self { clients: [etcd?, ringd?], runtime, servers })
+        let pair = Self { clients: [etcd?, ringd?], runtime, servers };
+        pair.make_another_lead()?;
+        Ok(pair)
+    }
+
+    /// Of a cluster the second member is made to lead: so both sides are asked alike, and what the
+    /// first is asked has to travel.
+    fn make_another_lead(&self) -> Result<(), String> {
+        for (side, server) in Side::BOTH.into_iter().zip(&self.servers) {
+            let addresses: Vec<_> = std::iter::once(server.address).chain(server.others()).collect();
+            if addresses.len() < 2 {
+                return Ok(());
+            }
+            let failed = |error: String| format!("{} has no leader: {error}", side.name());
+            self.runtime.block_on(lead(&addresses)).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Of clusters: whether all members of a side come to say the same of the whole history. What
+    /// they say, if not.
+    pub fn disagreement(&self) -> Option<String> {
+        for (side, server) in Side::BOTH.into_iter().zip(&self.servers) {
+            let addresses: Vec<_> = std::iter::once(server.address).chain(server.others()).collect();
+            let mut hashes = Vec::new();
+            for _ in 0..AGREE_ATTEMPTS_MAX {
+                hashes = self.runtime.block_on(hashes_of(&addresses));
+                if hashes.windows(2).all(|two| two[0] == two[1] && two[0].is_some()) {
+                    break;
+                }
+                std::thread::sleep(AGREE_INTERVAL);
+            }
+            if !hashes.windows(2).all(|two| two[0] == two[1] && two[0].is_some()) {
+                return Some(format!("{}'s members disagree: {hashes:?}", side.name()));
+            }
+        }
+        None
     }
 
     /// Asks both servers, each its own form of the request, at the same time.

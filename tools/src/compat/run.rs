@@ -64,6 +64,9 @@ fn run_corpus(plan: &Plan, session: &mut Session, report: &mut Report) -> Result
             }
         }
     }
+    if let Some(disagreement) = shared.disagreement() {
+        report.failed_case("the members at the end", &disagreement);
+    }
     report.progress("all cases", cases.len(), cases.len());
     Ok(())
 }

@@ -1,7 +1,9 @@
 //! The two servers that are compared: real etcd, the reference, and ringd.
 //!
 //! Both are started with the same name, token and advertised addresses, so that even their ids are
-//! equal; only the ports they listen on and their data directories differ.
+//! equal; only the ports they listen on and their data directories differ. Members of a cluster find
+//! each other at unix sockets whose names are relative, so that the same URLs lead elsewhere in each
+//! cluster's directory.
 //!
 //! Invariants:
 //! - A process never outlives its [`Server`]: dropping it ends the process by its id and waits.
@@ -62,6 +64,9 @@ pub struct Binaries {
     pub ringd: PathBuf,
     /// A directory for data and logs.
     pub scratch: PathBuf,
+    /// How many members each side has; the first is asked, and it does not lead where there are
+    /// several.
+    pub members: usize,
 }
 
 impl Binaries {
@@ -73,9 +78,11 @@ impl Binaries {
     }
 }
 
-/// A running server.
+/// A running server, or the first of a cluster of them.
 pub struct Server {
     child: Child,
+    /// The other members, and where their clients would connect.
+    others: Vec<(Child, SocketAddr)>,
     directory: PathBuf,
     side: Side,
     /// Where clients connect.
@@ -118,6 +125,9 @@ impl Server {
     fn begin(binaries: &Binaries, side: Side, args: &[&str]) -> Result<Self, String> {
         let name = side.name();
         let failed = |error: std::io::Error| format!("cannot start {name}: {error}");
+        if binaries.members > 1 {
+            return Self::begin_cluster(binaries, side, args).map_err(failed);
+        }
         // Both listeners are held until both ports are known, so that they differ.
         let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
         let (client, peer) = (free().map_err(failed)?, free().map_err(failed)?);
@@ -144,14 +154,71 @@ impl Server {
             .stderr(log)
             .spawn()
             .map_err(failed)?;
-        Ok(Self { child, directory, side, address })
+        Ok(Self { child, others: Vec::new(), directory, side, address })
+    }
+
+    /// The same for a cluster.
+    fn begin_cluster(
+        binaries: &Binaries,
+        side: Side,
+        args: &[&str],
+    ) -> Result<Self, std::io::Error> {
+        let binary = binaries.path(side).canonicalize()?;
+        let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+        let listeners = (0..binaries.members).map(|_| free()).collect::<Result<Vec<_>, _>>()?;
+        let addresses: Vec<SocketAddr> =
+            listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
+        let name = side.name();
+        let directory = binaries.scratch.join(format!("{name}-{}", addresses[0].port()));
+        std::fs::create_dir_all(&directory)?;
+        let directory = directory.canonicalize()?;
+        drop(listeners);
+        let url = |place: usize| format!("unix://peer:{}", place + 1);
+        let named = |place: usize| match place {
+            0 => "member".to_owned(),
+            place => format!("member{}", place + 1),
+        };
+        let initial: Vec<String> =
+            (0..binaries.members).map(|place| format!("{}={}", named(place), url(place))).collect();
+        let mut children = Vec::new();
+        for (place, address) in addresses.iter().enumerate() {
+            let log_name = if place == 0 { "log".to_owned() } else { format!("log{place}") };
+            let log = File::create(directory.join(log_name))?;
+            let child = Command::new(&binary)
+                .current_dir(&directory)
+                .args(["--name", &named(place), "--initial-cluster-token", "compared"])
+                .args(["--data-dir", &format!("data{place}")])
+                .args(["--listen-client-urls", &format!("http://{address}")])
+                .args(["--advertise-client-urls", &format!("http://localhost:{}", 2379 + place)])
+                .args(["--listen-peer-urls", &url(place)])
+                .args(["--initial-advertise-peer-urls", &url(place)])
+                .args(["--initial-cluster", &initial.join(",")])
+                .args(args)
+                .stdin(Stdio::null())
+                .stdout(log.try_clone()?)
+                .stderr(log)
+                .spawn()?;
+            children.push((child, *address));
+        }
+        let (child, address) = children.remove(0);
+        Ok(Self { child, others: children, directory, side, address })
+    }
+
+    /// Where the other members' clients would connect.
+    pub fn others(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.others.iter().map(|(_, address)| *address)
     }
 
     fn wait_until_ready(&mut self) -> Result<(), String> {
         let name = self.side.name();
         let end = Instant::now() + READY_TIME_MAX;
+        let logs: Vec<String> = (1..=self.others.len()).map(|at| format!("log{at}")).collect();
         loop {
-            if self.log().contains(READY_LINE) {
+            let others_are_ready = logs.iter().all(|name| {
+                std::fs::read(self.directory.join(name))
+                    .is_ok_and(|log| String::from_utf8_lossy(&log).contains(READY_LINE))
+            });
+            if others_are_ready && self.log().contains(READY_LINE) {
                 return Ok(());
             }
             if self.has_ended() || Instant::now() > end {
@@ -189,6 +256,11 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        for (child, _) in &mut self.others {
+            // As above: nobody is left to tell.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
         if !self.has_ended() && self.ask_to_end() {
             let end = Instant::now() + STOP_TIME_MAX;
             while !self.has_ended() && Instant::now() < end {

@@ -45,10 +45,8 @@ impl Desk {
     /// are told more when there is a likely cause: a leader that was lost while they were under
     /// way, or the way to the one there is.
     pub(super) fn late_refusal(&self, call: &Call, begun: Duration) -> Refusal {
-        let is_command = matches!(
-            call.waiting,
-            Waiting::Write | Waiting::ProcedureWrite | Waiting::Change(..)
-        );
+        let is_command =
+            matches!(call.waiting, Waiting::Write | Waiting::ProcedureWrite | Waiting::Change(..));
         if !is_command {
             return Refusal::TimedOut;
         }

@@ -11,13 +11,11 @@ use engine::command::{
     AlarmAction, AlarmRef, BATCH_HEADER_SIZE_BYTES, CompactRef, DeleteRangeRef, FrameWriter,
     LeaseGrantRef, MemberAddRef, MemberPublishRef, PutRef,
 };
+use engine::engine::{Founding, Imported};
 use engine::ids::{ClusterId, LeaseId, MemberId};
 use engine::page::disk::{Completion, DiskError, DiskOp, DiskOpKind};
 use engine::quota::Quota;
-use engine::engine::{Founding, Imported};
-use engine::{
-    Alarm, AlarmKind, EngineConfig, EngineFiles, Identity, Member, Outcome, Rejection,
-};
+use engine::{Alarm, AlarmKind, EngineConfig, EngineFiles, Identity, Member, Outcome, Rejection};
 use raft::eraftpb::HardState;
 use wal::sim::{self, SimDisk};
 use wal::{SegmentSequence, Start};
@@ -327,8 +325,7 @@ fn new_store(
     let mut engine = Engine::create(files, config, identity).unwrap();
     let members: Vec<Member> = founders.iter().map(|&id| named(id)).collect();
     let conf_state = encode_conf_state(&conf_state_of(founders));
-    let founding =
-        Founding { members: &members, conf_state: &conf_state, applied: index, term };
+    let founding = Founding { members: &members, conf_state: &conf_state, applied: index, term };
     while engine.found(&founding).unwrap() == Imported::Starved {
         perform_all(&mut engine, &mut disk).unwrap();
     }

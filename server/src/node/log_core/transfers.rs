@@ -164,7 +164,11 @@ impl Outgoing {
         }
         self.is_end_sent = true;
         let chunk_count = self.chunk_first + self.chunks.len() as u64;
-        Some(Letter::SnapshotEnd(SnapshotEnd { transfer, chunk_count, size_bytes: self.size_bytes }))
+        Some(Letter::SnapshotEnd(SnapshotEnd {
+            transfer,
+            chunk_count,
+            size_bytes: self.size_bytes,
+        }))
     }
 }
 
@@ -205,7 +209,9 @@ impl LogCore {
 
     fn announce_transfer(&mut self, to: MemberId) {
         let outgoing = self.transfers.outgoing.iter().find(|it| it.to == to);
-        let Some(outgoing) = outgoing.filter(|_| self.transfers.lanes.contains(&to)) else { return };
+        let Some(outgoing) = outgoing.filter(|_| self.transfers.lanes.contains(&to)) else {
+            return;
+        };
         let begin = SnapshotBegin {
             transfer: outgoing.transfer,
             chunk_first: outgoing.chunk_first,
@@ -309,8 +315,7 @@ impl LogCore {
     /// Gives up what gets no further.
     pub(super) fn handle_transfer_tick(&mut self, now: Duration) {
         let stalled = |it: &mut Outgoing| it.moved_at + STALLED_AFTER <= now;
-        let stalled: Vec<Outgoing> =
-            self.transfers.outgoing.extract_if(.., stalled).collect();
+        let stalled: Vec<Outgoing> = self.transfers.outgoing.extract_if(.., stalled).collect();
         for it in stalled {
             self.consensus.handle_snapshot_sent(it.to, false);
         }
@@ -362,8 +367,8 @@ impl LogCore {
         let (index, term) = place_of(&message);
         let state = metadata(&message).get_conf_state();
         let is_joint = !state.voters_outgoing.is_empty() || !state.learners_next.is_empty();
-        let begun = !is_joint
-            && self.engine.begin_install(index, term, &encode_conf_state(state)).is_ok();
+        let begun =
+            !is_joint && self.engine.begin_install(index, term, &encode_conf_state(state)).is_ok();
         if !begun {
             self.acknowledge(from, transfer, 0, SnapshotState::Failed);
             return Ok(());

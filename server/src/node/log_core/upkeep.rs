@@ -14,9 +14,9 @@ use engine::command::{CompactRef, FrameWriter};
 use engine::ids::Revision;
 use engine::{ClusterVersion, Outcome, Rejection};
 
-use super::{Introduced, LogCore, SLOT_FOUNDING, SLOT_INTRODUCTION};
 use super::pace::Pace;
 use super::quota::SLOT_ALARM;
+use super::{Introduced, LogCore, SLOT_FOUNDING, SLOT_INTRODUCTION};
 use crate::config::ETCD_VERSION;
 use crate::mail::{FrontendId, Slot, Unavailable, Verdict};
 use crate::node::failure::Failure;

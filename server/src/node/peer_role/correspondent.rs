@@ -16,6 +16,8 @@ pub trait Correspondent {
     fn handle_letter(&mut self, from: MemberId, letter: Letter) -> Result<(), Failure>;
     /// The next letter, in the order in which those to one member are to leave.
     fn poll_letter(&mut self) -> Option<(MemberId, Letter)>;
+    /// Whether more letters with entries may come. Heartbeats and votes may always.
+    fn has_letter_room(&self) -> bool;
     /// Letters can reach a member, or cannot any more.
     fn handle_peer(&mut self, peer: MemberId, is_up: bool);
     /// Letters to a member were dropped.
@@ -41,6 +43,10 @@ impl Correspondent for LogCore {
 
     fn poll_letter(&mut self) -> Option<(MemberId, Letter)> {
         self.poll_letter()
+    }
+
+    fn has_letter_room(&self) -> bool {
+        self.has_letter_room()
     }
 
     fn handle_peer(&mut self, peer: MemberId, is_up: bool) {

@@ -29,6 +29,7 @@ struct Diary {
     unreachable: u64,
     wants_snapshot: BTreeSet<MemberId>,
     lanes: BTreeSet<MemberId>,
+    is_full: bool,
 }
 
 impl Correspondent for Diary {
@@ -39,6 +40,10 @@ impl Correspondent for Diary {
 
     fn poll_letter(&mut self) -> Option<(MemberId, Letter)> {
         self.outbox.pop_front()
+    }
+
+    fn has_letter_room(&self) -> bool {
+        !self.is_full
     }
 
     fn handle_peer(&mut self, peer: MemberId, is_up: bool) {
@@ -190,6 +195,36 @@ fn members_find_each_other_and_letters_come_in_order() {
         assert!(received.0 == first && received.1 == *letter, "another letter than was sent");
     }
     assert_eq!((one.diary.unreachable, two.diary.unreachable), (0, 0));
+}
+
+/// Entries wait with their sender until there is room; what must not wait does not.
+#[test]
+fn a_member_without_room_reads_no_entries_and_all_else() {
+    let (mut one, mut two) = pair();
+    until(&mut [&mut one, &mut two], both_up);
+    let (first, second) = (one.id, two.id);
+    two.diary.is_full = true;
+    two.turn();
+    for number in 0..30 {
+        one.send(second, append(first, second, number, 1 << 20));
+    }
+    for number in 0..200 {
+        let mut message = raft_letter(MessageType::MsgHeartbeat, first, second);
+        message.commit = number;
+        one.send(second, Letter::Raft(message));
+        until(&mut [&mut one, &mut two], |worlds| {
+            let is_heartbeat = |(_, letter): &&(MemberId, Letter)| letter.lane() == Lane::Control;
+            worlds[1].diary.letters.iter().filter(is_heartbeat).count() as u64 > number
+        });
+    }
+    let held = two.diary.letters.iter().filter(|(_, letter)| letter.lane() == Lane::Bulk).count();
+    assert!(held < 30, "all of them came");
+    assert_eq!(one.diary.unreachable, 0);
+    two.diary.is_full = false;
+    until(&mut [&mut one, &mut two], |worlds| worlds[1].diary.letters.len() == 230);
+    let appends = two.diary.letters.iter().filter(|(_, letter)| letter.lane() == Lane::Bulk);
+    let sent = (0..30).map(|number| append(first, second, number, 1 << 20));
+    assert!(appends.map(|(_, letter)| letter).eq(sent.collect::<Vec<_>>().iter()));
 }
 
 #[test]

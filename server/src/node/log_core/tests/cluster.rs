@@ -147,7 +147,12 @@ impl Cluster {
         self.members[place].take_outcome(slot)
     }
 
-    fn add(&mut self, place: usize, id: MemberId, is_learner: bool) -> Result<Outcome, Unavailable> {
+    fn add(
+        &mut self,
+        place: usize,
+        id: MemberId,
+        is_learner: bool,
+    ) -> Result<Outcome, Unavailable> {
         let peer_urls = named(id).peer_urls;
         let add = MemberAddRef { id, peer_urls: &peer_urls, is_learner, learners_max: 1 };
         self.change(place, |writer, frames| writer.push_member_add(frames, &add))
@@ -314,15 +319,15 @@ fn a_cluster_grows_by_a_learner_that_is_promoted_and_loses_a_member() {
     }
     assert_eq!(cluster.revisions(), [2; 4]);
     assert!(cluster.members[new].core.changes.is_learner());
-    let promoted = cluster
-        .change(asked, |writer, frames| writer.push_member_promote(frames, id_of(new)));
+    let promoted =
+        cluster.change(asked, |writer, frames| writer.push_member_promote(frames, id_of(new)));
     assert!(matches!(promoted, Ok(Outcome::System)), "{promoted:?}");
     for world in &cluster.members {
         assert_eq!(world.core.consensus.conf_state().voters.len(), 4);
         assert_eq!(world.core.members().len(), 4);
     }
-    let removed = cluster
-        .change(asked, |writer, frames| writer.push_member_remove(frames, id_of(leader)));
+    let removed =
+        cluster.change(asked, |writer, frames| writer.push_member_remove(frames, id_of(leader)));
     assert!(matches!(removed, Ok(Outcome::System)), "{removed:?}");
     cluster.away.push(leader);
     let next = cluster.elect();
