@@ -254,6 +254,8 @@ impl LogCore {
             meter: Meter::new(),
             quota: QuotaWatch::new(member),
         };
+        // Nothing has to be applied for what the store holds already.
+        core.reads.handle_published(core.engine.applied().0);
         // What cannot be read is noticed by the first who asks for it.
         drop(core.look_at_members());
         core
@@ -376,6 +378,7 @@ impl LogCore {
         self.meter.handle_tick(now);
         self.wal.retry_spare();
         self.engine.retry_growth();
+        self.transfers.handle_disk();
         let is_due = self.checkpoint.is_due(now, self.engine.dirty_bytes());
         if (is_due || self.checkpoint_makes_room()) && self.engine.begin_checkpoint() {
             self.checkpoint.handle_begun(now);
@@ -600,7 +603,9 @@ impl LogCore {
             self.retained.get(place).map_or(self.wal.appended(), |(_, start)| *start).0
         };
         let (applied, _) = self.engine.applied();
-        let unapplied = start_behind(self.consensus.committed()) - start_behind(applied);
+        // A store that was installed is ahead of raft until raft hears of it.
+        let committed = start_behind(self.consensus.committed());
+        let unapplied = committed.saturating_sub(start_behind(applied));
         let unsynced = self.wal.appended().0 - self.wal.durable().0;
         unapplied.max(unsynced) <= LETTERS_SIZE_BYTES_MAX
     }

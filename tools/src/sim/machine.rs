@@ -12,13 +12,11 @@ use engine::{Engine, EngineConfig, EngineFiles};
 use server::node::failure::Failure;
 use server::node::start::{Disks, LogDoor, StoreDoor};
 use wal::sim::{Crash, SimDisk};
-use wal::{DiskErrorKind, SegmentSequence};
+use wal::DiskErrorKind;
 
 use super::files::{SimDirectory, SimFile};
 use super::random::Random;
 
-/// Small, so that a run sees segments end, be made anew and be recycled.
-const SEGMENT_SIZE_BYTES: u64 = 64 << 10;
 /// Nothing that is simulated is larger; it bounds the address space.
 const SHARD_SIZE_BYTES_MAX: u64 = 256 << 20;
 
@@ -39,6 +37,7 @@ struct Contents {
     is_store_full: bool,
     /// Operations until the power fails, during a start.
     power_ops: Option<u64>,
+    segment_size_bytes: u64,
 }
 
 impl Machine {
@@ -52,6 +51,7 @@ impl Machine {
             random: random.split(1),
             is_store_full: false,
             power_ops: None,
+            segment_size_bytes: 64 << 10,
         };
         Self { disks: Rc::new(RefCell::new(contents)) }
     }
@@ -104,6 +104,11 @@ impl Machine {
         self.disks.borrow_mut().log.fail_after(ops, fault);
     }
 
+    /// How large the log's segments are.
+    pub fn set_segment_size(&self, segment_size_bytes: u64) {
+        self.disks.borrow_mut().segment_size_bytes = segment_size_bytes;
+    }
+
     /// A fault that was to come does not.
     pub fn forget_fault(&self) {
         self.disks.borrow_mut().log.forget_fault();
@@ -152,12 +157,6 @@ impl Machine {
             bytes.copy_within(from..from + wal::BLOCK_SIZE_BYTES, to * wal::BLOCK_SIZE_BYTES);
         });
         format!("{what} in segment {}", segment.0)
-    }
-
-    /// Takes the whole of a segment's bytes, for a look at them.
-    #[must_use]
-    pub fn segments(&self) -> Vec<SegmentSequence> {
-        self.disks.borrow().log.segments()
     }
 }
 
@@ -286,7 +285,7 @@ impl Disks for Machine {
 
     fn log_config(&self, identity: Vec<u8>) -> wal::Config {
         wal::Config {
-            segment_size_bytes: SEGMENT_SIZE_BYTES,
+            segment_size_bytes: self.disks.borrow().segment_size_bytes,
             backlog_size_bytes_max: 8 << 20,
             ..wal::Config::new(identity)
         }

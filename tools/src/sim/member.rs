@@ -17,6 +17,7 @@ use server::mail::FrontendId;
 use server::node::failure::Failure;
 use server::node::log_core::{Introduction, LogCore};
 use server::node::shared::{Status, WatchInterest};
+use server::raft::storage::Window;
 use server::node::start::{Origin, StartConfig, Started, start_on};
 use server::sequencer::lessor::LessorConfig;
 
@@ -128,6 +129,8 @@ pub struct Boot {
     pub lessor: LessorConfig,
     /// Whether a candidate first asks whether it could win.
     pub pre_vote: bool,
+    /// How many applied entries stay in memory for followers that lag.
+    pub window_entries: usize,
 }
 
 impl Member {
@@ -166,6 +169,7 @@ impl Member {
             shards: 1,
             election_ticks: ELECTION_TICKS,
             pre_vote: boot.pre_vote,
+            force_new_cluster: false,
             request_timeout: REQUEST_TIMEOUT,
             snapshot_count: boot.snapshot_count,
             lessor: boot.lessor,
@@ -179,7 +183,11 @@ impl Member {
         started.stages.consensus.set_election_seed(boot.election_seed);
         let replayed = started.replayed;
         let clock = Clock { rate: self.clock_rate, begun: boot.now };
-        self.running = Some(Running::new(self.id, started, clock));
+        let mut running = Running::new(self.id, started, clock);
+        let window = Window { entries_max: boot.window_entries, size_bytes_max: 1 << 20 };
+        running.core.set_window(window);
+        running.core.start();
+        self.running = Some(running);
         Ok(replayed)
     }
 
@@ -203,7 +211,6 @@ impl Running {
         let mut core =
             LogCore::new(started.stages, introduction, 1, status, Arc::clone(&interest));
         core.set_strict_reconfig(true);
-        core.start();
         let reader = core.engine().read_handle();
         Self {
             core,

@@ -75,6 +75,11 @@ pub struct Plan {
     pub clock_skew: u64,
     /// A checkpoint is due after so many entries.
     pub snapshot_count: u64,
+    /// Small, so that a run sees segments end, be made anew and be recycled; but part of one is what
+    /// the log has left on a full disk.
+    pub segment_size_bytes: u64,
+    /// How many applied entries stay in memory for followers that lag.
+    pub window_entries: usize,
     /// Of how many operations of clients one is a compaction; 0 for none.
     pub compact_once_in: u64,
     /// Whether a candidate first asks whether it could win.
@@ -103,6 +108,7 @@ impl Plan {
         }
         let weather =
             if random.once_in(3) { Weather::FAIR } else { Weather::draw(random) };
+        let is_full = troubles.contains(&Trouble::DiskFull);
         Self {
             members,
             clients: usize::try_from(random.between(2, 6)).expect("few"),
@@ -112,6 +118,8 @@ impl Plan {
             duration_micros: random.between(8_000_000, 25_000_000),
             clock_skew: *random.pick(&[0, 0, 1_000, 200_000]),
             snapshot_count: *random.pick(&[3, 20, 100, 10_000]),
+            segment_size_bytes: if is_full { 4 << 20 } else { *random.pick(&[48 << 10, 256 << 10]) },
+            window_entries: *random.pick(&[0, 5, 100, 5000]),
             compact_once_in: *random.pick(&[0, 20, 100]),
             pre_vote: !random.once_in(4),
             has_leases: random.once_in(2),

@@ -18,6 +18,7 @@ use engine::ids::{LeaseId, MemberId};
 use server::mail::{Ask, LeaseReply, Renewed, Slot, Verdict};
 use server::node::failure::Failure;
 use server::node::start::Origin;
+use server::peer::letter::Letter;
 use server::sequencer::lessor::LessorConfig;
 
 use super::clients::{self, Client, Wish};
@@ -58,7 +59,7 @@ pub enum Event {
     /// An operation of its store has ended.
     StoreOp(Place, u64, u64),
     /// A frame arrives.
-    Frame(Way, u64, Vec<u8>),
+    Frame(Carried),
     /// A connection that is down is tried.
     Dial(Way),
     /// A lane for raft snapshots is there.
@@ -75,6 +76,18 @@ pub enum Event {
     Trouble,
     /// Something that was made worse is as before.
     Mend(Mend),
+}
+
+/// A frame on its way.
+#[derive(Debug)]
+pub struct Carried {
+    /// From whom to whom.
+    way: Way,
+    /// The connection, which is the other one's for what answers the letters of a raft snapshot.
+    over: Way,
+    /// Which of the connections it was.
+    epoch: u64,
+    bytes: Vec<u8>,
 }
 
 /// A change of the members or of who leads them.
@@ -320,7 +333,7 @@ impl World {
                 self.end_store_op(place, op)
             }
             Event::Turn(..) | Event::Tick(..) | Event::LogOp(..) | Event::StoreOp(..) => Ok(()),
-            Event::Frame(way, epoch, bytes) => self.deliver(way, epoch, bytes),
+            Event::Frame(frame) => self.deliver(frame),
             Event::Dial(way) => self.dial(way),
             Event::SnapshotLane(way, epoch) => self.open_snapshot_lane(way, epoch),
             Event::Notice(way, epoch) => {
@@ -378,11 +391,13 @@ impl World {
             election_seed: self.boots.word(),
             lessor: LESSOR,
             pre_vote: self.plan.pre_vote,
+            window_entries: self.plan.window_entries,
         };
         let crashes_in_start = !self.is_calm && super::trouble::crashes_in_start(self);
         let ops = crashes_in_start.then(|| self.trouble.below(60));
         let member = &mut self.members[place];
         member.machine.fail_power_after(ops);
+        member.machine.set_segment_size(self.plan.segment_size_bytes);
         let started = member.start(boot);
         member.machine.fail_power_after(None);
         match started {
@@ -459,6 +474,9 @@ impl World {
             return Err(format!("m{} stops: {failure}", place + 1));
         }
         self.tell(|| format!("m{} stops: {failure}", place + 1));
+        if self.members[place].is_damaged && matches!(failure, Failure::Engine(_)) {
+            self.members[place].is_lost = true;
+        }
         self.stop_member(place, wal::sim::Crash::KeepsAll, 500_000)
     }
 
@@ -675,25 +693,26 @@ impl World {
                 continue;
             };
             let way = (place, target);
-            let is_up = self.links.entry(way).or_default().is_up;
+            let is_answer = matches!(letter, Letter::SnapshotAcknowledged(_));
+            let over = if is_answer { (target, place) } else { way };
+            let link = self.links.entry(over).or_default();
+            let is_up = link.is_up && (!is_answer || link.has_snapshot_lane);
             self.tell(|| links::describe(&letter, way, is_up));
-            let link = self.links.entry(way).or_default();
-            if !link.is_up {
-                self.members[place]
-                    .running
-                    .as_mut()
-                    .expect("it lives")
-                    .core
-                    .handle_unreachable(to);
+            if !is_up {
+                let running = self.members[place].running.as_mut().expect("it lives");
+                if !is_answer {
+                    running.core.handle_unreachable(to);
+                }
                 continue;
             }
+            let link = self.links.entry(over).or_default();
             let sent = link.send(&letter, way, self.now, &mut self.network);
             if sent.is_empty() && !self.network.reaches(place, target) {
-                let epoch = self.links[&way].epoch;
-                self.later(3_000_000, Event::Notice(way, epoch));
+                let epoch = self.links[&over].epoch;
+                self.later(3_000_000, Event::Notice(over, epoch));
             }
             for links::Sent { at, epoch, bytes } in sent {
-                self.at(at, Event::Frame(way, epoch, bytes));
+                self.at(at, Event::Frame(Carried { way, over, epoch, bytes }));
             }
         }
         self.want_lanes(place);
@@ -706,6 +725,9 @@ impl World {
             let Some(running) = self.members[place].running.as_mut() else { return };
             let is_wanted = running.core.wants_snapshot_lane(peer);
             let link = self.links.entry((place, target)).or_default();
+            if link.has_snapshot_lane && !is_wanted {
+                running.core.handle_snapshot_lane(peer, false);
+            }
             let is_new = is_wanted && link.is_up && !link.has_snapshot_lane;
             link.has_snapshot_lane = is_wanted && link.is_up;
             if is_new {
@@ -728,9 +750,9 @@ impl World {
         Ok(())
     }
 
-    fn deliver(&mut self, way: Way, epoch: u64, bytes: Vec<u8>) -> Result<(), Wrong> {
-        let (from, to) = way;
-        if self.links.get(&way).is_none_or(|link| link.epoch != epoch)
+    fn deliver(&mut self, frame: Carried) -> Result<(), Wrong> {
+        let (from, to) = frame.way;
+        if self.links.get(&frame.over).is_none_or(|link| link.epoch != frame.epoch)
             || !self.network.reaches(from, to)
         {
             return Ok(());
@@ -741,11 +763,11 @@ impl World {
         if self.members[to].paused_until > self.now {
             // It lies in the socket.
             let until = self.members[to].paused_until;
-            self.at(until, Event::Frame(way, epoch, bytes));
+            self.at(until, Event::Frame(frame));
             return Ok(());
         }
-        self.note(u64::from(crc32fast::hash(&bytes)));
-        let letter = links::decode(&bytes)?;
+        self.note(u64::from(crc32fast::hash(&frame.bytes)));
+        let letter = links::decode(&frame.bytes)?;
         let from = self.members[from].id;
         let running = self.members[to].running.as_mut().expect("it lives");
         running.idle_turns = 0;

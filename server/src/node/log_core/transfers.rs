@@ -122,7 +122,7 @@ impl Transfers {
         self.outgoing.iter().any(can_send) || self.incoming.as_ref().is_some_and(can_build)
     }
 
-    /// The disk has done something for the store.
+    /// The disk has done something for the store, or is to be asked again for what it refused.
     pub(super) fn handle_disk(&mut self) {
         if let Some(incoming) = &mut self.incoming {
             incoming.is_waiting = false;
