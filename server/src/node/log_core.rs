@@ -593,9 +593,9 @@ impl LogCore {
         self.consensus.is_leader() && self.engine.applied().1 == self.consensus.term()
     }
 
-    /// Whether more of a leader's entries may come. What the disk and the engine have yet to do about
-    /// those that came is bounded; entries that nobody has committed do not count, because only
-    /// further letters can settle what becomes of them.
+    /// Whether more of a leader's entries may come. What the disk and the engine have yet to do
+    /// about those that came is bounded; entries that nobody has committed do not count, because
+    /// only further letters can settle what becomes of them.
     #[must_use]
     pub fn has_letter_room(&self) -> bool {
         let start_behind = |index: LogIndex| {
@@ -603,7 +603,9 @@ impl LogCore {
             self.retained.get(place).map_or(self.wal.appended(), |(_, start)| *start).0
         };
         let (applied, _) = self.engine.applied();
-        let unapplied = start_behind(self.consensus.committed()) - start_behind(applied);
+        // A store that was installed is ahead of raft until raft hears of it.
+        let committed = start_behind(self.consensus.committed());
+        let unapplied = committed.saturating_sub(start_behind(applied));
         let unsynced = self.wal.appended().0 - self.wal.durable().0;
         unapplied.max(unsynced) <= LETTERS_SIZE_BYTES_MAX
     }
