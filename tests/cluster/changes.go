@@ -19,8 +19,8 @@ func retry(t *T, what string, change func(ctx context.Context) error) {
 		ctx, cancel := context.WithTimeout(t.ctx, 10*time.Second)
 		defer cancel()
 		err := change(ctx)
-		isEarly := errors.Is(err, rpctypes.ErrUnhealthy) || errors.Is(err, rpctypes.ErrMemberLearnerNotReady) ||
-			(err != nil && isClear(err))
+		isEarly := errors.Is(err, rpctypes.ErrUnhealthy) ||
+			errors.Is(err, rpctypes.ErrMemberLearnerNotReady) || (err != nil && isClear(err))
 		if err != nil && !isEarly {
 			t.Failf("%s: %v", what, err)
 			panic(stopCase{})

@@ -27,7 +27,7 @@ func membersAgreeOnWhoTheyAre(t *T) {
 		if clusterID == 0 {
 			clusterID, leader = state.Header.ClusterId, state.Leader
 		}
-		t.Check(state.Header.ClusterId == clusterID, "two clusters: %x, %x", state.Header.ClusterId, clusterID)
+		t.Check(state.Header.ClusterId == clusterID, "%s is of another cluster", one.name)
 		t.Check(state.Leader == leader && leader != 0, "two leaders: %x, %x", state.Leader, leader)
 		t.Check(!state.IsLearner && len(state.Errors) == 0, "%s: %v", one.name, state)
 		client.Close()

@@ -593,9 +593,9 @@ impl LogCore {
         self.consensus.is_leader() && self.engine.applied().1 == self.consensus.term()
     }
 
-    /// Whether more of a leader's entries may come. What the disk and the engine have yet to do about
-    /// those that came is bounded; entries that nobody has committed do not count, because only
-    /// further letters can settle what becomes of them.
+    /// Whether more of a leader's entries may come. What the disk and the engine have yet to do
+    /// about those that came is bounded; entries that nobody has committed do not count, because
+    /// only further letters can settle what becomes of them.
     #[must_use]
     pub fn has_letter_room(&self) -> bool {
         let start_behind = |index: LogIndex| {

@@ -1,5 +1,5 @@
-//! What raft and the store keep of the configuration, in bytes: changes in entries, the state of who
-//! votes beside the members.
+//! What raft and the store keep of the configuration, in bytes: changes in entries, the state of
+//! who votes beside the members.
 //!
 //! raft-rs writes a change as a Protocol Buffers message and reads it back before it takes it into
 //! the log, so an entry's payload is that message (`eraftpb.ConfChangeV2`); the batch that decides

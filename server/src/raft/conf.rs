@@ -1,5 +1,5 @@
-//! Who votes and who learns after a change: for a start, which replays changes before there is a raft
-//! to ask.
+//! Who votes and who learns after a change: for a start, which replays changes before there is a
+//! raft to ask.
 //!
 //! Invariant: what this says of a change is what raft-rs says of it when it is live, because it is
 //! raft-rs that is asked, on a configuration that stands alone.
@@ -7,8 +7,8 @@
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState};
 use raft::{Changer, Error, ProgressTracker};
 
-/// The configuration behind a change. Ids are in their order, so that all members say it in the same
-/// bytes.
+/// The configuration behind a change. Ids are in their order, so that all members say it in the
+/// same bytes.
 ///
 /// # Errors
 /// raft-rs' refusal: the change does not fit, or would leave nobody who votes.

@@ -4,13 +4,14 @@
 //! one sync. The owner proposes each batch, tells its place with [`Batcher::handle_proposed`], and
 //! takes the tickets back when the entry of that place is applied.
 //!
-//! A member that does not lead sends its batches to the one that does ([`Batcher::handle_forwarded`])
-//! and knows them again, when they are applied, by what their headers say.
+//! A member that does not lead sends its batches to the one that does
+//! ([`Batcher::handle_forwarded`]) and knows them again, when they are applied, by what their
+//! headers say.
 //!
 //! Invariants:
 //! - Commands keep the order in which their front-end sent them.
-//! - Every ticket leaves exactly once: with its entry, through [`Batcher::fail_waiting`], or, when it
-//!   went to the leader, with its refusal or as forgotten.
+//! - Every ticket leaves exactly once: with its entry, through [`Batcher::fail_waiting`], or, when
+//!   it went to the leader, with its refusal or as forgotten.
 //! - (member, nonce, sequence) names a command once and for all: nothing is ever proposed twice.
 
 use std::collections::{BTreeMap, VecDeque};

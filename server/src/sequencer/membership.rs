@@ -1,13 +1,14 @@
 //! What a leader asks before it proposes a change of members.
 //!
-//! etcd's rules, in its order: with `--strict-reconfig-check` a change may not leave a cluster whose
-//! started members are fewer than a quorum, nor be made while the members that would have to agree
-//! are not connected; a learner is promoted only when it has nearly all of the log. Whether the
-//! change fits the members at all (an id that exists, a URL that is taken, too many learners) is
-//! asked where it is applied, on each member alike, and not here: until then others may change them.
+//! etcd's rules, in its order: with `--strict-reconfig-check` a change may not leave a cluster
+//! whose started members are fewer than a quorum, nor be made while the members that would have to
+//! agree are not connected; a learner is promoted only when it has nearly all of the log. Whether
+//! the change fits the members at all (an id that exists, a URL that is taken, too many learners)
+//! is asked where it is applied, on each member alike, and not here: until then others may change
+//! them.
 //!
-//! Two rules are ours, because raft-rs would otherwise answer with silence or the end of the process:
-//! one change is under way at a time, and the last voter is never removed.
+//! Two rules are ours, because raft-rs would otherwise answer with silence or the end of the
+//! process: one change is under way at a time, and the last voter is never removed.
 //!
 //! Invariants:
 //! - Pure: a roster and a moment in, a verdict out.
@@ -29,7 +30,8 @@ pub struct RosterMember {
     pub is_learner: bool,
     /// Whether it has ever started, which is when its name becomes known.
     pub is_started: bool,
-    /// Since when the leader has been connected to it, without a break; of itself it does not matter.
+    /// Since when the leader has been connected to it, without a break; of itself it does not
+    /// matter.
     pub connected_since: Option<Duration>,
     /// Up to where its log is the leader's; `None` if raft does not follow it.
     pub matched: Option<LogIndex>,
@@ -133,8 +135,8 @@ impl Roster {
         if self.voters().filter(is_started).count() < quorum(left) {
             return Err(ChangeRefused::NotEnoughStarted);
         }
-        // Who is not connected takes no part in the quorum: nothing is lost with it. That goes for an
-        // id that nobody has, too, which is refused where the change is applied.
+        // Who is not connected takes no part in the quorum: nothing is lost with it. That goes for
+        // an id that nobody has, too, which is refused where the change is applied.
         if id != self.own && member.is_none_or(|member| member.connected_since.is_none()) {
             return Ok(());
         }

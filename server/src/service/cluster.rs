@@ -1,8 +1,8 @@
 //! The Cluster service: who the members are, and how that changes.
 //!
-//! Members are replicated state. A store that was made before it kept them says nothing of them: then
-//! the node's own word counts, with the names and clients' URLs that were published. A member that
-//! has published nothing yet has not started, and its name is empty.
+//! Members are replicated state. A store that was made before it kept them says nothing of them:
+//! then the node's own word counts, with the names and clients' URLs that were published. A member
+//! that has published nothing yet has not started, and its name is empty.
 
 use engine::Member;
 use engine::answer::{Answer, Outcome, ReadError};

@@ -54,7 +54,7 @@ use super::proto::etcdserverpb as pb;
 use super::quota;
 use super::range_stream::RangeStream;
 use super::sink::AnswerSink;
-use super::status::Refusal;
+use super::status::{ClusterRefusal, Refusal};
 use super::stream::{ServerStream, StreamJob, StreamProgress};
 use super::validate::RequestSizer;
 use super::wire::Header;
@@ -300,7 +300,7 @@ impl Service {
             return Err(Refusal::InvalidClientApiVersion);
         }
         if node.learner && !is_for_learners(method) {
-            return Err(Refusal::NotSupportedForLearner);
+            return Err(Refusal::Cluster(ClusterRefusal::NotSupportedForLearner));
         }
         if metadata.leader_required && node.leader.is_none() {
             return Err(Refusal::NoLeader);
@@ -467,7 +467,7 @@ impl Service {
     ) -> Result<Action, Refusal> {
         let request = decode::decode_range(message)?;
         if node.learner && !request.serializable {
-            return Err(Refusal::NotSupportedForLearner);
+            return Err(Refusal::Cluster(ClusterRefusal::NotSupportedForLearner));
         }
         let mut range = RangeRead::new(&request)?;
         let read_index_needed = !(request.serializable || view.local_reads);

@@ -69,6 +69,23 @@ pub enum Refusal {
     LeaderChanged,
     /// This member is going down.
     Stopped,
+    /// What the cluster is, or this member in it, does not bear it.
+    Cluster(ClusterRefusal),
+    /// The version a downgrade asks for is none.
+    WrongDowngradeVersion,
+    /// The request's action has no meaning.
+    UnknownAction,
+    /// Nobody is asked who they are.
+    AuthNotEnabled,
+    /// Too much was committed and not yet applied, or too much is waiting to be admitted.
+    TooManyRequests,
+    /// A backup's client takes so little that the store is not held still for it any longer.
+    BackupStalled,
+}
+
+/// Why the cluster, or this member's place in it, does not bear a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClusterRefusal {
     /// The member that was asked does not lead.
     NotLeader,
     /// Leadership cannot move to that member.
@@ -85,16 +102,6 @@ pub enum Refusal {
     NotSupportedForLearner,
     /// A peer URL that is none.
     BadMemberUrls,
-    /// The version a downgrade asks for is none.
-    WrongDowngradeVersion,
-    /// The request's action has no meaning.
-    UnknownAction,
-    /// Nobody is asked who they are.
-    AuthNotEnabled,
-    /// Too much was committed and not yet applied, or too much is waiting to be admitted.
-    TooManyRequests,
-    /// A backup's client takes so little that the store is not held still for it any longer.
-    BackupStalled,
 }
 
 impl From<Unavailable> for Refusal {
@@ -106,13 +113,25 @@ impl From<Unavailable> for Refusal {
             Unavailable::Stopped => Self::Stopped,
             Unavailable::TooManyRequests => Self::TooManyRequests,
             Unavailable::NoSpace => Self::Rejected(Rejection::NoSpace),
-            Unavailable::NotEnoughStarted => Self::NotEnoughStarted,
-            Unavailable::Unhealthy => Self::Unhealthy,
-            Unavailable::LearnerNotReady => Self::LearnerNotReady,
+            Unavailable::NotEnoughStarted => {
+                Self::Cluster(ClusterRefusal::NotEnoughStarted)
+            }
+            Unavailable::Unhealthy => {
+                Self::Cluster(ClusterRefusal::Unhealthy)
+            }
+            Unavailable::LearnerNotReady => {
+                Self::Cluster(ClusterRefusal::LearnerNotReady)
+            }
             Unavailable::MemberNotFound => Self::Rejected(Rejection::MemberIdNotFound),
-            Unavailable::NotLeader => Self::NotLeader,
-            Unavailable::BadTransferee => Self::BadLeaderTransferee,
-            Unavailable::TransferTimedOut => Self::TransferTimedOut,
+            Unavailable::NotLeader => {
+                Self::Cluster(ClusterRefusal::NotLeader)
+            }
+            Unavailable::BadTransferee => {
+                Self::Cluster(ClusterRefusal::BadLeaderTransferee)
+            }
+            Unavailable::TransferTimedOut => {
+                Self::Cluster(ClusterRefusal::TransferTimedOut)
+            }
         }
     }
 }
@@ -198,24 +217,7 @@ pub const fn status_of(refusal: Refusal) -> (Code, &'static str) {
         R::NotPrimary => (Code::Unknown, "not a primary lessor"),
         R::Rejected(rejection) => status_of_rejection(rejection),
         R::Corrupt => status_of_rejection(Rejection::Corrupt),
-        R::NotLeader => (Code::FailedPrecondition, "etcdserver: not leader"),
-        R::BadLeaderTransferee => (Code::FailedPrecondition, "etcdserver: bad leader transferee"),
-        R::TransferTimedOut => {
-            (Code::Unknown, "etcdserver: request timed out, leader transfer took too long")
-        }
-        // Unknown because etcd maps it to its client's error instead of its own.
-        R::NotEnoughStarted => {
-            (Code::Unknown, "etcdserver: re-configuration failed due to not enough started members")
-        }
-        R::Unhealthy => (Code::Unavailable, "etcdserver: unhealthy cluster"),
-        R::LearnerNotReady => (
-            Code::FailedPrecondition,
-            "etcdserver: can only promote a learner member which is in sync with leader",
-        ),
-        R::NotSupportedForLearner => {
-            (Code::FailedPrecondition, "etcdserver: rpc not supported for learner")
-        }
-        R::BadMemberUrls => (Code::InvalidArgument, "etcdserver: given member URLs are invalid"),
+        R::Cluster(refusal) => status_of_cluster(refusal),
         R::WrongDowngradeVersion => {
             (Code::InvalidArgument, "etcdserver: wrong downgrade target version format")
         }
@@ -242,6 +244,30 @@ pub const fn status_of(refusal: Refusal) -> (Code, &'static str) {
             Code::ResourceExhausted,
             "ringd: the snapshot is given up, its client took less than 1 MiB in a minute",
         ),
+    }
+}
+
+const fn status_of_cluster(refusal: ClusterRefusal) -> (Code, &'static str) {
+    use ClusterRefusal as R;
+    match refusal {
+        R::NotLeader => (Code::FailedPrecondition, "etcdserver: not leader"),
+        R::BadLeaderTransferee => (Code::FailedPrecondition, "etcdserver: bad leader transferee"),
+        R::TransferTimedOut => {
+            (Code::Unknown, "etcdserver: request timed out, leader transfer took too long")
+        }
+        // Unknown because etcd maps it to its client's error instead of its own.
+        R::NotEnoughStarted => {
+            (Code::Unknown, "etcdserver: re-configuration failed due to not enough started members")
+        }
+        R::Unhealthy => (Code::Unavailable, "etcdserver: unhealthy cluster"),
+        R::LearnerNotReady => (
+            Code::FailedPrecondition,
+            "etcdserver: can only promote a learner member which is in sync with leader",
+        ),
+        R::NotSupportedForLearner => {
+            (Code::FailedPrecondition, "etcdserver: rpc not supported for learner")
+        }
+        R::BadMemberUrls => (Code::InvalidArgument, "etcdserver: given member URLs are invalid"),
     }
 }
 
@@ -391,8 +417,12 @@ mod tests {
                 3,
                 "etcdserver: wrong downgrade target version format",
             ),
-            (status_of(Refusal::BadLeaderTransferee), 9, "etcdserver: bad leader transferee"),
-            (status_of(Refusal::NotLeader), 9, "etcdserver: not leader"),
+            (
+                status_of(Refusal::Cluster(ClusterRefusal::BadLeaderTransferee)),
+                9,
+                "etcdserver: bad leader transferee",
+            ),
+            (status_of(Refusal::Cluster(ClusterRefusal::NotLeader)), 9, "etcdserver: not leader"),
             (status_of(Refusal::UnknownAction), 2, "etcdserver: unknown method"),
             (status_of(Refusal::AuthNotEnabled), 9, "etcdserver: authentication is not enabled"),
             (status_of(Refusal::UnknownHealthService), 5, "unknown service"),

@@ -1,9 +1,9 @@
 //! The two servers that are compared: real etcd, the reference, and ringd.
 //!
 //! Both are started with the same name, token and advertised addresses, so that even their ids are
-//! equal; only the ports they listen on and their data directories differ. Members of a cluster find
-//! each other at unix sockets whose names are relative, so that the same URLs lead elsewhere in each
-//! cluster's directory.
+//! equal; only the ports they listen on and their data directories differ. Members of a cluster
+//! find each other at unix sockets whose names are relative, so that the same URLs lead elsewhere
+//! in each cluster's directory.
 //!
 //! Invariants:
 //! - A process never outlives its [`Server`]: dropping it ends the process by its id and waits.

@@ -151,8 +151,8 @@ impl<'h> Witness<'h> {
         state
     }
 
-    /// What is gone was deleted by somebody: by who was told so, or by one whose fate is unknown and
-    /// who would have deleted just that.
+    /// What is gone was deleted by somebody: by who was told so, or by one whose fate is unknown
+    /// and who would have deleted just that.
     fn check_deletions(&self, operations: &[Operation]) -> Result<(), Violation> {
         let told: BTreeSet<i64> = operations.iter().filter_map(deleted_at).collect();
         let unknown: Vec<(&[u8], &[u8])> = operations
@@ -345,7 +345,8 @@ fn check_unknown(
     Ok(())
 }
 
-/// Whether just the keys of one lease are gone. When it ended is nothing that a history of keys tells.
+/// Whether just the keys of one lease are gone. When it ended is nothing that a history of keys
+/// tells.
 fn is_end_of_lease<'k>(before: &State, gone: impl Iterator<Item = &'k Vec<u8>>) -> bool {
     let mut gone = gone.peekable();
     let lease = gone.peek().and_then(|key| before.get(key)).map_or(0, |found| found.lease);

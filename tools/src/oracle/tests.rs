@@ -1,3 +1,5 @@
+//! Histories that the oracle must accept, and such as it must not.
+
 use super::history::value_of;
 use super::*;
 

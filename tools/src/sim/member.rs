@@ -175,7 +175,6 @@ impl Member {
             lessor: boot.lessor,
             retention: None,
             defrag_from_bytes: None,
-            force_new_cluster: false,
             boot_nonce: boot.nonce,
         };
         let mut started = start_on(&config, &mut self.machine)?;

@@ -126,6 +126,9 @@ fn divide(world: &mut World, is_one_way: bool) {
 }
 
 fn fail_disk(world: &mut World, place: Place) {
+    if world.members[place].running.is_none() {
+        return;
+    }
     let fault = *world.trouble.pick(&[
         Fault::Error(DiskErrorKind::Io),
         Fault::Error(DiskErrorKind::NoSpace),

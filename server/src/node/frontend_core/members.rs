@@ -11,7 +11,9 @@ use crate::config::{Url, parse_urls, texts};
 use crate::frontend::grpc;
 use crate::node::calls::{Call, Timeouts, Waiting};
 use crate::service::cluster::MemberAsk;
-use crate::service::status::Refusal;
+use crate::service::status::{ClusterRefusal, Refusal};
+
+const BAD_URLS: Refusal = Refusal::Cluster(ClusterRefusal::BadMemberUrls);
 
 impl Desk {
     pub(super) fn change_members(
@@ -36,7 +38,7 @@ impl Desk {
             // etcd looks at the URLs and keeps them as they came.
             MemberAsk::Update { id, peer_urls } => {
                 if urls_of(&peer_urls).is_none() {
-                    return connection.finish(stream, &status(Refusal::BadMemberUrls));
+                    return connection.finish(stream, &status(BAD_URLS));
                 }
                 let update = MemberUpdateRef { id, peer_urls: &peer_urls };
                 writer.push_member_update(&mut frame, &update);
@@ -44,7 +46,7 @@ impl Desk {
             }
             MemberAsk::Add { peer_urls, is_learner } => {
                 let Some(urls) = urls_of(&peer_urls) else {
-                    return connection.finish(stream, &status(Refusal::BadMemberUrls));
+                    return connection.finish(stream, &status(BAD_URLS));
                 };
                 let seconds = i64::try_from(self.wall_clock.as_secs()).unwrap_or(i64::MAX);
                 let id = bootstrap::cluster::member_id_at(&urls, seconds);

@@ -2,8 +2,8 @@
 //!
 //! A change comes from a front-end here or, whole, from another member, and waits until the leader
 //! may propose it: one at a time, and only with a cluster that can bear it
-//! ([`crate::sequencer::membership`]). What the change finds among the members is decided where it is
-//! applied, on all members alike.
+//! ([`crate::sequencer::membership`]). What the change finds among the members is decided where it
+//! is applied, on all members alike.
 //!
 //! Invariants:
 //! - A change of raft's configuration is an entry of its own, and its batch holds nothing else.

@@ -1,8 +1,8 @@
 //! Stores on their way between members: to a follower that is too far behind for the log, and from
 //! the leader when this member is.
 //!
-//! The sender pins the view that raft's snapshot speaks of and sends it in numbered chunks, a few at
-//! a time; what is not acknowledged stays until it is, so that a connection that breaks costs a
+//! The sender pins the view that raft's snapshot speaks of and sends it in numbered chunks, a few
+//! at a time; what is not acknowledged stays until it is, so that a connection that breaks costs a
 //! chunk or two. The receiver builds the store beside its own ([`engine::Engine::begin_install`]).
 //! When it is complete raft stands still for a moment: the new store is published and checkpointed,
 //! the log begins anew behind it, and only then raft hears of the snapshot.

@@ -515,7 +515,7 @@ fn a_member_without_a_vote_answers_only_what_any_member_knows() {
         ..Default::default()
     };
     let asked: Result<pb::RangeResponse, _> = desk.call(Method::Range, &range(false));
-    assert_eq!(asked, Err(Refusal::NotSupportedForLearner));
+    assert_eq!(asked, Err(Refusal::Cluster(ClusterRefusal::NotSupportedForLearner)));
     let asked: Result<pb::RangeResponse, _> = desk.call(Method::Range, &range(true));
     assert!(asked.is_ok());
     let metadata = CallMetadata::default();

@@ -1,6 +1,7 @@
 //! HTTP/1 clients beside others, without a socket.
 
 use super::*;
+use crate::mail::Verdict;
 
 impl Bench {
     /// A client that speaks HTTP/1 at such an address.
