@@ -41,9 +41,7 @@ use crate::log_lines;
 use crate::peer::hello::{Lane, Refusal};
 use crate::peer::letter::{Letter, SnapshotAcknowledged};
 use crate::peer::link::{ConnectionId, LinkConfig};
-use crate::peer::receive::{
-    Greeted, Members, Oneself, ReceiveError, Received as Heard, Standing,
-};
+use crate::peer::receive::{Greeted, Members, Oneself, ReceiveError, Received as Heard, Standing};
 use crate::runtime::dialer::Dialer;
 use crate::runtime::files;
 use crate::runtime::reactor::{Event, Reactor, SocketId};
@@ -579,7 +577,10 @@ impl PeerRole {
         let before = std::mem::replace(&mut self.known, known);
         report_members(self.settings.identity, &before, &self.known, is_recovered);
         let own = self.settings.identity.member;
-        let others: Vec<(MemberId, Vec<String>)> = self.known.members.iter()
+        let others: Vec<(MemberId, Vec<String>)> = self
+            .known
+            .members
+            .iter()
             .filter(|member| member.id != own)
             .map(|member| (member.id, member.peer_urls.clone()))
             .collect();

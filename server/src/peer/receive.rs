@@ -439,11 +439,8 @@ mod tests {
     fn a_member_that_is_not_known_yet_is_let_in_with_where_it_is_reached() {
         let urls = vec!["http://a:1".to_owned()];
         for (from, expected) in [(5, Some(&urls)), (3, Some(&Vec::new())), (4, None)] {
-            let hello = Hello {
-                from: MemberId(from),
-                peer_urls: urls.clone(),
-                ..hello(Lane::Control)
-            };
+            let hello =
+                Hello { from: MemberId(from), peer_urls: urls.clone(), ..hello(Lane::Control) };
             let (all, _) = receive_all(&mut receiver(), &greeting(&hello));
             let guest_urls = all.first().map(|received| match received {
                 Received::Greeted(greeted) => &greeted.guest_urls,

@@ -32,8 +32,7 @@ pub(super) fn stand_alone<S: StoreDoor, L: LogDoor>(
     (wal, log): (&mut wal::Writer, &mut L),
 ) -> Result<HardState, Failure> {
     let own = identity.member;
-    let is_alone =
-        replay.conf_state.voters == [own.0] && replay.conf_state.learners.is_empty();
+    let is_alone = replay.conf_state.voters == [own.0] && replay.conf_state.learners.is_empty();
     if is_alone {
         return Ok(state);
     }
