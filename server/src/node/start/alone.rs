@@ -1,9 +1,9 @@
 //! `--force-new-cluster`: a member goes on alone with what it has, whoever else its store names.
 //!
-//! As in etcd the others are removed by entries of the log that count as committed because this start
-//! says so, and the next start, without the flag, finds nothing unusual. Unlike etcd nothing that the
-//! log holds is thrown away: what stands behind the last commit that it knows of may have been
-//! acknowledged, and nobody is left who could object to it.
+//! As in etcd the others are removed by entries of the log that count as committed because this
+//! start says so, and the next start, without the flag, finds nothing unusual. Unlike etcd nothing
+//! that the log holds is thrown away: what stands behind the last commit that it knows of may have
+//! been acknowledged, and nobody is left who could object to it.
 //!
 //! Invariants:
 //! - The entries are durable before they are applied.
