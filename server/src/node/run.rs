@@ -422,8 +422,7 @@ fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Result<Vec<CorePart
     let mut mesh = Mesh::new(plans, &bells, &log_bell);
     let lines = std::mem::take(&mut mesh.log_lines);
     let (disk, peer_listeners) = (log_disk, assembly.peer_listeners);
-    let mut log =
-        Some(LogSeed { core, disk, engine_disk, lines, settings, peers, peer_listeners });
+    let mut log = Some(LogSeed { core, disk, engine_disk, lines, settings, peers, peer_listeners });
     let mut listeners = Some(client_listeners);
     let mut cores = Vec::new();
     for (place, plan) in plans.iter().enumerate() {
