@@ -96,6 +96,17 @@ pub fn restarting_local_member(identity: Identity, commit_index: u64) {
     );
 }
 
+/// A member goes on from its log, alone.
+pub fn forcing_restart(identity: Identity, commit_index: u64) {
+    log_event!(
+        Info,
+        "forcing restart member",
+        "cluster-id" => Value::Id(identity.cluster.get()),
+        "local-member-id" => Value::Id(identity.member.get()),
+        "commit-index" => commit_index,
+    );
+}
+
 /// The store is open; `revision` is where it stands.
 pub fn kvstore_restored(revision: i64) {
     log_event!(Info, "kvstore restored", "current-rev" => revision);

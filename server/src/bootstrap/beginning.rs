@@ -19,7 +19,8 @@ use super::discovery::srv::{SrvLookup, SrvQuestion, find_members};
 use super::discovery::{Pause, registry, service};
 use super::identity::{SystemResolver, parse_initial_cluster};
 use super::remote::{
-    BOOTSTRAPPED_TIMEOUT, MEMBERS_TIMEOUT, fetch_cluster, fetch_downgrading, fetch_versions,
+    BOOTSTRAPPED_TIMEOUT, Found, MEMBERS_TIMEOUT, NOBODY_ANSWERED, fetch_cluster,
+    fetch_downgrading, fetch_versions,
 };
 use crate::config::{ClusterState, Config, ETCD_VERSION, Notice};
 use crate::log::Level;
@@ -236,18 +237,7 @@ fn join(
     let discovers = !discovery.endpoints.is_empty() || !discovery.url.is_empty();
     named.check_joining(name, discovers).map_err(Failure::InitialCluster)?;
     let local = named.members(token).map_err(Failure::InitialCluster)?;
-    let found = fetch_cluster(&named.remote_urls(name), MEMBERS_TIMEOUT, notices);
-    let found = found.map_err(|reason| {
-        Failure::InitialCluster(format!("cannot fetch cluster info from peer urls: {reason}"))
-    })?;
-    if !found.server.as_deref().unwrap_or_default().starts_with(SERVER_NAME) {
-        return Err(Failure::InitialCluster(format!(
-            "cluster {:x} is not of ringd: members of another kind cannot be joined. Move its data \
-             with `ringutl import`",
-            found.cluster.id.get()
-        )));
-    }
-    let members = found.cluster.match_members(&local, resolver).map_err(Failure::InitialCluster)?;
+    let (found, members) = find_cluster(named, name, &local, resolver, notices)?;
     let own = id_of(&members, name).ok_or_else(|| missing(name))?;
     let timeout = REQUEST_TIMEOUT_BASE + 2 * Duration::from_millis(config.election_timeout_ms);
     let version = MinorVersion::parse(ETCD_VERSION).expect("our own version is one");
@@ -258,6 +248,47 @@ fn join(
     found.cluster.check_learners(learners_max).map_err(Failure::InitialCluster)?;
     let identity = Identity { cluster: found.cluster.id, member: own };
     Ok(Beginning { identity, members, origin: Origin::Joins(found.cluster.members) })
+}
+
+/// Asks the named members, one after the other, about the cluster that this one joins.
+///
+/// etcd believes the first that answers. But the change that added this member reaches the others a
+/// moment after it was answered, so here who knows another cluster than the flags say is only
+/// believed when nobody knows the one they say.
+fn find_cluster(
+    named: &InitialCluster,
+    name: &str,
+    local: &[InitialMember],
+    resolver: &mut impl Resolve,
+    notices: &mut Vec<Notice>,
+) -> Result<(Found, Vec<InitialMember>), Failure> {
+    let (mut refusal, mut silence) = (None, None);
+    for url in named.remote_urls(name) {
+        let found = match fetch_cluster(std::slice::from_ref(&url), MEMBERS_TIMEOUT, notices) {
+            Ok(found) => found,
+            Err(reason) => {
+                silence.get_or_insert(reason);
+                continue;
+            }
+        };
+        if !found.server.as_deref().unwrap_or_default().starts_with(SERVER_NAME) {
+            return Err(Failure::InitialCluster(format!(
+                "cluster {:x} is not of ringd: members of another kind cannot be joined. Move its \
+                 data with `ringutl import`",
+                found.cluster.id.get()
+            )));
+        }
+        match found.cluster.match_members(local, resolver) {
+            Ok(members) => return Ok((found, members)),
+            Err(reason) => {
+                refusal.get_or_insert(reason);
+            }
+        }
+    }
+    Err(Failure::InitialCluster(refusal.unwrap_or_else(|| {
+        let reason = silence.unwrap_or_else(|| NOBODY_ANSWERED.to_owned());
+        format!("cannot fetch cluster info from peer urls: {reason}")
+    })))
 }
 
 fn id_of(members: &[InitialMember], name: &str) -> Option<MemberId> {

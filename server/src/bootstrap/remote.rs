@@ -18,6 +18,9 @@ pub const MEMBERS_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it may take when it is only asked whether this member was there before.
 pub const BOOTSTRAPPED_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// etcd's text where no URL told anything.
+pub const NOBODY_ANSWERED: &str = "could not retrieve cluster information from the given URLs";
+
 /// A running cluster, and what answered for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -69,7 +72,7 @@ pub fn fetch_cluster(
         let cluster = RemoteCluster { id: ClusterId(id), members };
         return Ok(Found { cluster, server: answer.header("server").map(str::to_owned) });
     }
-    Err("could not retrieve cluster information from the given URLs".to_owned())
+    Err(NOBODY_ANSWERED.to_owned())
 }
 
 /// The cluster versions that the other members tell; `None` of those that tell none.

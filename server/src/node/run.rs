@@ -295,7 +295,11 @@ fn open_stages(
         data_dir.seal()?;
     } else {
         let committed = started.stages.engine.applied().0;
-        log_lines::restarting_local_member(identity, committed.0);
+        if config.force_new_cluster {
+            log_lines::forcing_restart(identity, committed.0);
+        } else {
+            log_lines::restarting_local_member(identity, committed.0);
+        }
     }
     log_event!(
         Info,

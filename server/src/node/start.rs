@@ -13,6 +13,7 @@
 //! anew behind it, which a record says. Where the crash came before that record was written, the
 //! start writes it.
 
+mod alone;
 mod create;
 mod disks;
 mod replay;
@@ -136,16 +137,20 @@ pub fn start_on<D: Disks>(
     }
     let must_reset = replay.finish(config)?;
     engine.publish();
-    let Replay { hard_state, conf_state, pending, applied, store_remade, tail, .. } = replay;
-    let mut retained = replay.retained;
-    let base = engine.applied();
     // The head of every segment repeats the newest state, for a log whose records of it are gone.
-    let newest = wal.state().map(decode_state).transpose()?.or(hard_state);
-    let hard_state = hard_state_of(newest, base, must_reset)?;
+    let newest = wal.state().map(decode_state).transpose()?.or(replay.hard_state.take());
+    let mut hard_state = hard_state_of(newest, engine.applied(), must_reset)?;
     if let Some(place) = must_reset {
         let start = begin_anew(place, &hard_state, &mut wal, &mut log_disk)?;
-        retained.push_back((place.0, start));
+        replay.retained.push_back((place.0, start));
     }
+    if config.force_new_cluster && !config.is_new {
+        let (store, log) = ((&mut engine, &mut engine_disk), (&mut wal, &mut log_disk));
+        let life = (identity, config.boot_nonce);
+        hard_state = alone::stand_alone(life, hard_state, &mut replay, store, log)?;
+    }
+    let base = engine.applied();
+    let Replay { conf_state, pending, retained, applied, store_remade, tail, .. } = replay;
     let mut store = LogStore::resume(hard_state, conf_state, base);
     store.append(&pending);
     let unapplied = pending;
@@ -188,12 +193,18 @@ fn begin_anew<L: LogDoor>(
     let state = HardState { commit: state.commit.max(place.0.0), ..state.clone() };
     wal.append_reset(&encode_reset(place))?;
     wal.append_state(&encode_state(&state))?;
+    write_through(wal, disk)?;
+    Ok(start)
+}
+
+/// Writes what was appended to the log and waits for it.
+fn write_through<L: LogDoor>(wal: &mut wal::Writer, disk: &mut L) -> Result<(), Failure> {
     wal.flush();
     while let Some((id, op)) = wal.poll_op() {
         wal.handle_completion(id, disk.perform(op))?;
     }
     assert!(wal.durable() >= wal.sealed(), "every operation of the log has ended");
-    Ok(start)
+    Ok(())
 }
 
 /// What raft begins with: what the log says, made to fit the store.

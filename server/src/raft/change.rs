@@ -10,6 +10,7 @@
 //! - A batch decides its change: an entry whose change is another one than its batch's is refused.
 //! - What comes from a log or a peer is checked by value.
 
+use engine::ids::{LogIndex, Term};
 use engine::{Batch, MembershipChange};
 use prost::Message as _;
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType};
@@ -74,6 +75,37 @@ pub fn change_of(change: MembershipChange, batch: Vec<u8>) -> ConfChangeV2 {
     ConfChangeV2 { changes: vec![single].into(), context: batch.into(), ..ConfChangeV2::default() }
 }
 
+/// The entry of a change that nobody proposes: it stands at this place because a start puts it there.
+#[must_use]
+pub fn entry_of(
+    change: MembershipChange,
+    batch: Vec<u8>,
+    (index, term): (LogIndex, Term),
+) -> Entry {
+    let change = change_of(change, batch);
+    let single = |single: &ConfChangeSingle| SingleBody {
+        kind: kind_of(single),
+        member: single.node_id,
+    };
+    let body = ChangeBody {
+        transition: 0,
+        changes: change.changes.iter().map(single).collect(),
+        context: change.context.to_vec(),
+    };
+    let data = body.encode_to_vec().into();
+    let mut entry = Entry { index: index.0, term: term.0, data, ..Entry::default() };
+    entry.set_entry_type(EntryType::EntryConfChangeV2);
+    entry
+}
+
+fn kind_of(single: &ConfChangeSingle) -> i32 {
+    match single.get_change_type() {
+        ConfChangeType::AddNode => 0,
+        ConfChangeType::RemoveNode => 1,
+        ConfChangeType::AddLearnerNode => 2,
+    }
+}
+
 /// The batch and raft's change in an entry that changes the configuration.
 ///
 /// # Errors
@@ -91,13 +123,8 @@ pub fn decode_change(entry: &Entry) -> Result<(Batch, ConfChangeV2), ChangeError
         .membership_change()
         .ok_or(wrong("a change of the configuration whose batch changes no member"))?;
     let change = change_of(decided, Vec::new());
-    let kind = |single: &ConfChangeSingle| match single.get_change_type() {
-        ConfChangeType::AddNode => 0,
-        ConfChangeType::RemoveNode => 1,
-        ConfChangeType::AddLearnerNode => 2,
-    };
     let same = |(single, body): (&ConfChangeSingle, &SingleBody)| {
-        (kind(single), single.node_id) == (body.kind, body.member)
+        (kind_of(single), single.node_id) == (body.kind, body.member)
     };
     let is_same = body.transition == 0
         && body.changes.len() == change.changes.len()
@@ -192,6 +219,8 @@ mod tests {
         let entry = entry(&change_of(decided, bytes.clone()));
         let (batch, change) = decode_change(&entry).unwrap();
         assert_eq!(batch.bytes(), bytes);
+        let place = (LogIndex(entry.index), Term(entry.term));
+        assert_eq!(entry_of(decided, bytes, place), entry);
         assert_eq!(change.changes[0].node_id, 7);
         assert_eq!(change.changes[0].get_change_type(), ConfChangeType::AddLearnerNode);
     }

@@ -299,6 +299,66 @@ fn what_others_have_to_agree_to_is_left_to_raft() {
     assert_eq!(member_ids(&started.stages.engine), [OWN.0, 7]);
 }
 
+/// The others are gone for good, what they may have agreed to is void, and the next start needs no
+/// flag to find it so.
+#[test]
+fn a_member_can_be_made_to_go_on_alone() {
+    let mut memory = Memory::new();
+    let mut started = start_in(&mut memory, true, founders(&[1, 2, 9]));
+    let stages = &mut started.stages;
+    for index in 4..7 {
+        let head = encode_entry_head(&entry(index));
+        stages.wal.append(RecordKind::owned(KIND_ENTRY), &[&head, &[]]).unwrap();
+    }
+    let state = HardState { term: 2, vote: 9, commit: 4, ..HardState::default() };
+    stages.wal.append_state(&encode_state(&state)).unwrap();
+    write_through(&mut stages.wal, &mut started.log_disk).unwrap();
+    drop(started);
+    for is_forced in [true, true, false] {
+        let config =
+            StartConfig { force_new_cluster: is_forced, ..config(false, founders(&[1, 2, 9])) };
+        let mut started =
+            start_on(&config, &mut memory).map_err(|failure| failure.to_string()).unwrap();
+        let stages = &mut started.stages;
+        assert_eq!(stages.engine.applied(), (LogIndex(6), Term(2)));
+        assert_eq!(member_ids(&stages.engine), [OWN.0]);
+        let removed = stages.engine.newest_view().removed_members().unwrap();
+        assert_eq!(removed, [MemberId(1), MemberId(9)]);
+        assert_eq!(stages.consensus.conf_state().voters, [OWN.0]);
+        assert_eq!(stages.consensus.committed(), LogIndex(6));
+        assert!(started.unapplied.is_empty());
+        stages.consensus.campaign();
+        while let Some(work) = stages.consensus.poll_work() {
+            stages.consensus.handle_persisted(work.number);
+        }
+        assert!(stages.consensus.is_leader(), "it needs nobody's vote");
+    }
+}
+
+#[test]
+fn who_belongs_to_no_cluster_makes_none() {
+    let mut memory = Memory::new();
+    drop(start_in(&mut memory, true, Origin::Joins));
+    let config = StartConfig { force_new_cluster: true, ..config(false, Origin::Joins) };
+    let failure = start_on(&config, &mut memory).err().unwrap().to_string();
+    assert!(failure.contains("nothing to make a new cluster of"), "{failure}");
+}
+
+/// What a member that is alone has acknowledged may stand behind the last commit it knows of.
+#[test]
+fn a_member_that_is_alone_loses_nothing_by_force() {
+    let mut memory = Memory::new();
+    let mut leader = Leader::new(&mut memory);
+    leader.put("key");
+    let last = leader.written.last().unwrap().index;
+    drop(leader);
+    let config = StartConfig { force_new_cluster: true, ..config(false, Origin::Joins) };
+    let mut started =
+        start_on(&config, &mut memory).map_err(|failure| failure.to_string()).unwrap();
+    apply_rest(&mut started).unwrap();
+    assert_eq!(started.stages.engine.applied().0, LogIndex(last));
+}
+
 #[test]
 fn an_entry_whose_change_is_not_its_batchs_stops_the_start() {
     let mut memory = Memory::new();
