@@ -71,7 +71,7 @@ pub struct LoadArgs {
     /// The workload.
     #[arg(value_enum)]
     pub kind: Kind,
-    /// The server's client address, host:port.
+    /// The server's client address, host:port; the members of a cluster with commas between.
     #[arg(long, default_value = "127.0.0.1:2379")]
     pub endpoint: String,
     /// Connections to the server.
@@ -215,7 +215,7 @@ pub fn grant(args: &LoadArgs, epoch: Instant) -> Result<Report, Failure> {
 pub fn measure(args: &LoadArgs, epoch: Instant) -> Result<Report, Failure> {
     let unlimited = args.operations.is_some() || matches!(args.kind, Kind::Fill | Kind::Grant);
     let config = RunConfig {
-        address: resolve(&args.endpoint)?,
+        addresses: resolve_all(&args.endpoint)?,
         header_style: header_style(args.headers),
         duration: (!unlimited).then_some(args.duration),
         keys: args.keys.max(args.leases),
@@ -376,6 +376,11 @@ fn header_style(kind: HeaderKind) -> HeaderStyle {
     }
 }
 
+/// The addresses of endpoints with commas between.
+pub fn resolve_all(endpoints: &str) -> Result<Vec<SocketAddr>, Failure> {
+    endpoints.split(',').map(resolve).collect()
+}
+
 /// The first address of an endpoint.
 pub fn resolve(endpoint: &str) -> Result<SocketAddr, Failure> {
     let bare = endpoint.strip_prefix("http://").unwrap_or(endpoint);
@@ -411,6 +416,16 @@ mod tests {
         assert_eq!(parse_duration("3"), Ok(Duration::from_secs(3)));
         assert!(parse_duration("5h").is_err());
         assert!(parse_duration("ms").is_err());
+    }
+
+    #[test]
+    fn endpoints_have_commas_between() {
+        let ports = |text: &str| -> Vec<u16> {
+            resolve_all(text).unwrap().iter().map(SocketAddr::port).collect()
+        };
+        assert_eq!(ports("127.0.0.1:1"), [1]);
+        assert_eq!(ports("127.0.0.1:1,http://127.0.0.1:2"), [1, 2]);
+        assert!(resolve_all("127.0.0.1:1,").is_err());
     }
 
     #[test]

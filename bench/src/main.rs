@@ -4,7 +4,9 @@
 //! It exits with 0 when all went well, with 1 when an answer was wrong, an operation failed or an
 //! expectation was missed, and with 2 when it could not do what it was asked to.
 
+mod beside;
 mod client;
+mod cluster;
 mod compare;
 mod disk;
 mod drill;
@@ -15,6 +17,7 @@ mod report;
 mod run;
 mod schedule;
 mod server_process;
+mod side_by_side;
 mod target;
 mod workload;
 
@@ -36,6 +39,8 @@ enum Command {
     Load(load::LoadArgs),
     /// Measure two servers side by side.
     Compare(compare::CompareArgs),
+    /// Measure clusters of two servers side by side.
+    Cluster(cluster::ClusterArgs),
     /// Kill a server, or fail its disk, under load, and look for all it acknowledged.
     #[command(subcommand)]
     Drill(drill::DrillCommand),
@@ -49,6 +54,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Load(args) => load::command(&args),
         Command::Compare(args) => compare::command(&args),
+        Command::Cluster(args) => cluster::command(&args),
         Command::Drill(command) => drill::command(&command),
         Command::Target(args) => target::command(&args),
         Command::Disk(args) => disk::command(&args),

@@ -17,7 +17,10 @@ pub use lease::{
     LEASE_GRANT, LEASE_KEEP_ALIVE, LEASE_LEASES, LEASE_REVOKE, LeaseAnswer, read_lease_ids,
     write_lease_grant, write_lease_id, write_put_with_lease,
 };
-pub use maintenance::{COMPACT, DEFRAGMENT, SNAPSHOT, SnapshotSizes, write_compact};
+pub use maintenance::{
+    COMPACT, DEFRAGMENT, HASH_KV, SNAPSHOT, STATUS, SnapshotSizes, StatusAnswer, read_hash_kv,
+    write_compact, write_hash_kv,
+};
 
 /// The path of `KV.Range`.
 pub const RANGE: &str = "/etcdserverpb.KV/Range";

@@ -1,5 +1,5 @@
-//! A server under test: started on free loopback ports and a data directory of its own, watched
-//! through /proc, stopped or killed.
+//! A server under test, alone or a member of a cluster: started on free loopback ports and a data
+//! directory of its own, watched through /proc, stopped or killed.
 //!
 //! Every server of etcd's v3 API takes the same flags, so both sides of a comparison are started
 //! alike, with everything else at its default.
@@ -40,31 +40,68 @@ pub struct ServerSpec {
     pub binary: PathBuf,
     /// Arguments beside those that say where.
     pub args: Vec<String>,
+    /// The member's name.
+    pub name: String,
+    /// The names and peer URLs of all members.
+    pub initial_cluster: String,
     /// The data directory, which also outlives a kill.
     pub data_dir: PathBuf,
     /// Where clients connect.
     pub client_address: SocketAddr,
-    /// Where peers would connect.
+    /// Where peers connect, or would.
     pub peer_address: SocketAddr,
 }
 
 impl ServerSpec {
     /// A server on ports that are free now and on a data directory that does not exist yet.
     pub fn new(binary: &Path, args: &[String], data_dir: &Path) -> Result<Self, Failure> {
-        if data_dir.exists() {
-            return Err(Failure::new(format!("{} exists already", data_dir.display())));
-        }
-        // Both listeners are held until both ports are known, so that they differ.
-        let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+        let specs = Self::all(binary, args, &[("default".to_owned(), data_dir.to_owned())])?;
+        Ok(specs.into_iter().next().expect("one name gives one server"))
+    }
+
+    /// The founders of a cluster, m1 and so on, with their data directories in `dir`.
+    pub fn cluster(
+        binary: &Path,
+        args: &[String],
+        dir: &Path,
+        members: usize,
+    ) -> Result<Vec<Self>, Failure> {
+        let place = |number: usize| (format!("m{number}"), dir.join(format!("m{number}")));
+        Self::all(binary, args, &(1..=members).map(place).collect::<Vec<_>>())
+    }
+
+    fn all(
+        binary: &Path,
+        args: &[String],
+        places: &[(String, PathBuf)],
+    ) -> Result<Vec<Self>, Failure> {
         let failed = || Failure::of("find a free port");
-        let (client, peer) = (free().map_err(failed())?, free().map_err(failed())?);
-        Ok(Self {
-            binary: binary.to_owned(),
-            args: args.to_vec(),
-            data_dir: data_dir.to_owned(),
-            client_address: client.local_addr().map_err(failed())?,
-            peer_address: peer.local_addr().map_err(failed())?,
-        })
+        let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+        // All listeners are held until all ports are known, so that they differ.
+        let mut held = Vec::new();
+        let mut specs = Vec::new();
+        for (name, data_dir) in places {
+            if data_dir.exists() {
+                return Err(Failure::new(format!("{} exists already", data_dir.display())));
+            }
+            let (client, peer) = (free().map_err(failed())?, free().map_err(failed())?);
+            specs.push(Self {
+                binary: binary.to_owned(),
+                args: args.to_vec(),
+                name: name.clone(),
+                initial_cluster: String::new(),
+                data_dir: data_dir.clone(),
+                client_address: client.local_addr().map_err(failed())?,
+                peer_address: peer.local_addr().map_err(failed())?,
+            });
+            held.extend([client, peer]);
+        }
+        let urls = specs.iter().map(|spec| format!("{}=http://{}", spec.name, spec.peer_address));
+        let initial_cluster = urls.collect::<Vec<_>>().join(",");
+        for spec in &mut specs {
+            spec.initial_cluster.clone_from(&initial_cluster);
+        }
+        Ok(specs)
     }
 
     /// Removes the data directory and the log of a server that is gone.
@@ -103,7 +140,7 @@ impl Server {
             .args(["--data-dir".as_ref(), spec.data_dir.as_os_str()])
             .args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url])
             .args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url])
-            .args(["--initial-cluster", &format!("default={peer_url}")])
+            .args(["--name", &spec.name, "--initial-cluster", &spec.initial_cluster])
             .args(&spec.args)
             .stdin(Stdio::null())
             .stdout(log)
@@ -116,22 +153,29 @@ impl Server {
     /// Starts the process and waits until it says that it serves clients.
     pub fn start(spec: &ServerSpec) -> Result<Self, Failure> {
         let mut server = Self::spawn(spec)?;
-        let path = spec.log_path();
+        server.wait_ready()?;
+        Ok(server)
+    }
+
+    /// Waits until the process says that it serves clients. A founder says so only once enough
+    /// others are there.
+    pub fn wait_ready(&mut self) -> Result<(), Failure> {
+        let path = self.spec.log_path();
         let failed = || Failure::of(format!("read {}", path.display()));
         let mut log = File::open(&path).map_err(failed())?;
-        log.seek(SeekFrom::Start(server.log_start)).map_err(failed())?;
+        log.seek(SeekFrom::Start(self.log_start)).map_err(failed())?;
         let mut text = Vec::new();
         let end = Instant::now() + READY_TIME_MAX;
         loop {
             log.read_to_end(&mut text).map_err(failed())?;
             if text.windows(READY_LINE.len()).any(|window| window == READY_LINE.as_bytes()) {
-                return Ok(server);
+                return Ok(());
             }
-            if let Some(status) = server.poll_exit()? {
-                return Err(server.failure(&format!("exited with {status} instead of serving")));
+            if let Some(status) = self.poll_exit()? {
+                return Err(self.failure(&format!("exited with {status} instead of serving")));
             }
             if Instant::now() > end {
-                return Err(server.failure("did not get ready"));
+                return Err(self.failure("did not get ready"));
             }
             std::thread::sleep(POLL_INTERVAL);
         }
@@ -341,6 +385,19 @@ pub fn allocated_bytes(path: &Path) -> Result<u64, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn founders_know_each_other_and_share_no_port() {
+        let specs = ServerSpec::cluster(Path::new("x"), &[], Path::new("nowhere"), 3).unwrap();
+        let addresses = specs.iter().flat_map(|spec| [spec.client_address, spec.peer_address]);
+        assert_eq!(addresses.collect::<std::collections::HashSet<_>>().len(), 6);
+        for spec in &specs {
+            assert_eq!(spec.initial_cluster, specs[0].initial_cluster);
+            let mine = format!("{}=http://{}", spec.name, spec.peer_address);
+            assert!(spec.initial_cluster.split(',').any(|each| each == mine), "{mine}");
+            assert_eq!(spec.data_dir, Path::new("nowhere").join(&spec.name));
+        }
+    }
 
     #[test]
     fn ticks_are_read_behind_any_name() {

@@ -150,7 +150,7 @@ fn load(target: Target, endpoint: &str, duration: Duration) -> Result<Report, Fa
     let address = resolve(endpoint)?;
     refuse_used(&mut Blocking::connect(address, CLEAN_UP_TIME_MAX)?, &space)?;
     let config = RunConfig {
-        address,
+        addresses: vec![address],
         header_style: HeaderStyle::Indexed,
         duration: Some(duration),
         keys: KEYS,

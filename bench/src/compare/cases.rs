@@ -15,13 +15,14 @@ use crate::failure::Failure;
 use crate::load::{Kind, LoadArgs, OrderKind, fill, grant, measure as measure_load};
 use crate::report::{Report, Tally};
 use crate::server_process::{Server, ServerSpec, Usage, allocated_bytes, machine_cpu};
+use crate::side_by_side::Sample;
 use crate::workload::KeySpace;
 
 /// How long a case runs before it is measured.
 const WARM_UP: Duration = Duration::from_millis(500);
 const MEGABYTE: f64 = 1e6;
 
-/// One row, or several, of the table.
+/// One row, or several, of the table, in its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Case {
     /// Puts on 100 connections of 10 streams.
@@ -78,27 +79,6 @@ pub enum Case {
 }
 
 impl Case {
-    /// All cases, in the order of the table.
-    pub const ALL: [Self; 17] = [
-        Self::Put100x10,
-        Self::Put8x8,
-        Self::Put1x1,
-        Self::Get8x8,
-        Self::Range1000,
-        Self::GetUnderPuts,
-        Self::TxnUpdate8x8,
-        Self::WatchFanOut,
-        Self::KeepAlive,
-        Self::Keys,
-        Self::Compaction,
-        Self::Snapshot,
-        Self::Defrag,
-        Self::LeaseExpiry,
-        Self::WatchCrowd,
-        Self::WatchCatchUp,
-        Self::WatchStopped,
-    ];
-
     /// The cases that share one server and its data: reads first, before the puts make it grow.
     pub const STEADY: [Self; 9] = [
         Self::Get8x8,
@@ -122,43 +102,6 @@ impl Case {
         Self::WatchCatchUp,
         Self::WatchStopped,
     ];
-
-    /// The name on the command line.
-    pub fn name(self) -> String {
-        let value = self.to_possible_value().expect("no case is skipped");
-        value.get_name().to_owned()
-    }
-}
-
-/// What one case gave in one round.
-#[derive(Clone, Debug)]
-pub struct Sample {
-    /// Figures by name.
-    pub figures: Vec<(&'static str, f64)>,
-    /// Whether every answer was right.
-    pub clean: bool,
-    /// The first that were not.
-    pub complaints: Vec<String>,
-}
-
-impl Sample {
-    /// A figure by name.
-    pub fn figure(&self, metric: &str) -> Option<f64> {
-        self.figures.iter().find(|(name, _)| *name == metric).map(|&(_, figure)| figure)
-    }
-
-    /// Adds what another part of the same case gave.
-    pub fn merge(&mut self, other: Self) {
-        self.figures.extend(other.figures);
-        self.clean &= other.clean;
-        self.complaints.extend(other.complaints);
-    }
-
-    /// The figures on one line.
-    pub fn to_text(&self) -> String {
-        let texts = self.figures.iter().map(|(name, figure)| format!("{name} {figure:.1}"));
-        texts.collect::<Vec<_>>().join(", ")
-    }
 }
 
 /// The names of a case's figures.
@@ -478,7 +421,7 @@ mod tests {
 
     #[test]
     fn every_case_is_measured_in_one_way() {
-        for case in Case::ALL {
+        for &case in Case::value_variants() {
             let ways = usize::from(Case::STEADY.contains(&case))
                 + usize::from(Case::DISTURBED.contains(&case))
                 + usize::from(case == Case::Keys);

@@ -6,39 +6,22 @@
 //! much as one that was sent and not answered, so a server that stands still pays for all of it.
 //!
 //! Invariants:
-//! - Quiet and disturbed puts differ in nothing but what else the server does.
-//! - The disturbance begins after the first disturbed put and they end with it, so that no quiet
-//!   time is counted as disturbed.
 //! - A disturbance that failed, or that the server does not serve, makes the sample unclean; what
 //!   was measured of a server that stands still is never a good figure.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::cases::Sample;
 use super::{Case, CompareArgs, watchers};
-use crate::client::HeaderStyle;
+use crate::beside::{Beside, PUT_PREFIX, Puts};
 use crate::client::blocking::Blocking;
 use crate::failure::Failure;
-use crate::load::{Kind, LoadArgs, fill, grant, lease_space, measure, resolve};
+use crate::load::{Kind, LoadArgs, fill, grant, lease_space, measure, resolve, resolve_all};
 use crate::proto::{self, RangeAnswer, RangeRequest, SnapshotSizes, WriteAnswer};
 use crate::report::Report;
-use crate::run::{Group, RunConfig, run};
 use crate::server_process::{Server, ServerSpec, allocated_bytes, machine_cpu};
-use crate::workload::{Begun, Context, KeySpace, Op, Order, Put, Random, Workload};
+use crate::side_by_side::Sample;
+use crate::workload::KeySpace;
 
-/// How long puts go on before the quiet ones are measured: the server's work on what it was filled
-/// with fades meanwhile.
-const WARM_UP: Duration = Duration::from_secs(2);
-/// The keys that the puts go to.
-const PUT_KEYS: u64 = 1000;
-const PUT_VALUE_BYTES: usize = 256;
-const PUT_PREFIX: &str = "put/";
-const PUT_CONNECTIONS: usize = 10;
-/// On each connection: enough for four seconds' puts on a server that stands still. A put that is
-/// due and finds no stream before the disturbance is over would not be counted.
-const PUT_STREAMS: usize = 200;
 /// The keys whose history is compacted: few, so that nearly all of it goes.
 const HISTORY_KEYS: u64 = 1000;
 /// Values of the cases that are about size, so large that filling takes less time than measuring.
@@ -265,11 +248,7 @@ impl Bed<'_> {
 
     /// The puts of a quiet time.
     fn quiet(&self) -> Result<Report, Failure> {
-        let warm_up = self.puts(Some(WARM_UP), &Arc::new(Signals::default()))?;
-        let mut quiet = self.puts(Some(self.args.duration), &Arc::new(Signals::default()))?;
-        quiet.wrong_count += warm_up.wrong_count;
-        quiet.complaints.extend(warm_up.complaints);
-        Ok(quiet)
+        self.puts()?.quiet(self.args.duration)
     }
 
     /// Puts until the disturbance is over.
@@ -278,33 +257,24 @@ impl Bed<'_> {
         disturbance: impl FnOnce(&mut Blocking) -> Result<Extra, Failure>,
     ) -> Result<Disturbed, Failure> {
         let mut client = self.client()?;
-        let signals = Arc::new(Signals::default());
         let (machine_before, before) = (machine_cpu()?, self.server.usage()?);
-        let (report, outcome, taken) = std::thread::scope(|scope| {
-            let puts = scope.spawn(|| self.puts(None, &signals));
-            while !signals.begun.load(Ordering::Relaxed) && !puts.is_finished() {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            let start = Instant::now();
-            let outcome = disturbance(&mut client);
-            let taken = start.elapsed();
-            signals.over.store(true, Ordering::Relaxed);
-            match puts.join() {
-                Ok(report) => (report, outcome, taken),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        });
+        let beside = self.puts()?.beside(|| disturbance(&mut client))?;
         let (machine_after, after) = (machine_cpu()?, self.server.usage()?);
-        let (report, extra) = (report?, outcome?);
         let server_cpu = after.cpu.saturating_sub(before.cpu);
         let others = machine_after.saturating_sub(machine_before).saturating_sub(server_cpu);
-        let others = others.saturating_sub(report.client_cpu);
-        Ok(Disturbed { report, taken, server_cpu, others, extra })
+        let others = others.saturating_sub(beside.report.client_cpu);
+        Ok(Disturbed { beside, server_cpu, others })
+    }
+
+    fn puts(&self) -> Result<Puts, Failure> {
+        let addresses = resolve_all(&self.server.endpoint())?;
+        Ok(Puts { addresses, rate: self.args.put_rate, epoch: self.epoch })
     }
 
     /// Sets the puts beside a disturbance against the quiet ones.
     fn sample(filled: &Report, quiet: &Report, disturbed: Disturbed) -> Sample {
-        let Disturbed { report, taken, server_cpu, others, extra } = disturbed;
+        let Disturbed { beside, server_cpu, others } = disturbed;
+        let Beside { report, taken, outcome: extra } = beside;
         let micros =
             |report: &Report, quantile| report.tallies[0].quantile_ns(quantile) as f64 / 1e3;
         let seconds = report.elapsed.max(taken).as_secs_f64().max(1e-9);
@@ -334,71 +304,14 @@ impl Bed<'_> {
                 .collect(),
         }
     }
-
-    fn puts(&self, duration: Option<Duration>, signals: &Arc<Signals>) -> Result<Report, Failure> {
-        let space = KeySpace {
-            prefix: PUT_PREFIX.to_owned(),
-            count: PUT_KEYS,
-            seed: 1,
-            value_size_bytes: PUT_VALUE_BYTES,
-        };
-        let config = RunConfig {
-            address: resolve(&self.server.endpoint())?,
-            header_style: HeaderStyle::Indexed,
-            duration,
-            keys: PUT_KEYS,
-            epoch: self.epoch,
-            progress: None,
-        };
-        let inner = Put::new(space, Order::Random(Random::new(1)), None);
-        let group = Group {
-            name: "put".to_owned(),
-            connections: PUT_CONNECTIONS,
-            streams: PUT_STREAMS,
-            rate: Some(self.args.put_rate),
-            workload: Box::new(Until { inner, signals: Arc::clone(signals) }),
-        };
-        run(&config, vec![vec![group]])
-    }
 }
 
 /// Puts beside a disturbance, and what else it took.
 struct Disturbed {
-    report: Report,
-    taken: Duration,
+    beside: Beside<Extra>,
     server_cpu: Duration,
     /// What neither the server nor the client used.
     others: Duration,
-    extra: Extra,
-}
-
-/// What the thread of the puts and that of the disturbance tell each other.
-#[derive(Default)]
-struct Signals {
-    /// The first put was sent.
-    begun: AtomicBool,
-    /// The disturbance is over.
-    over: AtomicBool,
-}
-
-/// Puts until they are told to end.
-struct Until {
-    inner: Put,
-    signals: Arc<Signals>,
-}
-
-impl Workload for Until {
-    fn begin(&mut self, op: &mut Op, context: &mut Context<'_>, out: &mut Vec<u8>) -> Begun {
-        if self.signals.over.load(Ordering::Relaxed) {
-            return None;
-        }
-        self.signals.begun.store(true, Ordering::Relaxed);
-        self.inner.begin(op, context, out)
-    }
-
-    fn handle_message(&mut self, op: &mut Op, context: &mut Context<'_>, payload: &[u8]) {
-        self.inner.handle_message(op, context, payload);
-    }
 }
 
 /// The newest revision, by a linearizable read.
@@ -456,30 +369,4 @@ fn await_count(
 
 fn malformed(what: &str) -> Failure {
     Failure::new(format!("the answer to a {what} is malformed"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::report::Tally;
-    use crate::workload::Ledger;
-
-    #[test]
-    fn puts_say_that_they_began_and_end_when_they_are_told() {
-        let space = KeySpace { prefix: "p/".to_owned(), count: 4, seed: 1, value_size_bytes: 16 };
-        let signals = Arc::new(Signals::default());
-        let inner = Put::new(space, Order::Random(Random::new(1)), None);
-        let mut until = Until { inner, signals: Arc::clone(&signals) };
-        let (mut ledger, mut tally) = (Ledger::new(4), Tally::new("put"));
-        let context = &mut Context { ledger: &mut ledger, tally: &mut tally, now_ns: 1 };
-        let (mut op, mut out) = (Op::default(), Vec::new());
-        assert!(!signals.begun.load(Ordering::Relaxed));
-        assert_eq!(until.begin(&mut op, context, &mut out), Some(proto::PUT));
-        assert!(signals.begun.load(Ordering::Relaxed));
-        let answer = proto::answers::header(7);
-        until.handle_message(&mut op, context, &answer);
-        assert_eq!((context.ledger.writes_count(), context.ledger.wrong_count), (1, 0));
-        signals.over.store(true, Ordering::Relaxed);
-        assert_eq!(until.begin(&mut op, context, &mut out), None);
-    }
 }

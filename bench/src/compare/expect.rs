@@ -4,49 +4,13 @@
 //! that laid the foundation and that completed the single member: the same machine, the same run,
 //! values of 256 bytes, default flags and the same durability on both sides. Bounds of what a
 //! disturbance may cost are on B's own figures, which are set against B's quiet times already.
-//!
-//! Invariants:
-//! - A figure that is missing, and that the bound is about, fails: what was not measured was not
-//!   shown.
 
 use super::Case;
-
-/// One promise.
-pub struct Expectation {
-    /// The case.
-    pub case: Case,
-    /// The figure's name.
-    pub metric: &'static str,
-    bound: Bound,
-}
-
-/// What a figure has to keep to.
-#[derive(Clone, Copy)]
-enum Bound {
-    /// B's over A's.
-    AtLeast(f64),
-    /// B's over A's.
-    AtMost(f64),
-    /// B's own, whatever A's is.
-    OwnAtMost(f64),
-}
-use Bound::{AtLeast, AtMost, OwnAtMost};
-
-/// Whether a promise was kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It was.
-    Pass,
-    /// It was not, or nothing shows that it was.
-    Fail,
-}
-
-const fn expect(case: Case, metric: &'static str, bound: Bound) -> Expectation {
-    Expectation { case, metric, bound }
-}
+use crate::side_by_side::Bound::{AtLeast, AtMost, OwnAtMost};
+use crate::side_by_side::{Expectation, expect};
 
 /// All promises.
-pub const EXPECTATIONS: &[Expectation] = &[
+pub const EXPECTATIONS: &[Expectation<Case>] = &[
     expect(Case::Put100x10, "ops/s", AtLeast(5.0)),
     expect(Case::Put100x10, "server CPU us/op", AtMost(1.0 / 8.0)),
     expect(Case::Put100x10, "p99 us", AtMost(1.0 / 5.0)),
@@ -76,31 +40,10 @@ pub const EXPECTATIONS: &[Expectation] = &[
     expect(Case::WatchStopped, "p99 disturbed / quiet", OwnAtMost(1.5)),
 ];
 
-impl Expectation {
-    /// Judges two medians.
-    pub fn judge(&self, a: f64, b: f64) -> Verdict {
-        let ratio = b / a;
-        let kept = match self.bound {
-            AtLeast(bound) => ratio >= bound,
-            AtMost(bound) => ratio <= bound,
-            OwnAtMost(bound) => b <= bound,
-        };
-        if kept { Verdict::Pass } else { Verdict::Fail }
-    }
-
-    /// The bound for people.
-    pub fn bound_text(&self) -> String {
-        match self.bound {
-            AtLeast(bound) => format!(">= {bound}x"),
-            AtMost(bound) => format!("<= {bound:.3}x"),
-            OwnAtMost(bound) => format!("B <= {bound}"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::side_by_side::Verdict;
 
     #[test]
     fn a_missing_figure_fails() {
@@ -110,24 +53,6 @@ mod tests {
             }
             assert_eq!(expectation.judge(1.0, f64::NAN), Verdict::Fail);
         }
-    }
-
-    #[test]
-    fn bounds_are_judged_on_the_right_side() {
-        let faster = expect(Case::Put8x8, "ops/s", AtLeast(5.0));
-        assert_eq!(faster.judge(10.0, 50.0), Verdict::Pass);
-        assert_eq!(faster.judge(10.0, 49.0), Verdict::Fail);
-        let cheaper = expect(Case::Put8x8, "p99 us", AtMost(0.25));
-        assert_eq!(cheaper.judge(100.0, 25.0), Verdict::Pass);
-        assert_eq!(cheaper.judge(100.0, 26.0), Verdict::Fail);
-    }
-
-    #[test]
-    fn a_bound_of_its_own_does_not_look_at_the_other_side() {
-        let calm = expect(Case::Snapshot, "p99 disturbed / quiet", OwnAtMost(1.5));
-        assert_eq!(calm.judge(17.0, 1.5), Verdict::Pass);
-        assert_eq!(calm.judge(17.0, 1.6), Verdict::Fail);
-        assert_eq!(calm.judge(f64::NAN, 1.0), Verdict::Pass);
     }
 
     #[test]

@@ -238,7 +238,7 @@ fn go_down(
         workload = Box::new(Delay { inner: workload, delay_ns, begun_ns: vec![0; slots] });
     }
     let config = RunConfig {
-        address: spec.client_address,
+        addresses: vec![spec.client_address],
         header_style: HeaderStyle::Indexed,
         duration: None,
         keys: 1,

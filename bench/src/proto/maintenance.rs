@@ -9,6 +9,11 @@ pub const DEFRAGMENT: &str = "/etcdserverpb.Maintenance/Defragment";
 /// The path of `Maintenance.Snapshot`, whose request is empty.
 pub const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
 
+/// The path of `Maintenance.HashKV`.
+pub const HASH_KV: &str = "/etcdserverpb.Maintenance/HashKV";
+/// The path of `Maintenance.Status`, whose request is empty.
+pub const STATUS: &str = "/etcdserverpb.Maintenance/Status";
+
 /// A database file is made of pages, each a multiple of this; its checksum follows.
 const SNAPSHOT_ALIGNMENT_BYTES: u64 = 512;
 const SNAPSHOT_CHECKSUM_BYTES: u64 = 32;
@@ -17,6 +22,64 @@ const SNAPSHOT_CHECKSUM_BYTES: u64 = 32;
 pub fn write_compact(out: &mut Vec<u8>, revision: u64, physical: bool) {
     write_number(out, 1, revision);
     write_number(out, 2, u64::from(physical));
+}
+
+/// A `StatusResponse`, as far as the harness asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StatusAnswer {
+    /// Who answered.
+    pub member_id: u64,
+    /// The newest revision of who answered.
+    pub revision: u64,
+    /// Whom the member follows, 0 for nobody.
+    pub leader_id: u64,
+    /// The raft term.
+    pub raft_term: u64,
+}
+
+impl StatusAnswer {
+    /// Reads the answer.
+    pub fn read(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut answer = Self::default();
+        let mut fields = Fields(bytes);
+        while let Some((number, value)) = fields.next()? {
+            match (number, value) {
+                (1, Value::Bytes(header)) => {
+                    let mut fields = Fields(header);
+                    while let Some((number, value)) = fields.next()? {
+                        match (number, value) {
+                            (2, Value::Number(id)) => answer.member_id = id,
+                            (3, Value::Number(revision)) => answer.revision = revision,
+                            _ => {}
+                        }
+                    }
+                }
+                (4, Value::Number(id)) => answer.leader_id = id,
+                (6, Value::Number(term)) => answer.raft_term = term,
+                _ => {}
+            }
+        }
+        Ok(answer)
+    }
+}
+
+/// Appends a `HashKVRequest`.
+pub fn write_hash_kv(out: &mut Vec<u8>, revision: u64) {
+    write_number(out, 1, revision);
+}
+
+/// The hash and the compacted revision of a `HashKVResponse`.
+pub fn read_hash_kv(bytes: &[u8]) -> Result<(u64, u64), Malformed> {
+    let (mut hash, mut compact_revision) = (0, 0);
+    let mut fields = Fields(bytes);
+    while let Some((number, value)) = fields.next()? {
+        match (number, value) {
+            (2, Value::Number(number)) => hash = number,
+            (3, Value::Number(revision)) => compact_revision = revision,
+            _ => {}
+        }
+    }
+    Ok((hash, compact_revision))
 }
 
 /// The sizes in a stream of `SnapshotResponse`s. Each says how much of the file is still to come;
@@ -115,6 +178,35 @@ mod tests {
         compact.clear();
         write_compact(&mut compact, 3, false);
         assert_eq!(compact, [0x08, 3]);
+    }
+
+    #[test]
+    fn a_status_names_the_leader() {
+        let mut header = Vec::new();
+        write_number(&mut header, 1, 7);
+        write_number(&mut header, 2, 1 << 63);
+        write_number(&mut header, 3, 300);
+        write_number(&mut header, 4, 5);
+        let mut out = Vec::new();
+        write_bytes(&mut out, 1, &header);
+        write_bytes(&mut out, 2, b"3.7.1");
+        write_number(&mut out, 4, 9);
+        write_number(&mut out, 6, 5);
+        let expected =
+            StatusAnswer { member_id: 1 << 63, revision: 300, leader_id: 9, raft_term: 5 };
+        assert_eq!(StatusAnswer::read(&out), Ok(expected));
+        assert_eq!(StatusAnswer::read(&[0x0a, 9]), Err(Malformed));
+    }
+
+    #[test]
+    fn a_hash_is_read_with_the_compacted_revision() {
+        let mut out = Vec::new();
+        write_hash_kv(&mut out, 3);
+        assert_eq!(out, [0x08, 3]);
+        let mut out = answers::header(5);
+        write_number(&mut out, 2, u64::from(u32::MAX));
+        write_number(&mut out, 3, 4);
+        assert_eq!(read_hash_kv(&out), Ok((u64::from(u32::MAX), 4)));
     }
 
     fn size(parts: &[Vec<u8>]) -> Result<u64, String> {

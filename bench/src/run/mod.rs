@@ -50,8 +50,8 @@ pub struct Group {
 /// What all groups of a run share.
 #[derive(Clone)]
 pub struct RunConfig {
-    /// The server.
-    pub address: SocketAddr,
+    /// The server, or the members of a cluster: each group's connections take them in turn.
+    pub addresses: Vec<SocketAddr>,
     /// How requests name their headers.
     pub header_style: HeaderStyle,
     /// For how long new operations are sent; without it, until the workloads have no more.
@@ -70,6 +70,9 @@ pub fn run(config: &RunConfig, threads: Vec<Vec<Group>>) -> Result<Report, Failu
     for (number, groups) in threads.into_iter().enumerate() {
         let mut config = config.clone();
         config.progress = config.progress.filter(|_| number == 0);
+        // Threads of few connections must not all begin with the same member.
+        let members = config.addresses.len();
+        config.addresses.rotate_left(number % members);
         drivers.push(Driver::new(config, groups)?);
     }
     let reports: Vec<Result<Report, Failure>> = if drivers.len() == 1 {
@@ -187,9 +190,10 @@ impl Driver {
     fn add_group(&mut self, group: Group) -> Result<(), Failure> {
         let group_index = self.groups.len();
         let mut number = 0;
-        for _ in 0..group.connections {
+        for connection in 0..group.connections {
             let link = self.links.len();
-            self.links.push(self.connect(link, group.streams)?);
+            let address = self.config.addresses[connection % self.config.addresses.len()];
+            self.links.push(self.connect(address, link, group.streams)?);
             for _ in 0..group.streams {
                 let op = Op { number, ..Op::default() };
                 self.slots.push(Slot { link, group: group_index, op, due_ns: 0, stream_id: 0 });
@@ -208,8 +212,7 @@ impl Driver {
         Ok(())
     }
 
-    fn connect(&self, link: usize, streams: usize) -> Result<Link, Failure> {
-        let address = self.config.address;
+    fn connect(&self, address: SocketAddr, link: usize, streams: usize) -> Result<Link, Failure> {
         let failed = || Failure::of(format!("connect to {address}"));
         let socket = TcpStream::connect(address).map_err(failed())?;
         socket.set_nodelay(true).map_err(failed())?;

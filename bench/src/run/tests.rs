@@ -143,7 +143,7 @@ fn keep_alives(manner: Manner, operations: u64) -> Report {
         workload: Box::new(KeepAlive::new(leases, share, 4, Some(operations))),
     };
     let config = RunConfig {
-        address: serve(manner, 2),
+        addresses: vec![serve(manner, 2)],
         header_style: HeaderStyle::Indexed,
         duration: None,
         keys: 1,
@@ -157,7 +157,7 @@ fn puts(manner: Manner, operations: u64, rate: Option<f64>) -> Report {
     let address = serve(manner, 2);
     let space = KeySpace { prefix: "k/".to_owned(), count: 50, seed: 1, value_size_bytes: 64 };
     let config = RunConfig {
-        address,
+        addresses: vec![address],
         header_style: HeaderStyle::Indexed,
         duration: None,
         keys: space.count,
@@ -243,4 +243,30 @@ fn a_goodbye_ends_the_run_without_losing_what_was_sent() {
     assert!(report.operations_count() >= 40, "{}", report.operations_count());
     // Each of the ten streams gives up at its next request, and at no other.
     assert_eq!(report.tallies[0].errors_count, 10, "{:?}", report.complaints);
+}
+
+#[test]
+fn connections_take_the_members_in_turn() {
+    let space = KeySpace { prefix: "k/".to_owned(), count: 50, seed: 1, value_size_bytes: 64 };
+    let config = RunConfig {
+        // Each of them accepts no more than its share.
+        addresses: vec![serve(Manner::Good, 2), serve(Manner::Refuse, 1)],
+        header_style: HeaderStyle::Indexed,
+        duration: None,
+        keys: space.count,
+        epoch: Instant::now(),
+        progress: None,
+    };
+    let order = Order::Random(Random::new(1));
+    let group = Group {
+        name: "put".to_owned(),
+        connections: 3,
+        streams: 1,
+        rate: None,
+        workload: Box::new(Put::new(space, order, Some(30))),
+    };
+    let report = run(&config, vec![vec![group]]).unwrap();
+    let tally = &report.tallies[0];
+    assert_eq!(tally.operations_count + tally.errors_count, 30);
+    assert!(tally.operations_count > 0 && tally.errors_count > 0);
 }

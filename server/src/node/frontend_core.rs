@@ -700,6 +700,10 @@ impl Desk {
     ) {
         let Request { socket, stream, method, timeout } = request;
         self.turn_requests += 1;
+        if method == Method::Status || metadata.leader_required {
+            // What this core heard last may be a tick old, and this call asks for just that.
+            self.refresh_node();
+        }
         if let Err(refusal) = self.service.check_call(method, metadata, &self.node) {
             return connection.finish(stream, &status(refusal));
         }

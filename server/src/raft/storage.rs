@@ -137,10 +137,13 @@ impl LogStore {
     }
 
     fn shrink(&mut self) {
+        // A member alone has nobody who could lag.
+        let is_alone = self.conf_state.voters.len() + self.conf_state.learners.len() < 2;
+        let window = if is_alone { Window::default() } else { self.window };
         while self.base.0 < self.applied {
             let held = self.applied.0 - self.base.0.0;
-            let is_within = held <= self.window.entries_max as u64
-                && self.applied_size_bytes <= self.window.size_bytes_max;
+            let is_within = held <= window.entries_max as u64
+                && self.applied_size_bytes <= window.size_bytes_max;
             if is_within {
                 break;
             }
@@ -296,6 +299,10 @@ mod tests {
         assert_eq!(store.last(), LogIndex(8));
         store.set_window(Window { entries_max: 1, size_bytes_max: 4000 });
         assert_eq!(store.first_index().unwrap(), 7);
+        // Who is left alone keeps nothing for others.
+        store.set_conf_state(conf_state_of(&[MemberId(1)]));
+        store.release(LogIndex(8));
+        assert_eq!(store.first_index().unwrap(), 9);
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub enum How {
     Within(u64),
     /// Lists of the same elements in another order.
     Unordered,
+    /// The same, of members that do not lead.
+    UnorderedOnFollowers,
     /// Numbers that the servers chose for themselves; from then on they stand for each other.
     Chosen,
     /// Numbers that stand for each other since a `Chosen` field held them.
@@ -65,6 +67,8 @@ pub const ALLOWED: &[Allowed] = allowed! {
     "v3electionpb.LeaderKey" "lease" How::Bound, "chosen by the server";
     "etcdserverpb.LeaseTimeToLiveResponse" "TTL" How::Within(1),
         "whole seconds that remain, counted at two moments";
+    "etcdserverpb.LeaseLeasesResponse" "leases" How::UnorderedOnFollowers,
+        "a follower of etcd's keeps no clocks, and orders them as they come out of a Go map";
     "etcdserverpb.LeaseTimeToLiveResponse" "keys" How::Unordered,
         "etcd takes them out of a Go map, whose order is random";
 };

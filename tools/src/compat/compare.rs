@@ -23,6 +23,8 @@ const CHOSEN_ID_MIN: u64 = 1 << 40;
 pub struct Comparer {
     /// Ids that etcd chose, and what ringd calls the same thing.
     bound: HashMap<u64, u64>,
+    /// Whether the members that are asked do not lead.
+    pub are_followers: bool,
     /// How often each entry of [`ALLOWED`] was needed.
     pub used: [u64; ALLOWED.len()],
 }
@@ -161,7 +163,8 @@ impl Comparer {
                 (Some(etcd), Some(ringd)) => etcd.abs_diff(ringd) <= distance,
                 _ => false,
             },
-            How::Unordered => match (etcd, ringd) {
+            How::UnorderedOnFollowers if !self.are_followers => false,
+            How::Unordered | How::UnorderedOnFollowers => match (etcd, ringd) {
                 (Value::List(etcd), Value::List(ringd)) => {
                     let sorted = |list: &[Value]| {
                         let mut shown: Vec<_> = list.iter().map(shown).collect();

@@ -28,6 +28,7 @@ pub fn run(plan: &Plan) -> Result<bool, String> {
         println!("note: {name} is served, at least in part, and stands in the table of missing");
     }
     let mut session = Session { missing, ..Session::default() };
+    session.comparer.are_followers = plan.binaries.members > 1;
     if plan.has_corpus {
         run_corpus(plan, &mut session, &mut report)?;
     }

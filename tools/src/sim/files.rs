@@ -2,8 +2,8 @@
 //!
 //! Each file keeps what is durable, and the writes behind it in their order. A crash keeps, of each
 //! write since the last sync, any of its sectors: a disk promises no more. A file system promises
-//! little about names as well: a creation, a renaming or a removal holds only once its directory
-//! was synced, but in their order, as a journal keeps them.
+//! little about names as well: a creation holds only once its directory was synced, but creations
+//! hold in their order, as a journal keeps them.
 //!
 //! Invariants:
 //! - What was synced stays, whatever the crash, unless rot is asked for.
@@ -39,12 +39,6 @@ pub struct SimFile {
 }
 
 impl SimFile {
-    /// A file that holds this, durably.
-    #[must_use]
-    pub fn of(bytes: Vec<u8>) -> Self {
-        Self { durable: bytes.clone(), current: bytes, unsynced: Vec::new() }
-    }
-
     /// What a reader sees.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
@@ -55,18 +49,6 @@ impl SimFile {
     pub fn write(&mut self, offset: usize, bytes: &[u8]) {
         put(&mut self.current, offset, bytes);
         self.unsynced.push(Change::Write(Unsynced { offset, bytes: bytes.to_vec() }));
-    }
-
-    /// A write that is on the medium when it returns, whatever came before it.
-    pub fn write_through(&mut self, offset: usize, bytes: &[u8]) {
-        put(&mut self.current, offset, bytes);
-        put(&mut self.durable, offset, bytes);
-        // What was written to the same place before must not come back over it.
-        let end = offset + bytes.len();
-        self.unsynced.retain(|change| match change {
-            Change::Write(write) => write.offset >= end || write.offset + write.bytes.len() <= offset,
-            Change::Resize(_) => true,
-        });
     }
 
     /// Makes the file longer, with zeros, or shorter.
@@ -132,14 +114,6 @@ fn keep_some(kept: &mut Vec<u8>, write: &Unsynced, random: &mut Random) {
     }
 }
 
-/// A change of the directory.
-#[derive(Debug, Clone)]
-enum NameChange {
-    Create { name: u64, inode: u64 },
-    Rename(u64, u64),
-    Remove(u64),
-}
-
 /// A directory of files that are known by number.
 #[derive(Debug, Clone, Default)]
 pub struct SimDirectory {
@@ -147,23 +121,13 @@ pub struct SimDirectory {
     names: BTreeMap<u64, u64>,
     /// What a crash leaves.
     durable_names: BTreeMap<u64, u64>,
-    unsynced: Vec<NameChange>,
+    /// Names that were made, and their files, in their order.
+    unsynced: Vec<(u64, u64)>,
     files: BTreeMap<u64, SimFile>,
     inode_next: u64,
 }
 
 impl SimDirectory {
-    /// The files by name.
-    pub fn names(&self) -> impl Iterator<Item = u64> + '_ {
-        self.names.keys().copied()
-    }
-
-    /// A file.
-    #[must_use]
-    pub fn file(&self, name: u64) -> Option<&SimFile> {
-        self.files.get(self.names.get(&name)?)
-    }
-
     /// A file, to be changed.
     pub fn file_mut(&mut self, name: u64) -> Option<&mut SimFile> {
         self.files.get_mut(self.names.get(&name)?)
@@ -175,24 +139,9 @@ impl SimDirectory {
             self.inode_next += 1;
             self.names.insert(name, self.inode_next);
             self.files.insert(self.inode_next, SimFile::default());
-            self.unsynced.push(NameChange::Create { name, inode: self.inode_next });
+            self.unsynced.push((name, self.inode_next));
         }
         self.files.get_mut(&self.names[&name]).expect("a name has a file")
-    }
-
-    /// Whether there was a file of that name, which has another now.
-    pub fn rename(&mut self, from: u64, to: u64) -> bool {
-        let Some(inode) = self.names.remove(&from) else { return false };
-        self.names.insert(to, inode);
-        self.unsynced.push(NameChange::Rename(from, to));
-        true
-    }
-
-    /// The name goes; the file does with the next sync or crash.
-    pub fn remove(&mut self, name: u64) {
-        if self.names.remove(&name).is_some() {
-            self.unsynced.push(NameChange::Remove(name));
-        }
     }
 
     /// Names are durable.
@@ -207,21 +156,7 @@ impl SimDirectory {
     pub fn crash(&mut self, random: &mut Random) {
         let kept = random.place(self.unsynced.len() + 1);
         let mut names = std::mem::take(&mut self.durable_names);
-        for change in self.unsynced.drain(..).take(kept) {
-            match change {
-                NameChange::Create { name, inode } => {
-                    names.insert(name, inode);
-                }
-                NameChange::Rename(from, to) => {
-                    if let Some(inode) = names.remove(&from) {
-                        names.insert(to, inode);
-                    }
-                }
-                NameChange::Remove(name) => {
-                    names.remove(&name);
-                }
-            }
-        }
+        names.extend(self.unsynced.drain(..).take(kept));
         self.unsynced.clear();
         self.names.clone_from(&names);
         self.durable_names = names;
@@ -246,7 +181,8 @@ mod tests {
         let mut seen = [0; 3];
         for seed in 0..200 {
             let mut random = Random::new(seed);
-            let mut file = SimFile::of(vec![1; 2048]);
+            let mut file = SimFile::default();
+            file.write(0, &[1; 2048]);
             file.write(0, &[2; 1024]);
             file.sync();
             file.write(512, &[3; 1024]);
@@ -262,31 +198,19 @@ mod tests {
     }
 
     #[test]
-    fn a_write_through_stays_and_nothing_older_comes_back_over_it() {
-        for seed in 0..50 {
-            let mut file = SimFile::of(vec![0; 4096]);
-            file.write(0, &[1; 4096]);
-            file.write_through(0, &[2; 4096]);
-            file.crash(&mut Random::new(seed));
-            assert_eq!(file.bytes(), [2; 4096]);
-        }
-    }
-
-    #[test]
     fn names_hold_in_their_order_once_synced_for_good() {
         let mut ends = std::collections::BTreeSet::new();
         for seed in 0..100 {
             let mut directory = SimDirectory::default();
-            directory.create(1).write_through(0, b"one");
+            directory.create(1).write(0, b"one");
+            directory.file_mut(1).expect("it was made").sync();
             directory.sync();
             directory.create(2);
-            assert!(directory.rename(1, 3));
-            directory.remove(2);
+            directory.create(3);
             directory.crash(&mut Random::new(seed));
-            ends.insert(directory.names().collect::<Vec<_>>());
-            let place = if directory.file(1).is_some() { 1 } else { 3 };
-            assert_eq!(directory.file(place).unwrap().bytes(), b"one");
+            ends.insert(directory.names.keys().copied().collect::<Vec<_>>());
+            assert_eq!(directory.create(1).bytes(), b"one");
         }
-        assert_eq!(ends.into_iter().collect::<Vec<_>>(), [vec![1], vec![1, 2], vec![2, 3], vec![3]]);
+        assert_eq!(ends.into_iter().collect::<Vec<_>>(), [vec![1], vec![1, 2], vec![1, 2, 3]]);
     }
 }

@@ -100,8 +100,6 @@ pub struct Running {
     pub core: LogCore,
     /// Its clock.
     pub clock: Clock,
-    /// Which front-ends want events.
-    pub interest: Arc<WatchInterest>,
     /// For reads.
     pub reader: ReadHandle,
     /// Operations of the log on their way, by number.
@@ -208,13 +206,12 @@ impl Running {
         interest.set(FRONTEND, true, false);
         let status = Arc::new(Status::default());
         let mut core =
-            LogCore::new(started.stages, introduction, 1, status, Arc::clone(&interest));
+            LogCore::new(started.stages, introduction, 1, status, interest);
         core.set_strict_reconfig(true);
         let reader = core.engine().read_handle();
         Self {
             core,
             clock,
-            interest,
             reader,
             log_ops: BTreeMap::new(),
             store_ops: BTreeMap::new(),

@@ -123,7 +123,7 @@ impl Plan {
             compact_once_in: *random.pick(&[0, 20, 100]),
             pre_vote: !random.once_in(4),
             has_leases: random.once_in(2),
-            think_micros: *random.pick(&[2_000, 30_000, 300_000]),
+            think_micros: *random.pick(&[10_000, 50_000, 300_000]),
             disk_micros: *random.pick(&[200, 2_000, 20_000]),
         }
     }

@@ -882,7 +882,14 @@ impl World {
         if reply.gap {
             watcher.catch_up(&mut self.witness, &view)?;
         }
+        let (told, newest) = (watcher.told(), view.revision.0);
         drop(view);
+        if told != newest {
+            return Err(format!(
+                "m{} has published revision {newest}, and its watcher knows of {told}",
+                place + 1
+            ));
+        }
         for (slot, verdict) in reply.answers {
             self.handle_verdict(place, slot, verdict)?;
         }
