@@ -2,8 +2,8 @@
 //!
 //! The order is etcd's: the directories are claimed, the addresses bound (so that a mistake shows
 //! at once), the store and the log opened, then the cores start. Other members are listened to from
-//! then on; clients only when this member's own introduction is applied, and until then they wait in
-//! the backlog.
+//! then on; clients only when this member's own introduction is applied, and until then they wait
+//! in the backlog.
 
 use std::fmt::Display;
 use std::io;
