@@ -314,8 +314,8 @@ pub fn peer_became_inactive(peer: MemberId, failure: &dyn fmt::Display) {
     );
 }
 
-/// Letters do not reach a member yet. That it cannot be reached is nothing new; that it does not let
-/// us in somebody has to look after.
+/// Letters do not reach a member yet. That it cannot be reached is nothing new; that it does not
+/// let us in somebody has to look after.
 pub fn peer_not_reached(own: MemberId, peer: MemberId, failure: &LinkFailure) {
     let (peer, error) = (Value::Id(peer.get()), failure as &dyn fmt::Display);
     match failure {
@@ -341,7 +341,8 @@ pub fn peer_not_reached(own: MemberId, peer: MemberId, failure: &LinkFailure) {
 /// A connection to a member could not be made.
 pub fn dial_failed(peer: MemberId, cause: &io::Error) {
     let cause = cause as &dyn fmt::Display;
-    log_event!(Debug, "failed to dial", "remote-peer-id" => Value::Id(peer.get()), "error" => cause);
+    let peer = Value::Id(peer.get());
+    log_event!(Debug, "failed to dial", "remote-peer-id" => peer, "error" => cause);
 }
 
 /// Somebody of another cluster has called.

@@ -1,8 +1,9 @@
 //! How a member without data begins: who it is, and who the others are.
 //!
 //! etcd's order. The members are named by `--initial-cluster`, by DNS, or by a discovery service; a
-//! member that founds a cluster makes sure that it has not been in it before, and one that joins asks
-//! the cluster for everybody's ids. This blocks: before the executors run there is nobody to wait.
+//! member that founds a cluster makes sure that it has not been in it before, and one that joins
+//! asks the cluster for everybody's ids. This blocks: before the executors run there is nobody to
+//! wait.
 
 use std::time::Duration;
 
@@ -25,8 +26,8 @@ use super::remote::{
 use crate::config::{ClusterState, Config, ETCD_VERSION, Notice};
 use crate::log::Level;
 
-/// What the `Server` header of a member's peer listener begins with. Members of etcd send none, and a
-/// cluster of theirs speaks another protocol.
+/// What the `Server` header of a member's peer listener begins with. Members of etcd send none, and
+/// a cluster of theirs speaks another protocol.
 pub const SERVER_NAME: &str = "ringd/";
 
 /// etcd's time for a request besides two elections.

@@ -1,5 +1,5 @@
-//! Clusters as they are founded and joined: who the members are, what ids they have, and whether the
-//! flags agree with what is there. etcd's rules, in its order, with its texts.
+//! Clusters as they are founded and joined: who the members are, what ids they have, and whether
+//! the flags agree with what is there. etcd's rules, in its order, with its texts.
 //!
 //! Everything here is pure: names are resolved through [`Resolve`], and what other members say is
 //! handed in.
@@ -385,8 +385,8 @@ fn shown<'a>(
     client_urls: &[String],
 ) -> String {
     format!(
-        "&{{ID:{:x} RaftAttributes:{{PeerURLs:[{}] IsLearner:{is_learner}}} Attributes:{{Name:{name} \
-         ClientURLs:[{}]}}}}",
+        "&{{ID:{:x} RaftAttributes:{{PeerURLs:[{}] IsLearner:{is_learner}}} \
+         Attributes:{{Name:{name} ClientURLs:[{}]}}}}",
         id.get(),
         peer_urls.collect::<Vec<_>>().join(" "),
         client_urls.join(" ")

@@ -1,8 +1,8 @@
 //! A client for single HTTP/1.1 requests that blocks: what a start asks other members and the older
 //! discovery service.
 //!
-//! A connection serves one request and is closed. That is all that a start needs, and it runs before
-//! the executors, where nobody is kept waiting by a thread that waits.
+//! A connection serves one request and is closed. That is all that a start needs, and it runs
+//! before the executors, where nobody is kept waiting by a thread that waits.
 //!
 //! Invariants:
 //! - What comes is bounded in bytes, and every wait in time; the time is for the whole request.

@@ -1,7 +1,7 @@
 //! JSON that other programs answer with, as a tree of values.
 //!
-//! Members of a running cluster and the older discovery service answer small documents. The gateway's
-//! translator knows only messages of a schema; this knows none, and is for nothing large.
+//! Members of a running cluster and the older discovery service answer small documents. The
+//! gateway's translator knows only messages of a schema; this knows none, and is for nothing large.
 //!
 //! Invariants:
 //! - Depth is bounded, so that no document can overflow the stack; its size is bounded by whoever

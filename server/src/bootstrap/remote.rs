@@ -1,7 +1,7 @@
 //! What a member that joins, or that may have lost its data, asks the members that are there.
 //!
-//! The questions are etcd's: `/members`, `/version` and `/downgrade/enabled` of the peer listeners, one
-//! URL after the other until one answers. They block, before the executors run.
+//! The questions are etcd's: `/members`, `/version` and `/downgrade/enabled` of the peer listeners,
+//! one URL after the other until one answers. They block, before the executors run.
 
 use std::time::Duration;
 

@@ -756,8 +756,7 @@ impl Desk {
             }
             Action::MoveLeader(to) => {
                 let call = Call { socket, stream, waiting: Waiting::Write };
-                let slot = self.calls.insert(call, 0, now, timeouts);
-                self.ask.moves.push((slot, to));
+                self.ask.moves.push((self.calls.insert(call, 0, now, timeouts), to));
             }
             Action::Stream => {
                 self.note_deadline((socket, stream), timeout, now);

@@ -62,9 +62,15 @@ pub struct Line {
 enum Stop {
     No,
     /// Another member is to lead first, so that the cluster has no time without a leader.
-    HandingOver { since: Duration },
-    Draining { until: Duration },
-    Checkpointing { until: Duration },
+    HandingOver {
+        since: Duration,
+    },
+    Draining {
+        until: Duration,
+    },
+    Checkpointing {
+        until: Duration,
+    },
     Done,
 }
 

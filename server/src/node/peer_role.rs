@@ -1,9 +1,9 @@
 //! The peer role of the log core: connections to other members, and theirs.
 //!
 //! It carries letters between [`LogCore`](super::log_core::LogCore) and the [`Link`]s and
-//! [`Receiver`](crate::peer::receive::Receiver)s of the peer protocol, and follows what the log core
-//! says about the members: who is added is dialed, who is removed is not any more. The sockets are
-//! those of the core's own reactor, whose events the core routes here by [`PeerRole::owns`].
+//! [`Receiver`](crate::peer::receive::Receiver)s of the peer protocol, and follows what the log
+//! core says about the members: who is added is dialed, who is removed is not any more. The sockets
+//! are those of the core's own reactor, whose events the core routes here by [`PeerRole::owns`].
 //!
 //! A letter that comes is handed over at once. When the log core has no room for more of them the
 //! connections that carry entries are not read: what their senders have to say stays with them, in
@@ -41,9 +41,7 @@ use crate::log_lines;
 use crate::peer::hello::{Lane, Refusal};
 use crate::peer::letter::{Letter, SnapshotAcknowledged};
 use crate::peer::link::{ConnectionId, LinkConfig};
-use crate::peer::receive::{
-    Greeted, Members, Oneself, ReceiveError, Received as Heard, Standing,
-};
+use crate::peer::receive::{Greeted, Members, Oneself, ReceiveError, Received as Heard, Standing};
 use crate::runtime::dialer::Dialer;
 use crate::runtime::files;
 use crate::runtime::reactor::{Event, Reactor, SocketId};
@@ -401,8 +399,8 @@ impl PeerRole {
         }
     }
 
-    /// A member has shown who it is. Its earlier connection for the same is what is left of one that
-    /// it has given up.
+    /// A member has shown who it is. Its earlier connection for the same is what is left of one
+    /// that it has given up.
     fn welcome(&mut self, socket: SocketId, greeted: Greeted) {
         let Greeted { from, lane, guest_urls, .. } = greeted;
         self.ungreeted.retain(|(other, _)| *other != socket);
@@ -579,7 +577,10 @@ impl PeerRole {
         let before = std::mem::replace(&mut self.known, known);
         report_members(self.settings.identity, &before, &self.known, is_recovered);
         let own = self.settings.identity.member;
-        let others: Vec<(MemberId, Vec<String>)> = self.known.members.iter()
+        let others: Vec<(MemberId, Vec<String>)> = self
+            .known
+            .members
+            .iter()
             .filter(|member| member.id != own)
             .map(|member| (member.id, member.peer_urls.clone()))
             .collect();

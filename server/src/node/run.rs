@@ -1,9 +1,9 @@
 //! A member's life: from a checked configuration to the last log line.
 //!
 //! The order is etcd's: the directories are claimed, the addresses bound (so that a mistake shows
-//! at once), the store and the log opened, then the cores start. Client connections are accepted
-//! only when this member leads and has applied its own introduction; until then they wait in the
-//! backlog.
+//! at once), the store and the log opened, then the cores start. Other members are listened to from
+//! then on; clients only when this member's own introduction is applied, and until then they wait
+//! in the backlog.
 
 use std::fmt::Display;
 use std::io;
@@ -401,7 +401,6 @@ fn start_cores(assembly: Assembly<'_>) -> Result<Handles, Error> {
 
 fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Result<Vec<CoreParts>, Error> {
     let Assembly { config, identity, started, life, client_listeners, .. } = assembly;
-    let peer_listeners = assembly.peer_listeners;
     let (connections_max, switch) = (assembly.connections_max, assembly.switch);
     let origin = Instant::now();
     let frontend_count = plans.iter().filter(|plan| plan.frontend).count();
@@ -413,13 +412,7 @@ fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Result<Vec<CorePart
     let is_version_set = introduction.count > 1;
     let shared = (Arc::clone(&status), Arc::clone(&interest));
     let mut core = LogCore::new(stages, introduction, frontend_count, shared.0, shared.1);
-    core.set_slow_apply(config.warning_apply_duration);
-    core.set_quota(Quota::from_flag(config.quota_backend_bytes));
-    core.set_strict_reconfig(config.strict_reconfig_check);
-    core.set_window(Window {
-        entries_max: usize::try_from(config.snapshot_catchup_entries).unwrap_or(usize::MAX),
-        size_bytes_max: WINDOW_SIZE_BYTES_MAX,
-    });
+    set_up(&mut core, config);
     let peers = peer_settings(config, identity, life, core.engine().applied().0);
     let sources = (views.clone(), Arc::clone(&status), origin);
     let (scraper, counts) = start_scraper(config, identity, frontend_count, &core, sources)?;
@@ -427,7 +420,9 @@ fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Result<Vec<CorePart
     let bells: Vec<Arc<Bell>> = plans.iter().map(|_| Bell::new()).collect();
     let log_bell = Arc::clone(&bells[plans.iter().position(|plan| plan.log).unwrap_or(0)]);
     let mut mesh = Mesh::new(plans, &bells, &log_bell);
-    let mut log = Some((core, (log_disk, engine_disk), settings, (peers, peer_listeners)));
+    let lines = std::mem::take(&mut mesh.log_lines);
+    let (disk, peer_listeners) = (log_disk, assembly.peer_listeners);
+    let mut log = Some(LogSeed { core, disk, engine_disk, lines, settings, peers, peer_listeners });
     let mut listeners = Some(client_listeners);
     let mut cores = Vec::new();
     for (place, plan) in plans.iter().enumerate() {
@@ -461,20 +456,23 @@ fn seed_cores(assembly: Assembly<'_>, plans: &[CorePlan]) -> Result<Vec<CorePart
                 handed: wiring.handed,
             }
         });
-        let log = log.take_if(|_| plan.log).map(|(core, disks, settings, peers)| LogSeed {
-            core,
-            disk: disks.0,
-            engine_disk: disks.1,
-            lines: std::mem::take(&mut mesh.log_lines),
-            settings,
-            peers: peers.0,
-            peer_listeners: peers.1,
-        });
+        let log = log.take_if(|_| plan.log);
         let bell = Arc::clone(&bells[place]);
         let switch = Arc::clone(&switch);
         cores.push(CoreParts { plan: *plan, bell, switch, origin, frontend, log });
     }
     Ok(cores)
+}
+
+/// What the flags say to the log core.
+fn set_up(core: &mut LogCore, config: &Config) {
+    core.set_slow_apply(config.warning_apply_duration);
+    core.set_quota(Quota::from_flag(config.quota_backend_bytes));
+    core.set_strict_reconfig(config.strict_reconfig_check);
+    core.set_window(Window {
+        entries_max: usize::try_from(config.snapshot_catchup_entries).unwrap_or(usize::MAX),
+        size_bytes_max: WINDOW_SIZE_BYTES_MAX,
+    });
 }
 
 fn log_settings(

@@ -16,8 +16,8 @@
 //! received bytes as they come.
 //!
 //! Invariants:
-//! - A body that lies whole in what was received is lent, not copied; one that is cut is gathered in
-//!   a buffer of its own, in one copy.
+//! - A body that lies whole in what was received is lent, not copied; one that is cut is gathered
+//!   in a buffer of its own, in one copy.
 //! - A length beyond the reader's limit is refused before a byte of the body is kept.
 //! - A reader that has refused something refuses everything from then on.
 
@@ -40,8 +40,8 @@ pub const HELLO_BODY_SIZE_BYTES_MAX: usize = 4 << 10;
 /// Below this, a payload is copied beside its head: a handle and its place in a vectored write cost
 /// more than so many bytes.
 const INLINE_BYTES_MAX: usize = 256;
-/// What is reserved at first for a body that is cut. More only as more comes, so that a length alone
-/// takes no memory.
+/// What is reserved at first for a body that is cut. More only as more comes, so that a length
+/// alone takes no memory.
 const GATHER_BYTES_FIRST: usize = 64 << 10;
 
 /// What a frame holds. The numbers are the protocol's and never change their meaning.

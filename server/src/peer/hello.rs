@@ -1,16 +1,16 @@
 //! How a connection between members begins.
 //!
-//! The side that dials sends [`PREFACE`], whose first byte no HTTP request can begin with, and then a
-//! frame with its [`Hello`]. The other side answers with a [`Welcome`], which names the version that
-//! both speak, or with a [`Refusal`] and the end of the connection.
+//! The side that dials sends [`PREFACE`], whose first byte no HTTP request can begin with, and then
+//! a frame with its [`Hello`]. The other side answers with a [`Welcome`], which names the version
+//! that both speak, or with a [`Refusal`] and the end of the connection.
 //!
 //! Layouts are little-endian. They are the one part of the protocol that never changes: members of
 //! any two versions have to understand why they do not understand each other. So a longer body is
 //! taken, and what it has more is skipped.
 //!
 //! ```text
-//! Hello    version_min u16, version_max u16, lane u8, three zero bytes, cluster u64, from u64, to u64,
-//!          boot nonce u64, length u16 and text of the server's version, count u16 of the sender's
+//! Hello    version_min u16, version_max u16, lane u8, three zero bytes, cluster u64, from u64,
+//!          to u64, boot nonce u64, length u16 and text of the server's version, count u16 of its
 //!          peer URLs, of each length u16 and text
 //! Welcome  version u16, six zero bytes, member u64, boot nonce u64, length u16 and text of the
 //!          server's version

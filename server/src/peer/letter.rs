@@ -14,8 +14,8 @@
 //! SnapshotAcknowledged  transfer u64, next chunk u64, state u8, seven zero bytes
 //! ```
 //!
-//! All little-endian and frozen by golden bytes. A batch and the records of a chunk are opaque here:
-//! whoever applies them validates them.
+//! All little-endian and frozen by golden bytes. A batch and the records of a chunk are opaque
+//! here: whoever applies them validates them.
 //!
 //! Invariants:
 //! - Each letter belongs to one [`Lane`], the same on both sides ([`Letter::lane`]).

@@ -1,21 +1,22 @@
-//! The sending end towards one member: what is queued, over which connections it goes, when they are
-//! dialed.
+//! The sending end towards one member: what is queued, over which connections it goes, when they
+//! are dialed.
 //!
 //! The owner has the sockets. It tells what happened to them (`handle_*`), offers letters
 //! ([`Link::push`]), and asks what to do ([`Link::poll_action`]) and what to know
-//! ([`Link::poll_event`], [`Link::poll_unreachable`]). Moments are durations since any fixed moment.
+//! ([`Link::poll_event`], [`Link::poll_unreachable`]). Moments are durations since any fixed
+//! moment.
 //!
-//! Each lane has a connection of its own, so that a heartbeat never stands behind an append, neither
-//! here nor in a socket's buffer. Control and bulk are kept up always, the lane of raft snapshots
-//! while [`Link::want_snapshot`] says so.
+//! Each lane has a connection of its own, so that a heartbeat never stands behind an append,
+//! neither here nor in a socket's buffer. Control and bulk are kept up always, the lane of raft
+//! snapshots while [`Link::want_snapshot`] says so.
 //!
 //! Invariants:
 //! - A lane's queue is bounded in bytes. What does not fit is dropped and said so
 //!   ([`Link::poll_unreachable`]): raft sends it again when it knows that the member is behind,
 //!   and a queue that grew instead would hold what nobody wants any more.
 //! - What was queued for a connection that ends is dropped with it: half a frame may have left.
-//! - Frames leave in the order in which they were offered, and one send of a connection is under way
-//!   at a time.
+//! - Frames leave in the order in which they were offered, and one send of a connection is under
+//!   way at a time.
 //! - An event of a connection that is not the lane's present one changes nothing.
 //! - The link is up while control and bulk both are; it tells each change once.
 
@@ -515,8 +516,8 @@ impl Link {
         self.events.pop_front()
     }
 
-    /// Whether letters were dropped since this was last asked: raft is to be told that the member is
-    /// unreachable.
+    /// Whether letters were dropped since this was last asked: raft is to be told that the member
+    /// is unreachable.
     pub fn poll_unreachable(&mut self) -> bool {
         std::mem::take(&mut self.is_unreachable)
     }

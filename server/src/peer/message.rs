@@ -7,12 +7,13 @@
 //! ```text
 //! 0    type u8, flags u8 (1 reject, 2 raft snapshot), two zero bytes, entries u32
 //! 8    length of the context u32, four zero bytes
-//! 16   to, from, term, log term, index, commit, commit term, request snapshot, reject hint: u64 each
+//! 16   to, from, term, log term, index, commit, commit term, request snapshot, reject hint: u64
+//!      each
 //! 88   priority i64
 //! 96   context
 //!      if flagged: the raft snapshot's index u64, term u64, counts u32 of its voters, learners,
-//!      outgoing voters and next learners, leaves itself u8, three zero bytes, length of its data u32,
-//!      the ids u64 each, data
+//!      outgoing voters and next learners, leaves itself u8, three zero bytes, length of its data
+//!      u32, the ids u64 each, data
 //!      for each entry: index u64, term u64, type u8, three zero bytes, length of the payload u32,
 //!      length of the context u32, four zero bytes
 //!      for each entry: payload, context
@@ -60,8 +61,8 @@ impl std::error::Error for MessageError {}
 
 const SHORT: MessageError = MessageError { reason: "a raft message is too short" };
 
-/// Whether members send each other messages of this type. The others are what a member tells its own
-/// raft, and a peer that sent one could take part in its decisions.
+/// Whether members send each other messages of this type. The others are what a member tells its
+/// own raft, and a peer that sent one could take part in its decisions.
 #[must_use]
 pub const fn is_between_members(kind: MessageType) -> bool {
     type_code(kind).is_some()

@@ -1,9 +1,9 @@
 //! The receiving end of one connection: who dialed, whether that is let in, and what it then says.
 //!
-//! The owner hands over what came ([`Receiver::handle_received`], which stops at the first letter so
-//! that letters leave in order and one by one), sends what [`Receiver::poll_output`] gives, and
-//! closes the connection after an error. Who is a member is the owner's to know: it is asked through
-//! [`Members`] when the greeting has come.
+//! The owner hands over what came ([`Receiver::handle_received`], which stops at the first letter
+//! so that letters leave in order and one by one), sends what [`Receiver::poll_output`] gives, and
+//! closes the connection after an error. Who is a member is the owner's to know: it is asked
+//! through [`Members`] when the greeting has come.
 //!
 //! Invariants:
 //! - Before the greeting was accepted nothing is held but a few kilobytes.
@@ -165,8 +165,8 @@ impl Receiver {
         }
     }
 
-    /// Takes received bytes off the front of `input` until there is something to hand out, or nothing
-    /// is left. Called until it answers `None`.
+    /// Takes received bytes off the front of `input` until there is something to hand out, or
+    /// nothing is left. Called until it answers `None`.
     ///
     /// # Errors
     /// The connection is at its end, once [`Receiver::poll_output`] has been sent.
@@ -439,11 +439,8 @@ mod tests {
     fn a_member_that_is_not_known_yet_is_let_in_with_where_it_is_reached() {
         let urls = vec!["http://a:1".to_owned()];
         for (from, expected) in [(5, Some(&urls)), (3, Some(&Vec::new())), (4, None)] {
-            let hello = Hello {
-                from: MemberId(from),
-                peer_urls: urls.clone(),
-                ..hello(Lane::Control)
-            };
+            let hello =
+                Hello { from: MemberId(from), peer_urls: urls.clone(), ..hello(Lane::Control) };
             let (all, _) = receive_all(&mut receiver(), &greeting(&hello));
             let guest_urls = all.first().map(|received| match received {
                 Received::Greeted(greeted) => &greeted.guest_urls,

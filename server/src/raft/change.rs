@@ -83,10 +83,8 @@ pub fn entry_of(
     (index, term): (LogIndex, Term),
 ) -> Entry {
     let change = change_of(change, batch);
-    let single = |single: &ConfChangeSingle| SingleBody {
-        kind: kind_of(single),
-        member: single.node_id,
-    };
+    let single =
+        |single: &ConfChangeSingle| SingleBody { kind: kind_of(single), member: single.node_id };
     let body = ChangeBody {
         transition: 0,
         changes: change.changes.iter().map(single).collect(),

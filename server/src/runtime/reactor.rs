@@ -6,8 +6,8 @@
 //! owner's business.
 //!
 //! Invariants:
-//! - Memory handed to the kernel is owned by `sends`, `vectored` or `writes` until its completion is
-//!   seen; a reactor dropped with operations in flight leaks that memory rather than freeing it.
+//! - Memory handed to the kernel is owned by `sends`, `vectored` or `writes` until its completion
+//!   is seen; a reactor dropped with operations in flight leaks that memory rather than freeing it.
 //! - [`Event::Closed`] is the last event of a socket and comes exactly once, after its last
 //!   operation has ended; only then is the descriptor closed, so no completion meets a reused one.
 
@@ -706,7 +706,8 @@ impl Reactor {
     fn push_all(&mut self, entries: &[squeue::Entry]) {
         loop {
             // SAFETY: every buffer an entry points to is owned by `sends`, `vectored`, `writes` or
-            // `buffers` until its completion; descriptors stay open as long as operations are counted.
+            // `buffers` until its completion; descriptors stay open as long as operations are
+            // counted.
             let pushed = unsafe { self.ring.submission().push_multiple(entries) };
             if pushed.is_ok() {
                 return;

@@ -75,12 +75,20 @@ async fn hashes_of(addresses: &[SocketAddr]) -> Vec<Option<(i64, u32)>> {
 }
 
 /// What the compared calls share from one pair of servers to the next.
-#[derive(Default)]
 pub struct Session {
     /// The tolerance, and what of it was used.
     pub comparer: Comparer,
     /// What ringd does not serve.
     pub missing: Missing,
+}
+
+impl Session {
+    /// For servers like these.
+    #[must_use]
+    pub fn new(binaries: &Binaries, missing: Missing) -> Self {
+        let comparer = Comparer { are_followers: binaries.members > 1, ..Comparer::default() };
+        Self { comparer, missing }
+    }
 }
 
 /// Both servers, and a connection to each.
@@ -109,7 +117,7 @@ impl Pair {
     /// first is asked has to travel.
     fn make_another_lead(&self) -> Result<(), String> {
         for (side, server) in Side::BOTH.into_iter().zip(&self.servers) {
-            let addresses: Vec<_> = std::iter::once(server.address).chain(server.others()).collect();
+            let addresses = server.addresses();
             if addresses.len() < 2 {
                 return Ok(());
             }
@@ -123,7 +131,7 @@ impl Pair {
     /// they say, if not.
     pub fn disagreement(&self) -> Option<String> {
         for (side, server) in Side::BOTH.into_iter().zip(&self.servers) {
-            let addresses: Vec<_> = std::iter::once(server.address).chain(server.others()).collect();
+            let addresses = server.addresses();
             let mut hashes = Vec::new();
             for _ in 0..AGREE_ATTEMPTS_MAX {
                 hashes = self.runtime.block_on(hashes_of(&addresses));

@@ -27,8 +27,7 @@ pub fn run(plan: &Plan) -> Result<bool, String> {
     for name in missing.served() {
         println!("note: {name} is served, at least in part, and stands in the table of missing");
     }
-    let mut session = Session { missing, ..Session::default() };
-    session.comparer.are_followers = plan.binaries.members > 1;
+    let mut session = Session::new(&plan.binaries, missing);
     if plan.has_corpus {
         run_corpus(plan, &mut session, &mut report)?;
     }

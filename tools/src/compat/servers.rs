@@ -204,9 +204,10 @@ impl Server {
         Ok(Self { child, others: children, directory, side, address })
     }
 
-    /// Where the other members' clients would connect.
-    pub fn others(&self) -> impl Iterator<Item = SocketAddr> + '_ {
-        self.others.iter().map(|(_, address)| *address)
+    /// Where the clients of each member connect, or would.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let others = self.others.iter().map(|(_, address)| *address);
+        std::iter::once(self.address).chain(others).collect()
     }
 
     fn wait_until_ready(&mut self) -> Result<(), String> {

@@ -1,3 +1,5 @@
+//! How members begin, among others that answer over HTTP and a clock that does not wait.
+
 use engine::ClusterId;
 
 use super::super::addresses::Known;

@@ -1,3 +1,5 @@
+//! Ids and checks of clusters, held against what etcd says.
+
 use super::super::addresses::Known;
 use super::founded::{FOUNDED, Founded};
 use super::*;
@@ -210,8 +212,8 @@ fn other_members_than_the_clusters_are_refused_in_the_words_of_etcd() {
         others.match_members(&local, &mut nobody()),
         Err(format!(
             "{shown} &{{ID:20 RaftAttributes:{{PeerURLs:[http://10.0.0.3:1 http://10.0.0.3:2] \
-             IsLearner:true}} Attributes:{{Name: ClientURLs:[]}}}}] RemovedMemberIDs:[]}}: PeerURLs: \
-             no match found for existing member (20, [http://10.0.0.3:1 http://10.0.0.3:2]), last \
+             IsLearner:true}} Attributes:{{Name: ClientURLs:[]}}}}] RemovedMemberIDs:[]}}: \
+             PeerURLs: no match found for existing member (20, [http://10.0.0.3:1 http://10.0.0.3:2]), last \
              resolver error (len([\"http://10.0.0.3:1\" \"http://10.0.0.3:2\"]) != \
              len([\"{}\"]))",
             local[1].peer_urls[0]

@@ -1,12 +1,12 @@
 //! Asks the machine's name servers for SRV records; blocks.
 //!
-//! As a resolver does: the servers of `resolv.conf` in turn, each as often and as long as that says,
-//! over UDP and, where an answer does not fit, over TCP; the name as it is first, then with the
-//! domains to search.
+//! As a resolver does: the servers of `resolv.conf` in turn, each as often and as long as that
+//! says, over UDP and, where an answer does not fit, over TCP; the name as it is first, then with
+//! the domains to search.
 //!
 //! Invariants:
-//! - Only answers of the server that was asked count: the socket is connected to it, and its port and
-//!   the question's number are not guessed by others.
+//! - Only answers of the server that was asked count: the socket is connected to it, and its port
+//!   and the question's number are not guessed by others.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};

@@ -1,8 +1,8 @@
 //! One gRPC call to another program, as bytes in and out.
 //!
-//! The gateway's own client speaks to a server that is our own code, and asserts what that sends; this
-//! one speaks to whatever answers at a discovery endpoint. A connection carries one call and ends
-//! with it, so there is one stream, whose number is 1.
+//! The gateway's own client speaks to a server that is our own code, and asserts what that sends;
+//! this one speaks to whatever answers at a discovery endpoint. A connection carries one call and
+//! ends with it, so there is one stream, whose number is 1.
 //!
 //! Invariants:
 //! - What the other side sends is refused by value, whatever it is.

@@ -85,8 +85,8 @@ impl KvClient {
         A::decode(&answer[..]).map_err(|error| format!("the answer cannot be read: {error}"))
     }
 
-    /// Sends a request and hands on what comes, until that wants no more. Answers with the last message
-    /// of a call that ended well, or that was handed on last.
+    /// Sends a request and hands on what comes, until that wants no more. Answers with the last
+    /// message of a call that ended well, or that was handed on last.
     fn exchange(
         &mut self,
         path: &str,

@@ -1,12 +1,12 @@
 //! How members find each other before they know each other: DNS, and two discovery services.
 //!
-//! [`srv`] reads the members out of a domain's SRV records (`--discovery-srv`); [`service`] registers
-//! this member with an etcd or a ringd and waits for the others (`--discovery-endpoints`);
-//! [`registry`] does the same with the older service over HTTP (`--discovery`). All of them end with
-//! the text that `--initial-cluster` would have had.
+//! [`srv`] reads the members out of a domain's SRV records (`--discovery-srv`); [`service`]
+//! registers this member with an etcd or a ringd and waits for the others
+//! (`--discovery-endpoints`); [`registry`] does the same with the older service over HTTP
+//! (`--discovery`). All of them end with the text that `--initial-cluster` would have had.
 //!
-//! What is decided is pure and stands behind traits; [`dns_client`], [`kv_client`] and the HTTP client
-//! of the module above block, before the executors run.
+//! What is decided is pure and stands behind traits; [`dns_client`], [`kv_client`] and the HTTP
+//! client of the module above block, before the executors run.
 
 pub mod dns;
 pub mod dns_client;

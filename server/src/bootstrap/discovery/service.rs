@@ -1,5 +1,5 @@
-//! `--discovery-endpoints`: members register with an etcd or a ringd under a token, and wait until so
-//! many have as the token's size says.
+//! `--discovery-endpoints`: members register with an etcd or a ringd under a token, and wait until
+//! so many have as the token's size says.
 //!
 //! The keys and values are etcd's, so that members of both kinds could use one service; and so are
 //! the rules: the first registrations count, by the revisions that made them, and whoever comes too

@@ -1,8 +1,8 @@
 //! `--discovery-srv`: the members of a cluster out of a domain's SRV records, by etcd's rules.
 //!
-//! `_etcd-server-ssl._tcp` names members that speak TLS, `_etcd-server._tcp` those that do not; both
-//! are asked for and joined. This member is found among them by the address of its advertised URL,
-//! and gets its own name; the others are numbered.
+//! `_etcd-server-ssl._tcp` names members that speak TLS, `_etcd-server._tcp` those that do not;
+//! both are asked for and joined. This member is found among them by the address of its advertised
+//! URL, and gets its own name; the others are numbered.
 
 use std::collections::BTreeMap;
 
@@ -190,8 +190,8 @@ mod tests {
         assert_eq!(found.members, Vec::<String>::new());
         assert_eq!(
             found.failures[0],
-            "error querying DNS SRV records for _etcd-server-ssl bootstrap at https://a.x:2380 from \
-             DNS for etcd-server-ssl has scheme mismatch with expected peer http://a.x:2380"
+            "error querying DNS SRV records for _etcd-server-ssl bootstrap at https://a.x:2380 \
+             from DNS for etcd-server-ssl has scheme mismatch with expected peer http://a.x:2380"
         );
     }
 

@@ -7,8 +7,8 @@ use crate::config::flag::Kind::{Choice, Choices, Duration, Set, Switch, Text, Ur
 use crate::config::flag::Section::Clustering;
 
 const NO_TLS: &str = "ringd does not speak TLS to a discovery service yet";
-const NO_PINGS: &str = "each call is a connection with a time of its own, and a watch that is silent \
-                        for long is made anew";
+const NO_PINGS: &str = "each call is a connection with a time of its own, and a watch that is \
+                        silent for long is made anew";
 
 /// Of the cluster.
 pub const CLUSTERING: &[Flag] = &[
@@ -33,8 +33,8 @@ pub const CLUSTERING: &[Flag] = &[
         "initial-cluster-state",
         Choice(&["new", "existing"]),
         "new",
-        "Whether a member without data founds a cluster (new) or joins one (existing). A member with \
-         data goes on with what it has.",
+        "Whether a member without data founds a cluster (new) or joins one (existing). A member \
+         with data goes on with what it has.",
     )
     .served(|config, value| {
         config.initial_cluster_state = match value.into_text().as_str() {

@@ -208,7 +208,10 @@ impl LogCore {
 
     /// Answers what was asked about leases, once what was committed before is applied.
     pub(super) fn answer_leases(&mut self, now: Duration) {
-        let is_applied = self.applying.is_none() && self.committed.is_empty();
+        // With the followers' disks faster than this one's, raft knows of more than it hands out,
+        // and a follower that has applied it may be the one who asks.
+        let has_queue = self.applying.is_some() || !self.committed.is_empty();
+        let is_applied = !has_queue && self.engine.applied().0 >= self.consensus.committed();
         let leases = &mut self.leases;
         leases.is_behind = false;
         let mut told = std::mem::take(&mut leases.told);

@@ -50,6 +50,8 @@ struct World {
     log: SimDisk,
     store: EngineDisk,
     store_is_full: bool,
+    /// The log's operations wait.
+    is_log_held: bool,
     /// The store's operations wait here while they are held.
     held: Option<VecDeque<DiskOp>>,
     growths_tried: usize,
@@ -132,6 +134,7 @@ impl World {
             log,
             store,
             store_is_full: false,
+            is_log_held: false,
             held: None,
             growths_tried: 0,
             now: Duration::ZERO,
@@ -266,7 +269,9 @@ impl World {
 
     fn perform_log(&mut self) -> bool {
         let mut moved = false;
-        while let Some((id, op)) = self.core.poll_log_op() {
+        while !self.is_log_held
+            && let Some((id, op)) = self.core.poll_log_op()
+        {
             moved = true;
             let result = self.log.perform(op);
             self.core.handle_log_completion(id, result).unwrap();

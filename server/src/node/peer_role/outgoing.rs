@@ -276,7 +276,9 @@ impl PeerRole {
     pub(super) fn finish_dials(&mut self, reactor: &mut Reactor, now: Duration) {
         while let Some(dialed) = self.outgoing.dialer.poll_dialed() {
             // Nobody waits any more for one that was given up: it is dropped, and so closed.
-            let Some((id, connection)) = self.outgoing.dials.remove(&dialed.token) else { continue };
+            let Some((id, connection)) = self.outgoing.dials.remove(&dialed.token) else {
+                continue;
+            };
             let Some(peer) = self.outgoing.peers.get_mut(&id) else { continue };
             match dialed.result {
                 Ok(descriptor) => {

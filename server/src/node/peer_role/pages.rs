@@ -52,7 +52,12 @@ impl Answer {
 
 impl Pages {
     /// For a member of this cluster; `alone` stands for all members of a store that names none.
-    pub fn new(cluster: ClusterId, server: String, views: ReadHandle, alone: Option<Member>) -> Self {
+    pub fn new(
+        cluster: ClusterId,
+        server: String,
+        views: ReadHandle,
+        alone: Option<Member>,
+    ) -> Self {
         Self { cluster: format!("{:x}", cluster.0), server, views, alone }
     }
 

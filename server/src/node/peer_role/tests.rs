@@ -356,8 +356,13 @@ fn strangers_are_answered_over_http_and_sent_away_otherwise() {
     let two = format!("GET /version HTTP/1.1\r\nHost: h\r\n\r\n{}", get("/version"));
     assert_eq!(ask(&mut world, &two).matches("200 OK").count(), 2);
 
-    let garbage: [&[u8]; 5] =
-        [b"\x93RINGD\r\nxxxxxxxxxxxxxxxxxxxxxxxxxx", b"\x93GARBAGE", b"\0\0\0\0\r\n\r\n", b"x\r\n\r\n", b"\x16\x03"];
+    let garbage: [&[u8]; 5] = [
+        b"\x93RINGD\r\nxxxxxxxxxxxxxxxxxxxxxxxxxx",
+        b"\x93GARBAGE",
+        b"\0\0\0\0\r\n\r\n",
+        b"x\r\n\r\n",
+        b"\x16\x03",
+    ];
     for bytes in garbage {
         let mut socket = connect(&world);
         socket.write_all(bytes).unwrap();

@@ -1,13 +1,13 @@
 //! `--force-new-cluster`: a member goes on alone with what it has, whoever else its store names.
 //!
-//! As in etcd: what the log holds and nobody is known to have committed is void, and the others are
-//! removed by entries of the log that count as committed because this start says so. So the next
-//! start, without the flag, finds nothing unusual.
+//! As in etcd the others are removed by entries of the log that count as committed because this
+//! start says so, and the next start, without the flag, finds nothing unusual. Unlike etcd nothing
+//! that the log holds is thrown away: what stands behind the last commit that it knows of may have
+//! been acknowledged, and nobody is left who could object to it.
 //!
 //! Invariants:
 //! - The entries are durable before they are applied.
-//! - A member that is alone already loses nothing: what it acknowledged may stand behind the last
-//!   commit that its log knows of.
+//! - Of a member that is alone already everything stays as it is.
 
 use engine::command::BatchHeader;
 use engine::ids::{LogIndex, MemberId, Term};
@@ -32,16 +32,18 @@ pub(super) fn stand_alone<S: StoreDoor, L: LogDoor>(
     (wal, log): (&mut wal::Writer, &mut L),
 ) -> Result<HardState, Failure> {
     let own = identity.member;
-    let is_alone =
-        replay.conf_state.voters == [own.0] && replay.conf_state.learners.is_empty();
+    let is_alone = replay.conf_state.voters == [own.0] && replay.conf_state.learners.is_empty();
     if is_alone {
         return Ok(state);
     }
+    for entry in std::mem::take(&mut replay.pending) {
+        replay.applied = LogIndex(entry.index);
+        apply(engine, store, entry, &mut replay.conf_state)?;
+    }
+    engine.publish();
     let batches = batches(own, boot_nonce, engine)?;
     let (applied, applied_term) = engine.applied();
     let term = Term(state.term.max(applied_term.0));
-    replay.pending.clear();
-    while replay.retained.pop_back_if(|last| last.0 > applied).is_some() {}
     let mut entries = Vec::new();
     for (index, bytes) in (applied.0 + 1..).zip(batches) {
         let batch = Batch::validate(bytes.clone())

@@ -1,3 +1,5 @@
+//! A link with a scripted other side, and with one that fails in every way.
+
 use raft::eraftpb::{Entry, Message, MessageType};
 
 use super::super::frame::{BULK_BODY_SIZE_BYTES_MAX, HEAD_SIZE_BYTES};

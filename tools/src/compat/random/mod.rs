@@ -166,7 +166,7 @@ fn play(
     operations: &[Operation],
     missing: &Missing,
 ) -> Result<Outcome, String> {
-    let mut session = Session { missing: missing.clone(), ..Session::default() };
+    let mut session = Session::new(binaries, missing.clone());
     let mut pair = Pair::start(binaries, &[])?;
     let mut conversation = Conversation::new(&mut pair, &mut session, "");
     let mut runner = Runner::default();

@@ -388,3 +388,28 @@ fn a_lease_is_kept_alive_through_a_follower() {
     assert!(expected.iter().all(|reply| leases.contains(reply)), "{leases:?}");
     assert!(leases.iter().any(|it| matches!(it, LeaseReply::TimeToLive(Some((_, 10))))));
 }
+
+/// Found by comparing with etcd: a follower whose disk was faster than the leader's had granted a
+/// lease, asked the leader about it, and was told that there is none.
+#[test]
+fn a_leader_with_a_slow_disk_knows_the_lease_that_others_have_applied() {
+    let mut cluster = Cluster::new("cluster-slow-leader");
+    let leader = cluster.elect();
+    let follower = (leader + 1) % 3;
+    let grant = LeaseGrantRef { id: LeaseId(7), ttl_seconds: 10 };
+    let slot =
+        cluster.members[follower].ask(|writer, frames| writer.push_lease_grant(frames, grant));
+    cluster.members[leader].is_log_held = true;
+    cluster.tick();
+    cluster.tick();
+    assert!(cluster.members[follower].take_outcome(slot).is_ok());
+    let leases = vec![(Slot(0), LeaseAsk::TimeToLive(LeaseId(7)))];
+    let world = &mut cluster.members[follower];
+    world.core.handle_ask(FRONTEND, &Ask { leases, ..Ask::default() }, world.now);
+    cluster.run();
+    assert!(cluster.members[follower].leases.is_empty(), "the leader cannot know");
+    cluster.members[leader].is_log_held = false;
+    cluster.run();
+    let leases = &cluster.members[follower].leases;
+    assert!(matches!(leases[..], [LeaseReply::TimeToLive(Some((_, 10)))]), "{leases:?}");
+}
