@@ -64,7 +64,7 @@ pub enum Event {
     Dial(Way),
     /// A lane for raft snapshots is there.
     SnapshotLane(Way, u64),
-    /// A way that is cut is noticed.
+    /// It is noticed that a connection has lost something.
     Notice(Way, u64),
     /// A client asks something, or loses its patience; void if it has done something since.
     Client(usize, u64),
@@ -338,7 +338,7 @@ impl World {
             Event::SnapshotLane(way, epoch) => self.open_snapshot_lane(way, epoch),
             Event::Notice(way, epoch) => {
                 let link = self.links.entry(way).or_default();
-                if link.epoch == epoch && !self.network.reaches(way.0, way.1) {
+                if link.epoch == epoch {
                     self.break_link(way)?;
                 }
                 Ok(())
@@ -408,6 +408,10 @@ impl World {
             Err(error) => return self.handle_not_started(place, ops.is_some(), &error),
         }
         self.seen[place] = Seen::NOTHING;
+        self.look_at(place)?;
+        let Some(running) = self.members[place].running.as_mut() else { return Ok(()) };
+        // Whoever watches comes back and reads what he has missed.
+        self.watchers[place].catch_up(&mut self.witness, &running.reader.pin())?;
         let boot = self.members[place].boots;
         self.later(TICK_MICROS, Event::Tick(place, boot));
         for other in 0..self.members.len() {
@@ -752,9 +756,11 @@ impl World {
 
     fn deliver(&mut self, frame: Carried) -> Result<(), Wrong> {
         let (from, to) = frame.way;
-        if self.links.get(&frame.over).is_none_or(|link| link.epoch != frame.epoch)
-            || !self.network.reaches(from, to)
-        {
+        if self.links.get(&frame.over).is_none_or(|link| link.epoch != frame.epoch) {
+            return Ok(());
+        }
+        if !self.network.reaches(from, to) {
+            self.later(3_000_000, Event::Notice(frame.over, frame.epoch));
             return Ok(());
         }
         if self.members[to].running.is_none() {
@@ -884,7 +890,7 @@ impl World {
         }
         let (told, newest) = (watcher.told(), view.revision.0);
         drop(view);
-        if told != newest {
+        if told < newest {
             return Err(format!(
                 "m{} has published revision {newest}, and its watcher knows of {told}",
                 place + 1
