@@ -1,5 +1,5 @@
-//! What was promised of a cluster of B against one of A, where A is etcd 3.7.1 and B is ringd: three
-//! members each on the same machine, with the same election settings and the same durability.
+//! What was promised of a cluster of B against one of A, where A is etcd 3.7.1 and B is ringd:
+//! three members each on the same machine, with the same election settings and the same durability.
 
 use super::Case;
 use crate::side_by_side::Bound::{AtLeast, AtMost, OwnAtMost};

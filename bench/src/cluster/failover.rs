@@ -165,7 +165,8 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).expect("a run is shorter than a century")
 }
 
-/// What the thread of the puts and that of the kill tell each other, in nanoseconds since the epoch.
+/// What the thread of the puts and that of the kill tell each other, in nanoseconds since the
+/// epoch.
 #[derive(Default)]
 struct Signals {
     /// When the leader was gone.

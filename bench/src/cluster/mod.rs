@@ -1,9 +1,9 @@
 //! `bench cluster`: a cluster of each of two servers side by side, on the same machine, in the same
 //! run.
 //!
-//! Rounds alternate as those of `compare` do: a whole cluster of A, then one of B, each on fresh data
-//! directories, with only one cluster alive at a time. All members run here, so what each of them
-//! costs is paid from the same cores.
+//! Rounds alternate as those of `compare` do: a whole cluster of A, then one of B, each on fresh
+//! data directories, with only one cluster alive at a time. All members run here, so what each of
+//! them costs is paid from the same cores.
 //!
 //! Invariants:
 //! - Both clusters get the same requests, the same settings of elections and the same flags.

@@ -467,6 +467,7 @@ impl LogCore {
         while let Some(work) = self.consensus.poll_work() {
             self.write(work)?;
         }
+        self.end_install();
         Ok(())
     }
 
@@ -705,7 +706,9 @@ impl LogCore {
             self.consensus.handle_persisted(number);
             self.send_raft(messages);
         }
-        self.committed.extend(work.committed);
+        // raft may still hand out entries before a store that was installed: it has them.
+        let applied = self.engine.applied().0.0;
+        self.committed.extend(work.committed.into_iter().filter(|entry| entry.index > applied));
         for state in work.read_states {
             self.reads.handle_confirmed(&state.request_ctx, LogIndex(state.index));
         }

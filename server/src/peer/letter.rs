@@ -443,7 +443,7 @@ fn decode_answers(body: &[u8]) -> Option<Vec<LeaseAnswer>> {
 /// How many items of this size a body has, if it has nothing else and not too many.
 fn count_of(body: &[u8], item_size_bytes: usize) -> Option<usize> {
     let count = body.len() / item_size_bytes;
-    (body.len() % item_size_bytes == 0 && count <= LEASES_PER_LETTER_MAX).then_some(count)
+    (body.len().is_multiple_of(item_size_bytes) && count <= LEASES_PER_LETTER_MAX).then_some(count)
 }
 
 fn decode_begin(body: Body<'_>) -> Result<SnapshotBegin, LetterError> {

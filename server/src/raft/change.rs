@@ -75,7 +75,7 @@ pub fn change_of(change: MembershipChange, batch: Vec<u8>) -> ConfChangeV2 {
     ConfChangeV2 { changes: vec![single].into(), context: batch.into(), ..ConfChangeV2::default() }
 }
 
-/// The entry of a change that nobody proposes: it stands at this place because a start puts it there.
+/// The entry of a change that nobody proposes: it stands there because a start puts it there.
 #[must_use]
 pub fn entry_of(
     change: MembershipChange,

@@ -20,6 +20,8 @@ pub mod conf;
 pub mod record;
 pub mod storage;
 
+use std::collections::VecDeque;
+
 use engine::MembershipChange;
 use engine::ids::{LogIndex, MemberId, Term};
 use raft::eraftpb::{ConfChangeV2, ConfState, Entry, HardState, Message, MessageType, Snapshot};
@@ -117,6 +119,10 @@ pub struct Consensus {
     node: RawNode<LogStore>,
     /// See [`Self::set_election_seed`].
     election_seed: Option<u64>,
+    /// Terms on their way to the disk, by the works that bring them.
+    terms: VecDeque<(u64, Term)>,
+    /// The last of them that is there.
+    term_durable: Term,
 }
 
 impl Consensus {
@@ -144,7 +150,9 @@ impl Consensus {
         };
         raft_config.validate()?;
         let logger = slog::Logger::root(slog::Discard, slog::o!());
-        Ok(Self { node: RawNode::new(&raft_config, store, &logger)?, election_seed: None })
+        let term_durable = Term(store.hard_state().term);
+        let node = RawNode::new(&raft_config, store, &logger)?;
+        Ok(Self { node, election_seed: None, terms: VecDeque::new(), term_durable })
     }
 
     /// Draws the times of elections from a seed instead of the system's random numbers, for a
@@ -175,6 +183,9 @@ impl Consensus {
 
     /// Entries and hard states of all works up to `number` are durable.
     pub fn handle_persisted(&mut self, number: u64) {
+        while let Some((_, term)) = self.terms.pop_front_if(|next| next.0 <= number) {
+            self.term_durable = term;
+        }
         self.node.on_persist_ready(number);
     }
 
@@ -233,6 +244,13 @@ impl Consensus {
     pub fn apply_membership(&mut self, change: &ConfChangeV2) -> Result<ConfState, raft::Error> {
         let conf_state = self.node.apply_conf_change(change)?;
         self.node.mut_store().set_conf_state(conf_state.clone());
+        if self.is_leader() && !conf_state.voters.contains(&self.node.raft.id) {
+            // raft-rs would have it lead on and look for itself among the members. The others hear
+            // once more how far is committed, and elect one of them.
+            self.node.raft.ping();
+            let term = self.node.raft.term;
+            self.node.raft.become_follower(term, raft::INVALID_ID);
+        }
         Ok(conf_state)
     }
 
@@ -329,6 +347,16 @@ impl Consensus {
             let leader = (soft_state.leader_id != 0).then_some(MemberId(soft_state.leader_id));
             let is_leader = soft_state.raft_state == StateRole::Leader;
             work.leadership = Some(Leadership { leader, is_leader });
+        }
+        if let Some(hard_state) = &work.hard_state
+            && Term(hard_state.term) > self.terms.back().map_or(self.term_durable, |last| last.1)
+        {
+            self.terms.push_back((work.number, Term(hard_state.term)));
+        }
+        if self.term() > self.term_durable {
+            // raft-rs lets a leader's messages go at once. A sole voter leads before its vote is
+            // on the disk: after a crash it would fill the same term with other entries.
+            work.messages_after_sync.splice(0..0, work.messages.drain(..));
         }
         if let Some(snapshot) = &work.snapshot {
             let metadata = snapshot.get_metadata();
@@ -446,6 +474,26 @@ mod tests {
         // etcd's first member, bootstrapped in term 1, also serves in term 2.
         assert_eq!(consensus.term(), Term(2));
         assert_eq!(consensus.committed(), LogIndex(2));
+    }
+
+    /// Found in review: a sole voter leads by its own vote alone, and what it tells a learner in the
+    /// new term would bind it to a term that a crash makes it forget.
+    #[test]
+    fn a_leader_is_not_heard_before_its_term_is_durable() {
+        let mut conf_state = storage::conf_state_of(&[MemberId(7)]);
+        conf_state.learners.push(8);
+        let base = storage::bootstrap_of(1);
+        let store =
+            LogStore::resume(HardState { term: 1, commit: 1, ..<_>::default() }, conf_state, base);
+        let mut consensus = consensus(store, 1);
+        consensus.campaign();
+        let work = consensus.poll_work().unwrap();
+        assert!(consensus.is_leader() && work.must_sync);
+        assert!(work.messages.is_empty() && !work.messages_after_sync.is_empty());
+        consensus.handle_persisted(work.number);
+        consensus.propose(b"x".to_vec()).unwrap();
+        let work = consensus.poll_work().unwrap();
+        assert!(work.messages_after_sync.is_empty());
     }
 
     #[test]

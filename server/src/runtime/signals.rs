@@ -40,8 +40,9 @@ pub fn wait() -> io::Result<libc::c_int> {
 
 /// Ends the wait of [`wait`] from within the process.
 pub fn request_stop() {
+    let own = i32::try_from(std::process::id()).expect("the kernel counts processes below 2^22");
     // SAFETY: a plain call; the process may signal itself.
-    unsafe { libc::kill(libc::getpid(), libc::SIGTERM) };
+    unsafe { libc::kill(own, libc::SIGTERM) };
 }
 
 /// Ends the process by `signal`, as if it had never been caught.

@@ -113,25 +113,13 @@ impl From<Unavailable> for Refusal {
             Unavailable::Stopped => Self::Stopped,
             Unavailable::TooManyRequests => Self::TooManyRequests,
             Unavailable::NoSpace => Self::Rejected(Rejection::NoSpace),
-            Unavailable::NotEnoughStarted => {
-                Self::Cluster(ClusterRefusal::NotEnoughStarted)
-            }
-            Unavailable::Unhealthy => {
-                Self::Cluster(ClusterRefusal::Unhealthy)
-            }
-            Unavailable::LearnerNotReady => {
-                Self::Cluster(ClusterRefusal::LearnerNotReady)
-            }
+            Unavailable::NotEnoughStarted => Self::Cluster(ClusterRefusal::NotEnoughStarted),
+            Unavailable::Unhealthy => Self::Cluster(ClusterRefusal::Unhealthy),
+            Unavailable::LearnerNotReady => Self::Cluster(ClusterRefusal::LearnerNotReady),
             Unavailable::MemberNotFound => Self::Rejected(Rejection::MemberIdNotFound),
-            Unavailable::NotLeader => {
-                Self::Cluster(ClusterRefusal::NotLeader)
-            }
-            Unavailable::BadTransferee => {
-                Self::Cluster(ClusterRefusal::BadLeaderTransferee)
-            }
-            Unavailable::TransferTimedOut => {
-                Self::Cluster(ClusterRefusal::TransferTimedOut)
-            }
+            Unavailable::NotLeader => Self::Cluster(ClusterRefusal::NotLeader),
+            Unavailable::BadTransferee => Self::Cluster(ClusterRefusal::BadLeaderTransferee),
+            Unavailable::TransferTimedOut => Self::Cluster(ClusterRefusal::TransferTimedOut),
         }
     }
 }

@@ -118,7 +118,7 @@ pub fn join(
         let watched =
             service.watch(&members_prefix(token), revision_first, &mut |entries: Vec<Entry>| {
                 for entry in entries {
-                    add(members, token, entry);
+                    add(members, token, &entry);
                 }
                 members.len() < size
             });
@@ -177,13 +177,13 @@ fn look(
     let (entries, revision) = service.list(&members_prefix(token))?;
     let mut members = Vec::new();
     for entry in entries {
-        add(&mut members, token, entry);
+        add(&mut members, token, &entry);
     }
     Ok(Ok(Registered { members, size, revision }))
 }
 
 /// Adds what is a registration, and was not known.
-fn add(members: &mut Vec<Entry>, token: &str, entry: Entry) {
+fn add(members: &mut Vec<Entry>, token: &str, entry: &Entry) {
     let key = entry.key.trim().to_owned();
     let value = entry.value.trim().to_owned();
     let is_known = members.iter().any(|member| member.key == key);
@@ -191,7 +191,7 @@ fn add(members: &mut Vec<Entry>, token: &str, entry: Entry) {
     if is_known || !key.starts_with(&members_prefix(token)) || !value.contains('=') {
         return;
     }
-    members.push(Entry { key, value, ..entry });
+    members.push(Entry { key, value, ..*entry });
     members.sort_by_key(|member| member.create_revision);
 }
 

@@ -194,12 +194,16 @@ impl LogCore {
             return;
         }
         self.peers.up.remove(&peer);
-        self.consensus.handle_unreachable(peer);
+        self.handle_unreachable(peer);
     }
 
     /// Letters to a peer were dropped on their way.
     pub fn handle_unreachable(&mut self, peer: MemberId) {
         self.consensus.handle_unreachable(peer);
+        if self.consensus.leader() == Some(peer) {
+            // Batches may be among them: what comes now is not to wait for their answers.
+            self.batcher.handle_leader_changed();
+        }
     }
 
     /// Takes a letter of a peer.

@@ -81,6 +81,8 @@ struct Incoming {
     size_bytes: u64,
     /// Nothing can be done before more has come, or the disk has done something.
     is_waiting: bool,
+    /// When something came last.
+    moved_at: Duration,
     stage: InstallStage,
 }
 
@@ -92,6 +94,8 @@ enum InstallStage {
     Checkpointing,
     /// The log begins anew from there.
     Resetting(Lsn),
+    /// raft was told, and what it made of it is on its way to the disk.
+    Told,
 }
 
 /// Stores on their way.
@@ -319,6 +323,13 @@ impl LogCore {
         for it in stalled {
             self.consensus.handle_snapshot_sent(it.to, false);
         }
+        // Who sends may be gone, and whoever leads then has other ways to bring this member up.
+        let is_dead = |it: &Incoming| {
+            it.stage == InstallStage::Building && it.moved_at + STALLED_AFTER <= now
+        };
+        if self.transfers.incoming.as_ref().is_some_and(is_dead) {
+            self.abort_incoming();
+        }
     }
 
     /// Whether raft would go on from this snapshot if the store were it.
@@ -383,6 +394,7 @@ impl LogCore {
             end: None,
             size_bytes: 0,
             is_waiting: false,
+            moved_at: self.ticked,
             stage: InstallStage::Building,
         });
         self.acknowledge(from, transfer, 0, SnapshotState::Taking);
@@ -390,10 +402,12 @@ impl LogCore {
     }
 
     pub(super) fn handle_snapshot_chunk(&mut self, from: MemberId, chunk: &SnapshotChunk) {
+        let ticked = self.ticked;
         let Some(incoming) = self.building(from, chunk.transfer) else { return };
         // One that came before the connection broke comes again.
         if chunk.number == incoming.chunk_next {
             incoming.chunk_next += 1;
+            incoming.moved_at = ticked;
             incoming.is_waiting = false;
             incoming.size_bytes += chunk.records.len() as u64;
             incoming.held.extend_from_slice(&chunk.records);
@@ -442,9 +456,13 @@ impl LogCore {
         }
         let step = self.engine.install_records(&incoming.held, STEP_RECORDS_MAX)?;
         incoming.held.drain(..step.taken_size_bytes);
+        let mut wants_more = incoming.held.len() <= HELD_BYTES_MAX;
         match step.state {
-            // The next record has not come whole.
-            InstallState::More => incoming.is_waiting = step.taken_size_bytes == 0,
+            // The next record has not come whole: however much is held, more is wanted.
+            InstallState::More => {
+                incoming.is_waiting = step.taken_size_bytes == 0;
+                wants_more |= incoming.is_waiting;
+            }
             InstallState::Complete if incoming.end.is_some() => return self.settle_in(),
             InstallState::Complete => incoming.is_waiting = true,
             InstallState::Waiting => incoming.is_waiting = true,
@@ -455,7 +473,7 @@ impl LogCore {
             }
         }
         let Incoming { from, transfer, chunk_next, .. } = *incoming;
-        if incoming.held.len() <= HELD_BYTES_MAX && incoming.acknowledged < chunk_next {
+        if wants_more && incoming.acknowledged < chunk_next {
             incoming.acknowledged = chunk_next;
             self.acknowledge(from, transfer, chunk_next, SnapshotState::Taking);
         }
@@ -504,14 +522,25 @@ impl LogCore {
                 }
             }
             InstallStage::Resetting(end) if end <= self.wal.durable() => {
-                let incoming = self.transfers.incoming.take().expect("it is resetting the log");
-                let Incoming { from, transfer, message, chunk_next, .. } = incoming;
+                incoming.stage = InstallStage::Told;
+                let Incoming { from, transfer, chunk_next, .. } = *incoming;
+                let message = incoming.message.clone();
                 self.consensus.handle_message(message);
                 self.acknowledge(from, transfer, chunk_next, SnapshotState::Installed);
             }
-            InstallStage::Resetting(_) => {}
+            InstallStage::Resetting(_) | InstallStage::Told => {}
         }
         Ok(())
+    }
+
+    /// raft goes on once what it made of an installed store is durable and counts as applied: until
+    /// then its log and its applied index do not meet.
+    pub(super) fn end_install(&mut self) {
+        let is_told = |it: &mut Incoming| it.stage == InstallStage::Told;
+        let is_pending = self.unsynced.iter().any(|work| work.installed.is_some());
+        if !is_pending {
+            self.transfers.incoming.take_if(is_told);
+        }
     }
 }
 

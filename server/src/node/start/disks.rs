@@ -1,10 +1,11 @@
 //! Where a member's files are: on a disk of this machine's, or on one that somebody simulates.
 //!
 //! A start, and what is made like one, performs operations one after the other and waits for each;
-//! so all it asks of a disk are two doors. Whoever runs the member afterwards drives them as he likes.
+//! so all it asks of a disk are two doors. Whoever runs the member afterwards drives them as he
+//! likes.
 //!
-//! Invariant: opening the store again yields what is on the disk, not what the first opening left in
-//! memory.
+//! Invariant: opening the store again yields what is on the disk, not what the first opening left
+//! in memory.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;

@@ -4,7 +4,8 @@
 //! - Entries are applied in their order, each once, and only when a hard state of the log says that
 //!   they are committed.
 //! - A record that the log begins anew makes all before it void. Until the log is seen to reach the
-//!   entry of the last install, or to begin behind it, what it holds is the tail of another history.
+//!   entry of the last install, or to begin behind it, what it holds is the tail of another
+//!   history.
 
 use std::collections::VecDeque;
 
@@ -189,7 +190,8 @@ impl Replay {
         Ok(())
     }
 
-    /// The log was read to its end. Answers with the entry behind which it has to begin anew, if so.
+    /// The log was read to its end. Answers with the entry behind which it has to begin anew, if
+    /// so.
     pub(super) fn finish(
         &mut self,
         config: &StartConfig,

@@ -34,7 +34,7 @@ impl Zone {
         let mut at = 12;
         while question[at] != 0 {
             let len = usize::from(question[at]);
-            name += &String::from_utf8(question[at + 1..=at + len].to_vec()).unwrap();
+            name += str::from_utf8(&question[at + 1..=at + len]).unwrap();
             name.push('.');
             at += 1 + len;
         }

@@ -413,3 +413,35 @@ fn a_leader_with_a_slow_disk_knows_the_lease_that_others_have_applied() {
     let leases = &cluster.members[follower].leases;
     assert!(matches!(leases[..], [LeaseReply::TimeToLive(Some((_, 10)))]), "{leases:?}");
 }
+
+/// Found in review: raft-rs has a leader that is no member any more look for itself among them.
+#[test]
+fn a_leader_that_removes_itself_with_more_under_way_steps_down() {
+    let mut cluster = Cluster::new("cluster-resigns");
+    let leader = cluster.elect();
+    let own = id_of(leader);
+    let removed = cluster.members[leader].change(|writer, frames| {
+        writer.push_member_remove(frames, own);
+    });
+    let mut puts = Vec::new();
+    for number in 0..40 {
+        puts.push(cluster.members[leader].put(&format!("key{number}"), &[7; 30_000]));
+        cluster.members[leader].turn();
+    }
+    cluster.run();
+    for _ in 0..40 {
+        cluster.tick();
+    }
+    assert!(matches!(cluster.members[leader].take_outcome(removed), Ok(Outcome::System)));
+    cluster.away.push(leader);
+    let next = cluster.elect();
+    assert_ne!(next, leader);
+    assert!(!cluster.members[leader].core.consensus.is_leader());
+    // What it answered is there.
+    let taken = puts.into_iter().filter(|put| {
+        let world = &mut cluster.members[leader];
+        world.is_answered(*put) && world.take_outcome(*put).is_ok()
+    });
+    let taken = i64::try_from(taken.count()).unwrap();
+    assert!(cluster.members[next].core.engine().revision().0 > taken);
+}
