@@ -84,11 +84,8 @@ fn a_stale_read_is_noticed_unless_it_was_asked_for() {
 
 #[test]
 fn reads_that_go_back_in_time_are_noticed() {
-    let operations = [
-        put(1, 0, None),
-        read(2, (1, 5), 2, vec![found(1, 2, 2)]),
-        read(3, (6, 7), 1, vec![]),
-    ];
+    let operations =
+        [put(1, 0, None), read(2, (1, 5), 2, vec![found(1, 2, 2)]), read(3, (6, 7), 1, vec![])];
     assert!(complaint(&operations, &[change(2, 1)]).contains("2 was known"));
 }
 
@@ -106,8 +103,7 @@ fn a_read_of_the_future_is_noticed() {
 
 #[test]
 fn an_unknown_write_from_before_its_time_is_noticed() {
-    let operations =
-        [put(1, 0, Some((1, 3))), put(2, 4, None)];
+    let operations = [put(1, 0, Some((1, 3))), put(2, 4, None)];
     let text = complaint(&operations, &[change(2, 2), change(3, 1)]);
     assert!(text.contains("it stands at 2, and 3 was known"), "{text}");
 }
@@ -174,13 +170,8 @@ fn the_keys_of_a_lease_end_together() {
         request: Request::Put { key: key.to_vec(), lease: 7 },
         ..put(id, 0, None)
     };
-    let gone = |key: &[u8], sub| Change {
-        revision: 4,
-        sub,
-        key: key.to_vec(),
-        value: None,
-        lease: 0,
-    };
+    let gone =
+        |key: &[u8], sub| Change { revision: 4, sub, key: key.to_vec(), value: None, lease: 0 };
     let operations = [put(1, b"a"), put(2, b"b")];
     let mut changes = vec![leased(b"a", 2, 1), leased(b"b", 3, 2), gone(b"a", 0), gone(b"b", 1)];
     assert_eq!(check(&operations, &changes), Ok(()));

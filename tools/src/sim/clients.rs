@@ -181,12 +181,8 @@ pub fn push(request: &Request, id: OpId, frames: &mut Vec<u8>) {
             writer.push_delete_range(frames, &delete);
         }
         Request::Swap { key, expected } => {
-            let compare = CompareRef {
-                target: TARGET_MOD,
-                key,
-                number: *expected,
-                ..CompareRef::default()
-            };
+            let compare =
+                CompareRef { target: TARGET_MOD, key, number: *expected, ..CompareRef::default() };
             let put = PutRef { key, value: &value, ..PutRef::default() };
             let txn = TxnRef {
                 compares: vec![compare],

@@ -80,7 +80,8 @@ impl SimFile {
     /// The power fails: of what was not synced each sector is kept or not.
     pub fn crash(&mut self, random: &mut Random) {
         let mut kept = std::mem::take(&mut self.durable);
-        let last_resize = self.unsynced.iter().rposition(|change| matches!(change, Change::Resize(_)));
+        let last_resize =
+            self.unsynced.iter().rposition(|change| matches!(change, Change::Resize(_)));
         // A length is the journal's: the one of any point of it, and none later.
         let resizes = last_resize.map_or(0, |last| random.below(last as u64 + 2));
         for (place, change) in (0..).zip(&self.unsynced) {
@@ -167,7 +168,8 @@ impl SimDirectory {
     }
 
     fn forget_nameless(&mut self) {
-        let named: Vec<u64> = self.names.values().chain(self.durable_names.values()).copied().collect();
+        let named: Vec<u64> =
+            self.names.values().chain(self.durable_names.values()).copied().collect();
         self.files.retain(|inode, _| named.contains(inode));
     }
 }

@@ -11,8 +11,8 @@ use engine::page::disk::{Completion, DiskError, DiskOp, DiskOpKind, FileId};
 use engine::{Engine, EngineConfig, EngineFiles};
 use server::node::failure::Failure;
 use server::node::start::{Disks, LogDoor, StoreDoor};
-use wal::sim::{Crash, SimDisk};
 use wal::DiskErrorKind;
+use wal::sim::{Crash, SimDisk};
 
 use super::files::{SimDirectory, SimFile};
 use super::random::Random;

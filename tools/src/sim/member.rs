@@ -17,8 +17,8 @@ use server::mail::FrontendId;
 use server::node::failure::Failure;
 use server::node::log_core::{Introduction, LogCore};
 use server::node::shared::{Status, WatchInterest};
-use server::raft::storage::Window;
 use server::node::start::{Origin, StartConfig, Started, start_on};
+use server::raft::storage::Window;
 use server::sequencer::lessor::LessorConfig;
 
 use super::machine::Machine;
@@ -205,8 +205,7 @@ impl Running {
         let interest = Arc::new(WatchInterest::new(1));
         interest.set(FRONTEND, true, false);
         let status = Arc::new(Status::default());
-        let mut core =
-            LogCore::new(started.stages, introduction, 1, status, interest);
+        let mut core = LogCore::new(started.stages, introduction, 1, status, interest);
         core.set_strict_reconfig(true);
         let reader = core.engine().read_handle();
         Self {

@@ -165,10 +165,7 @@ fn finish(world: &mut World) -> Result<(), Wrong> {
 }
 
 /// In what the members differ that have to be the same, if in anything.
-fn difference(
-    world: &mut World,
-    survivors: &[(Place, bool)],
-) -> Result<Option<Wrong>, Wrong> {
+fn difference(world: &mut World, survivors: &[(Place, bool)]) -> Result<Option<Wrong>, Wrong> {
     let mut first = None;
     for &(place, _) in survivors {
         let told = world.watcher_told(place);

@@ -106,8 +106,7 @@ impl Plan {
             // Together they could take a quorum away for ever.
             troubles.retain(|trouble| *trouble != Trouble::Damage);
         }
-        let weather =
-            if random.once_in(3) { Weather::FAIR } else { Weather::draw(random) };
+        let weather = if random.once_in(3) { Weather::FAIR } else { Weather::draw(random) };
         let is_full = troubles.contains(&Trouble::DiskFull);
         Self {
             members,
@@ -118,7 +117,11 @@ impl Plan {
             duration_micros: random.between(8_000_000, 25_000_000),
             clock_skew: *random.pick(&[0, 0, 1_000, 200_000]),
             snapshot_count: *random.pick(&[3, 20, 100, 10_000]),
-            segment_size_bytes: if is_full { 4 << 20 } else { *random.pick(&[48 << 10, 256 << 10]) },
+            segment_size_bytes: if is_full {
+                4 << 20
+            } else {
+                *random.pick(&[48 << 10, 256 << 10])
+            },
             window_entries: *random.pick(&[0, 5, 100, 5000]),
             compact_once_in: *random.pick(&[0, 20, 100]),
             pre_vote: !random.once_in(4),

@@ -11,8 +11,8 @@ use wal::sim::{Crash, Fault};
 
 use super::network::Place;
 use super::plan::Trouble;
-use super::world::{Change, Event, Mend, World};
 use super::witness::Wrong;
+use super::world::{Change, Event, Mend, World};
 
 /// A member that is started again is so after this at most.
 const RESTART_MICROS: u64 = 3_000_000;

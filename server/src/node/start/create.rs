@@ -9,8 +9,7 @@ use engine::{Batch, Engine, Progress};
 use super::replay::apply;
 use super::{
     APPLY_KEYS_MAX, Directories, Disks, EngineDisk, Failure, Origin, StartConfig, Started,
-    StoreDoor, checkpoint, found, give_pages_back, log_identity, perform_all,
-    recover_log, reserve,
+    StoreDoor, checkpoint, found, give_pages_back, log_identity, perform_all, recover_log, reserve,
 };
 use crate::raft::storage::BOOTSTRAP;
 
@@ -29,8 +28,8 @@ pub fn create<E: From<Failure>>(
         let directory = config.store_dir.display();
         return Err(Failure::Mismatch(format!("there is a store in {directory} already")).into());
     }
-    let mut engine = Engine::create(files, disks.store_config(), config.identity)
-        .map_err(Failure::from)?;
+    let mut engine =
+        Engine::create(files, disks.store_config(), config.identity).map_err(Failure::from)?;
     fill(&mut engine, &mut disk)?;
     if config.origin == Origin::Founds(Vec::new()) {
         let (index, term) = BOOTSTRAP;

@@ -48,7 +48,9 @@ impl StoreDoor for Files {
                 buffer = bytes;
             }
             DiskOpKind::Sync => {}
-            DiskOpKind::Shorten { size_bytes } => file.truncate(usize::try_from(size_bytes).unwrap()),
+            DiskOpKind::Shorten { size_bytes } => {
+                file.truncate(usize::try_from(size_bytes).unwrap())
+            }
             DiskOpKind::Allocate { size_bytes } => {
                 file.resize(file.len().max(usize::try_from(size_bytes).unwrap()), 0);
             }
@@ -201,8 +203,7 @@ impl Leader {
     }
 
     fn batch(&self, push: impl FnOnce(&mut FrameWriter, &mut Vec<u8>)) -> Vec<u8> {
-        let header =
-            BatchHeader { member: OWN, boot_nonce: 7, sequence_first: 1, frame_count: 1 };
+        let header = BatchHeader { member: OWN, boot_nonce: 7, sequence_first: 1, frame_count: 1 };
         let mut bytes = header.to_bytes().to_vec();
         push(&mut FrameWriter::new(), &mut bytes);
         bytes
@@ -225,7 +226,8 @@ impl Leader {
     fn add(&mut self, id: u64, is_learner: bool, peer_url: &str) {
         let peer_urls = [peer_url.to_owned()];
         let learners_max = 1;
-        let add = MemberAddRef { id: MemberId(id), peer_urls: &peer_urls, is_learner, learners_max };
+        let add =
+            MemberAddRef { id: MemberId(id), peer_urls: &peer_urls, is_learner, learners_max };
         self.change(|writer, frames| writer.push_member_add(frames, &add));
     }
 
