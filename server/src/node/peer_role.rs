@@ -461,12 +461,14 @@ impl PeerRole {
         self.accepted_count -= 1;
         self.ungreeted.retain(|(other, _)| *other != socket);
         let left = self.greeted.iter().find(|(_, other)| **other == socket).map(|(key, _)| *key);
-        let Some((member, lane)) = left else { return };
-        self.greeted.remove(&(member, lane));
-        let is_there = Lane::ALL.iter().any(|lane| self.greeted.contains_key(&(member, *lane)));
-        if !is_there {
-            self.outgoing.dismiss_guest(member);
+        if let Some(left) = left {
+            self.greeted.remove(&left);
         }
+    }
+
+    /// Whether a member has a connection to this one.
+    fn is_connected(&self, member: MemberId) -> bool {
+        Lane::ALL.iter().any(|lane| self.greeted.contains_key(&(member, *lane)))
     }
 
     /// Nobody listens to the socket any more.

@@ -213,8 +213,8 @@ fn other_members_than_the_clusters_are_refused_in_the_words_of_etcd() {
         Err(format!(
             "{shown} &{{ID:20 RaftAttributes:{{PeerURLs:[http://10.0.0.3:1 http://10.0.0.3:2] \
              IsLearner:true}} Attributes:{{Name: ClientURLs:[]}}}}] RemovedMemberIDs:[]}}: \
-             PeerURLs: no match found for existing member (20, [http://10.0.0.3:1 http://10.0.0.3:2]), last \
-             resolver error (len([\"http://10.0.0.3:1\" \"http://10.0.0.3:2\"]) != \
+             PeerURLs: no match found for existing member (20, [http://10.0.0.3:1 \
+             http://10.0.0.3:2]), last resolver error (len([\"http://10.0.0.3:1\" \"http://10.0.0.3:2\"]) != \
              len([\"{}\"]))",
             local[1].peer_urls[0]
         ))

@@ -78,9 +78,13 @@ impl Outgoing {
         self.peers.values().filter(|peer| peer.is_guest).count()
     }
 
+    fn is_guest(&self, id: MemberId) -> bool {
+        self.peers.get(&id).is_some_and(|peer| peer.is_guest)
+    }
+
     /// A guest has left.
-    pub(super) fn dismiss_guest(&mut self, id: MemberId) {
-        if let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.is_guest) {
+    fn dismiss(&mut self, id: MemberId) {
+        if let Some(peer) = self.peers.get_mut(&id) {
             peer.link.stop();
             peer.is_stopped = true;
         }
@@ -220,6 +224,10 @@ impl PeerRole {
         let (mut has_sent, mut at) = (false, None);
         while let Some(id) = self.outgoing.next_after(at) {
             at = Some(id);
+            // Only now: a guest that has lost its connection may have made another in this turn.
+            if self.outgoing.is_guest(id) && !self.is_connected(id) {
+                self.outgoing.dismiss(id);
+            }
             if let Some(link) = self.outgoing.link(id) {
                 link.want_snapshot(core.wants_snapshot_lane(id));
                 if link.deadline().is_some_and(|deadline| deadline <= now) {
