@@ -86,7 +86,8 @@ impl Session {
     /// For servers like these.
     #[must_use]
     pub fn new(binaries: &Binaries, missing: Missing) -> Self {
-        let comparer = Comparer { are_followers: binaries.members > 1, ..Comparer::default() };
+        let mut comparer = Comparer::default();
+        comparer.are_followers = binaries.members > 1;
         Self { comparer, missing }
     }
 }
