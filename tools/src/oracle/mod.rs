@@ -89,8 +89,8 @@ impl<'h> Witness<'h> {
         for (place, change) in changes.iter().enumerate() {
             witness.take(place, change, &known)?;
             state.apply(change);
-            let next = changes.get(place + 1);
-            let is_last = next.is_none_or(|next| next.revision != change.revision);
+            let is_last =
+                changes.get(place + 1).is_none_or(|next| next.revision != change.revision);
             if is_last && witness.ends.len().is_multiple_of(STATES_EVERY) {
                 witness.states.push(state.clone());
             }

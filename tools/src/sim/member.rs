@@ -155,7 +155,7 @@ impl Member {
     ///
     /// # Errors
     /// What keeps it from starting.
-    pub fn start(&mut self, boot: Boot) -> Result<u64, Failure> {
+    pub fn start(&mut self, boot: &Boot) -> Result<u64, Failure> {
         self.boots += 1;
         let config = StartConfig {
             store_dir: PathBuf::from("store"),

@@ -8,6 +8,9 @@
 //! - An event of an earlier life of a member, or of a connection that is gone, has no effect.
 //! - Every member's store is looked at after every turn of its, and held against all others.
 
+mod asking;
+mod letters;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
@@ -15,21 +18,20 @@ use std::time::Duration;
 use engine::FrameWriter;
 use engine::command::{LeaseGrantRef, MemberAddRef};
 use engine::ids::{LeaseId, MemberId};
-use server::mail::{Ask, LeaseReply, Renewed, Slot, Verdict};
+use server::mail::{Ask, Slot};
 use server::node::failure::Failure;
 use server::node::start::Origin;
-use server::peer::letter::Letter;
 use server::sequencer::lessor::LessorConfig;
 
-use super::clients::{self, Client, Wish};
-use super::links::{self, Link, Way};
+use super::clients::Client;
+use super::links::{Link, Way};
 use super::machine::Machine;
 use super::member::{Boot, Clock, FRONTEND, Member, founders, peer_url};
 use super::network::{Network, Place};
 use super::plan::Plan;
 use super::random::Random;
 use super::witness::{Seen, Watcher, Witness, Wrong};
-use crate::oracle::history::{Answer, OpId, Operation, Request, State};
+use crate::oracle::history::{Operation, State};
 
 /// A heartbeat interval.
 pub const TICK_MICROS: u64 = 100_000;
@@ -373,8 +375,6 @@ impl World {
         true
     }
 
-    // Members.
-
     fn start(&mut self, place: Place) -> Result<(), Wrong> {
         let member = &mut self.members[place];
         if member.running.is_some() || member.is_lost {
@@ -398,7 +398,7 @@ impl World {
         let member = &mut self.members[place];
         member.machine.fail_power_after(ops);
         member.machine.set_segment_size(self.plan.segment_size_bytes);
-        let started = member.start(boot);
+        let started = member.start(&boot);
         member.machine.fail_power_after(None);
         match started {
             Ok(replayed) => {
@@ -633,8 +633,6 @@ impl World {
         }
     }
 
-    // Disks.
-
     fn begin_ops(&mut self, place: Place) {
         let slowness = self.members[place].disk_slowness;
         let most = self.plan.disk_micros * slowness;
@@ -684,403 +682,6 @@ impl World {
             Err(failure) => self.fail_member(place, &failure)?,
         }
         Ok(())
-    }
-
-    // Letters.
-
-    fn post(&mut self, place: Place) -> Result<(), Wrong> {
-        loop {
-            let Some(running) = self.members[place].running.as_mut() else { return Ok(()) };
-            let Some((to, letter)) = running.core.poll_letter() else { break };
-            running.idle_turns = 0;
-            let Some(target) = self.members.iter().position(|member| member.id == to) else {
-                continue;
-            };
-            let way = (place, target);
-            let is_answer = matches!(letter, Letter::SnapshotAcknowledged(_));
-            let over = if is_answer { (target, place) } else { way };
-            let link = self.links.entry(over).or_default();
-            let is_up = link.is_up && (!is_answer || link.has_snapshot_lane);
-            self.tell(|| links::describe(&letter, way, is_up));
-            if !is_up {
-                let running = self.members[place].running.as_mut().expect("it lives");
-                if !is_answer {
-                    running.core.handle_unreachable(to);
-                }
-                continue;
-            }
-            let link = self.links.entry(over).or_default();
-            let sent = link.send(&letter, way, self.now, &mut self.network);
-            if sent.is_empty() && !self.network.reaches(place, target) {
-                let epoch = self.links[&over].epoch;
-                self.later(3_000_000, Event::Notice(over, epoch));
-            }
-            for links::Sent { at, epoch, bytes } in sent {
-                self.at(at, Event::Frame(Carried { way, over, epoch, bytes }));
-            }
-        }
-        self.want_lanes(place);
-        Ok(())
-    }
-
-    fn want_lanes(&mut self, place: Place) {
-        for target in (0..self.members.len()).filter(|target| *target != place) {
-            let peer = self.members[target].id;
-            let Some(running) = self.members[place].running.as_mut() else { return };
-            let is_wanted = running.core.wants_snapshot_lane(peer);
-            let link = self.links.entry((place, target)).or_default();
-            if link.has_snapshot_lane && !is_wanted {
-                running.core.handle_snapshot_lane(peer, false);
-            }
-            let is_new = is_wanted && link.is_up && !link.has_snapshot_lane;
-            link.has_snapshot_lane = is_wanted && link.is_up;
-            if is_new {
-                let epoch = link.epoch;
-                self.later(20_000, Event::SnapshotLane((place, target), epoch));
-            }
-        }
-    }
-
-    fn open_snapshot_lane(&mut self, way: Way, epoch: u64) -> Result<(), Wrong> {
-        let link = self.links.entry(way).or_default();
-        if link.epoch == epoch && link.has_snapshot_lane {
-            self.tell(|| format!("m{} > m{} the lane of stores is up", way.0 + 1, way.1 + 1));
-            let peer = self.members[way.1].id;
-            if let Some(running) = &mut self.members[way.0].running {
-                running.core.handle_snapshot_lane(peer, true);
-                self.soon(way.0);
-            }
-        }
-        Ok(())
-    }
-
-    fn deliver(&mut self, frame: Carried) -> Result<(), Wrong> {
-        let (from, to) = frame.way;
-        if self.links.get(&frame.over).is_none_or(|link| link.epoch != frame.epoch) {
-            return Ok(());
-        }
-        if !self.network.reaches(from, to) {
-            self.later(3_000_000, Event::Notice(frame.over, frame.epoch));
-            return Ok(());
-        }
-        if self.members[to].running.is_none() {
-            return Ok(());
-        }
-        if self.members[to].paused_until > self.now {
-            // It lies in the socket.
-            let until = self.members[to].paused_until;
-            self.at(until, Event::Frame(frame));
-            return Ok(());
-        }
-        self.note(u64::from(crc32fast::hash(&frame.bytes)));
-        let letter = links::decode(&frame.bytes)?;
-        let from = self.members[from].id;
-        let running = self.members[to].running.as_mut().expect("it lives");
-        running.idle_turns = 0;
-        match running.core.handle_letter(from, letter) {
-            Ok(()) => self.soon(to),
-            Err(failure) => self.fail_member(to, &failure)?,
-        }
-        Ok(())
-    }
-
-    /// Breaks a connection; who sends over it is told, and tries again.
-    pub fn break_link(&mut self, way: Way) -> Result<(), Wrong> {
-        let link = self.links.entry(way).or_default();
-        if !link.is_up {
-            return Ok(());
-        }
-        let had_lane = link.has_snapshot_lane;
-        link.break_off();
-        self.tell(|| format!("m{} > m{} breaks", way.0 + 1, way.1 + 1));
-        let peer = self.members[way.1].id;
-        if let Some(running) = &mut self.members[way.0].running {
-            if had_lane {
-                running.core.handle_snapshot_lane(peer, false);
-            }
-            running.core.handle_unreachable(peer);
-            running.core.handle_peer(peer, false);
-            self.soon(way.0);
-        }
-        self.later(500_000, Event::Dial(way));
-        Ok(())
-    }
-
-    fn dial(&mut self, way: Way) -> Result<(), Wrong> {
-        let (from, to) = way;
-        let link = self.links.entry(way).or_default();
-        if link.is_up || self.members[from].running.is_none() {
-            return Ok(());
-        }
-        let is_reached = self.network.reaches(from, to) && self.network.reaches(to, from);
-        if self.members[to].running.is_none() || !is_reached {
-            // A member that starts dials and is dialled anew.
-            if self.members[to].running.is_some() {
-                self.later(500_000, Event::Dial(way));
-            }
-            return Ok(());
-        }
-        let id = self.members[from].id;
-        let target = self.members[to].running.as_ref().expect("it lives");
-        if target.core.removed().contains(&id) {
-            return self.end_membership(from);
-        }
-        link.is_up = true;
-        let peer = self.members[to].id;
-        let running = self.members[from].running.as_mut().expect("it lives");
-        running.core.handle_peer(peer, true);
-        self.soon(from);
-        Ok(())
-    }
-
-    // Stores and watchers.
-
-    fn look_at(&mut self, place: Place) -> Result<(), Wrong> {
-        let (newest, id) = (self.witness.newest(), self.members[place].id);
-        let running = self.members[place].running.as_mut().expect("it lives");
-        let view = running.reader.pin();
-        let observed = self.witness.observe(&view, &mut self.seen[place]);
-        drop(view);
-        match observed {
-            Err(wrong) if self.members[place].is_damaged => {
-                self.tell(|| format!("m{} finds damage: {wrong}", place + 1));
-                self.members[place].is_lost = true;
-                return self.stop_member(place, wal::sim::Crash::KeepsAll, 1);
-            }
-            observed => observed.map_err(|wrong| format!("m{id}: {wrong}"))?,
-        };
-        for revision in newest + 1..=self.witness.newest() {
-            self.take_revision(revision)?;
-        }
-        Ok(())
-    }
-
-    /// A revision is there for the first time: a lease that it ends may not be one that lives.
-    fn take_revision(&mut self, revision: i64) -> Result<(), Wrong> {
-        self.note(revision.cast_unsigned());
-        for change in self.witness.changes_of(revision) {
-            let ended = self.state.get(&change.key).filter(|_| change.value.is_none());
-            if let Some(known) = ended.and_then(|found| self.leases.get(&LeaseId(found.lease)))
-                && known.safe_until > self.now
-            {
-                return Err(format!(
-                    "a lease of {} seconds ends {} microseconds too early, at revision {revision}",
-                    known.ttl_seconds,
-                    known.safe_until - self.now
-                ));
-            }
-            self.state.apply(change);
-        }
-        Ok(())
-    }
-
-    fn take_replies(&mut self, place: Place) -> Result<(), Wrong> {
-        let running = self.members[place].running.as_mut().expect("it lives");
-        let reply = std::mem::take(running.core.reply(FRONTEND));
-        if !reply.is_empty() {
-            running.idle_turns = 0;
-        }
-        let watcher = &mut self.watchers[place];
-        let view = running.reader.pin();
-        for batch in &reply.events {
-            watcher.handle_events(&mut self.witness, batch, &view)?;
-        }
-        if reply.gap {
-            watcher.catch_up(&mut self.witness, &view)?;
-        }
-        let (told, newest) = (watcher.told(), view.revision.0);
-        drop(view);
-        if told < newest {
-            return Err(format!(
-                "m{} has published revision {newest}, and its watcher knows of {told}",
-                place + 1
-            ));
-        }
-        for (slot, verdict) in reply.answers {
-            self.handle_verdict(place, slot, verdict)?;
-        }
-        for slot in reply.reads {
-            self.handle_read(place, slot)?;
-        }
-        for (slot, _) in reply.reads_failed {
-            if let Some(pending) = self.pending[place].remove(&slot) {
-                self.settle(&pending);
-            }
-        }
-        for (slot, reply) in reply.leases {
-            self.handle_lease_reply(place, slot, &reply);
-        }
-        Ok(())
-    }
-
-    // Clients.
-
-    fn ask(&mut self, number: usize, turn: u64) -> Result<(), Wrong> {
-        if !self.clients_ask || self.clients[number].turn != turn {
-            return Ok(());
-        }
-        let (members, newest) = (self.members.len(), self.witness.newest());
-        let Plan { compact_once_in, has_leases, think_micros, .. } = self.plan;
-        let client = &mut self.clients[number];
-        let wish = client.wish(members, newest, compact_once_in, has_leases);
-        let place = client.place;
-        if !self.members[place].is_active(self.now) {
-            self.clients[number].place = (place + 1) % members;
-            self.go_on(number, think_micros);
-            return Ok(());
-        }
-        self.put_question(number, place, wish)
-    }
-
-    /// A client asks a member something.
-    pub fn put_question(&mut self, number: usize, place: Place, wish: Wish) -> Result<(), Wrong> {
-        self.questions += 1;
-        self.slot_next += 1;
-        let (slot, question) = (Slot(self.slot_next), self.questions);
-        let mut ask = Ask::default();
-        let what = match wish {
-            Wish::Operation(request) => {
-                let id = OpId(self.history.len() as u64);
-                let begun = self.now;
-                self.tell(|| format!("c{number} asks m{}: {id:?} {request:?}", place + 1));
-                let operation = Operation { id, request, begun, answered: None };
-                self.history.push(operation);
-                let request = &self.history.last().expect("it was pushed").request;
-                match request {
-                    Request::Read { from, to, may_be_stale: true } => {
-                        let running = self.members[place].running.as_mut().expect("it lives");
-                        let answer = clients::read(&running.reader.pin(), from, to)?;
-                        self.finish_operation(number, self.history.len() - 1, answer);
-                        self.go_on(number, self.plan.think_micros);
-                        return Ok(());
-                    }
-                    Request::Read { .. } => ask.reads.push(slot),
-                    request => {
-                        clients::push(request, id, &mut ask.frames);
-                        ask.slots.push(slot);
-                    }
-                }
-                Asked::Operation(self.history.len() - 1)
-            }
-            Wish::Compact(revision) => {
-                clients::push_compact(revision, &mut ask.frames);
-                ask.slots.push(slot);
-                Asked::Compact
-            }
-            Wish::Grant(grant) => {
-                clients::push_grant(grant, &mut ask.frames);
-                ask.slots.push(slot);
-                Asked::Grant(grant)
-            }
-            Wish::Renew(lease) => {
-                ask.leases.push((slot, clients::renewal(lease, question)));
-                Asked::Renew(lease)
-            }
-        };
-        let pending = Pending { client: number, question, what, asked_at: self.now };
-        self.pending[place].insert(slot, pending);
-        self.clients[number].waits_for = Some(question);
-        self.clients[number].turn += 1;
-        let turn = self.clients[number].turn;
-        let now = self.now;
-        let running = self.members[place].running.as_mut().expect("it lives");
-        running.core.handle_ask(FRONTEND, &ask, running.clock.at(now));
-        self.soon(place);
-        self.at(now + PATIENCE_MICROS, Event::Client(number, turn));
-        Ok(())
-    }
-
-    /// A question is answered, or never will be: its client goes on.
-    fn settle(&mut self, pending: &Pending) {
-        let client = self.clients.get(pending.client);
-        if client.is_some_and(|client| client.waits_for == Some(pending.question)) {
-            self.go_on(pending.client, self.plan.think_micros);
-        }
-    }
-
-    /// A client asks something else after some thought.
-    fn go_on(&mut self, number: usize, think_micros: u64) {
-        let client = &mut self.clients[number];
-        client.waits_for = None;
-        client.turn += 1;
-        let (pause, turn) = (client.think(think_micros), client.turn);
-        self.at(self.now + pause, Event::Client(number, turn));
-    }
-
-    fn finish_operation(&mut self, client: usize, operation: usize, answer: Answer) {
-        let now = self.now;
-        self.tell(|| format!("c{client} is told: {operation} {answer:?}"));
-        let operation = &mut self.history[operation];
-        self.clients[client].handle_answer(&operation.request, &answer);
-        operation.answered = Some((now, answer));
-    }
-
-    fn handle_verdict(&mut self, place: Place, slot: Slot, verdict: Verdict) -> Result<(), Wrong> {
-        let Some(pending) = self.pending[place].remove(&slot) else {
-            return Err(format!("m{} answers what nobody asked", place + 1));
-        };
-        match pending.what {
-            Asked::Operation(operation) => {
-                let request = &self.history[operation].request;
-                let told = self.is_told.then(|| format!("{verdict:?}"));
-                match clients::answer_of(request, verdict)? {
-                    Some(answer) => self.finish_operation(pending.client, operation, answer),
-                    None => self.tell(|| format!("the fate of {operation} is open: {told:?}")),
-                }
-            }
-            Asked::Grant(grant) => {
-                if matches!(&verdict, Verdict::Applied(answer)
-                    if matches!(answer.outcome, engine::Outcome::LeaseGranted(_)))
-                {
-                    self.clients[pending.client].handle_granted(grant);
-                    self.prolong(grant.id, grant.ttl_seconds, pending.asked_at);
-                }
-            }
-            Asked::Compact | Asked::Change => {}
-            Asked::Renew(_) => return Err("a renewal was answered like a write".to_owned()),
-        }
-        self.settle(&pending);
-        Ok(())
-    }
-
-    fn handle_read(&mut self, place: Place, slot: Slot) -> Result<(), Wrong> {
-        let Some(pending) = self.pending[place].remove(&slot) else {
-            return Err(format!("m{} answers a read that nobody asked for", place + 1));
-        };
-        let Asked::Operation(operation) = pending.what else {
-            return Err("something else was answered like a read".to_owned());
-        };
-        if let Request::Read { from, to, .. } = &self.history[operation].request {
-            let running = self.members[place].running.as_mut().expect("it lives");
-            let answer = clients::read(&running.reader.pin(), from, to)?;
-            self.finish_operation(pending.client, operation, answer);
-        }
-        self.settle(&pending);
-        Ok(())
-    }
-
-    fn handle_lease_reply(&mut self, place: Place, slot: Slot, reply: &LeaseReply) {
-        let Some(pending) = self.pending[place].remove(&slot) else { return };
-        if let (Asked::Renew(id), LeaseReply::Renewed { renewed, .. }) = (&pending.what, reply) {
-            match renewed {
-                Renewed::Lives { ttl_seconds: ttl @ 1.. } => {
-                    self.prolong(*id, *ttl, pending.asked_at);
-                }
-                Renewed::Lives { .. } => self.clients[pending.client].handle_lease_lost(),
-                Renewed::NotPrimary | Renewed::Stopped => {}
-            }
-        }
-        self.settle(&pending);
-    }
-
-    /// A lease was granted or renewed for so long, at the earliest when that was asked; whoever keeps
-    /// its time may have the fastest clock.
-    fn prolong(&mut self, id: LeaseId, ttl_seconds: i64, asked_at: u64) {
-        let ttl_micros = ttl_seconds.cast_unsigned() * 1_000_000;
-        let fastest = Clock::RATE_RIGHT + self.plan.clock_skew;
-        let safe_until = asked_at + ttl_micros * Clock::RATE_RIGHT / fastest;
-        let known = self.leases.entry(id).or_insert(LeaseKnown { ttl_seconds, safe_until: 0 });
-        known.safe_until = known.safe_until.max(safe_until);
     }
 
     /// Whether somebody waits for an answer.
