@@ -543,6 +543,7 @@ fn view_of(
     (applied, term): (LogIndex, Term),
     local_reads: bool,
 ) -> View {
+    let reach_bytes = working.shards.iter().map(|shard| shard.file.reach_bytes()).sum();
     View {
         epoch,
         revision: working.revision,
@@ -550,7 +551,7 @@ fn view_of(
         applied,
         term,
         local_reads,
-        size_bytes: working.shards.iter().map(|shard| shard.file.reach_bytes()).sum(),
+        size_bytes: working.size_bytes_max.map_or(reach_bytes, |most| most.min(reach_bytes)),
         in_use_bytes: working.shards.iter().map(|shard| shard.file.in_use_bytes()).sum(),
         roots: working.shards.iter().map(|shard| shard.roots).collect(),
         readers: Arc::clone(readers),

@@ -37,6 +37,9 @@ pub(crate) struct Working {
     /// What the alarms that stand refuse.
     pub(crate) alarms: AlarmGate,
     pub(crate) activity: Activity,
+    /// What the store counts at most, while files hold a second store that is built beside it or
+    /// the pages of one that is gone.
+    pub(crate) size_bytes_max: Option<u64>,
     /// Grows with every change of what the store says about its members.
     pub(crate) membership_number: u64,
     changes: i64,
@@ -53,6 +56,7 @@ impl Working {
             lease_changes: Vec::new(),
             alarms: AlarmGate::default(),
             activity: Activity::default(),
+            size_bytes_max: None,
             membership_number: 0,
             changes: 0,
         }

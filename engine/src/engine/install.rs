@@ -112,6 +112,9 @@ impl Engine {
         if conf_state.len() > CONF_STATE_SIZE_BYTES_MAX {
             return Err(InstallRule::ConfState);
         }
+        // What is built beside the store does not count for the quota: it would stop the cluster's
+        // writes to bring one member up.
+        self.working.size_bytes_max = Some(self.newest_view().size_bytes);
         for shard in &mut self.working.shards {
             shard.file.begin_aside();
         }
@@ -275,7 +278,9 @@ impl Engine {
     }
 
     /// Ends the install: the store is the one that came, and its view is published. The leases are
-    /// to be read anew by whoever keeps their clocks, watches find a gap.
+    /// to be read anew by whoever keeps their clocks, watches find a gap. A defragmentation is to
+    /// follow, for the files hold the pages of the store that is gone; until it has ended the store
+    /// counts as large as the one that came.
     ///
     /// A crash finds the old store until a checkpoint of this view is durable.
     ///
@@ -293,6 +298,9 @@ impl Engine {
         }
         let alarms = AlarmGate::load(&self.working.shards[0].file, &install.roots[0])?;
         let install = self.install.take().expect("it was there a moment ago");
+        // The pages of the store that is gone still make the files longer.
+        let built_bytes = self.working.shards.iter().map(|shard| shard.file.aside_bytes()).sum();
+        self.working.size_bytes_max = Some(built_bytes);
         for (shard, roots) in self.working.shards.iter_mut().zip(install.roots) {
             shard.roots = roots;
             shard.file.keep_aside();

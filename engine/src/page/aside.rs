@@ -126,6 +126,12 @@ impl PageFile {
         self.alloc.keep_aside(&spared);
     }
 
+    /// Bytes of the pages of the trees that are built aside.
+    pub(crate) fn aside_bytes(&self) -> u64 {
+        let Some(aside) = &self.alloc.aside else { return 0 };
+        runs_of(&aside.pages).map(|run| PageId(run.pages).offset_bytes()).sum()
+    }
+
     /// The trees that were built aside are given up.
     pub(crate) fn drop_aside(&mut self) {
         self.alloc.drop_aside();

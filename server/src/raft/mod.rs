@@ -163,6 +163,12 @@ impl Consensus {
 
     /// Lets one tick of the raft clock pass.
     pub fn handle_tick(&mut self) {
+        // A sole voter wins the moment it stands, and raft-rs wants all of a leader's log to be
+        // durable then. It may be behind where the last change has left this member alone.
+        let log = &self.node.raft.raft_log;
+        if self.is_sole_voter() && !self.is_leader() && log.last_index() != log.persisted {
+            return;
+        }
         // raft-rs looks at its election's time in a tick alone, so this overrides whatever it drew.
         if let Some(seed) = self.election_seed {
             let ticks = self.node.raft.election_timeout();
@@ -476,8 +482,8 @@ mod tests {
         assert_eq!(consensus.committed(), LogIndex(2));
     }
 
-    /// Found in review: a sole voter leads by its own vote alone, and what it tells a learner in the
-    /// new term would bind it to a term that a crash makes it forget.
+    /// Found in review: a sole voter leads by its own vote alone, and what it tells a learner in
+    /// the new term would bind it to a term that a crash makes it forget.
     #[test]
     fn a_leader_is_not_heard_before_its_term_is_durable() {
         let mut conf_state = storage::conf_state_of(&[MemberId(7)]);

@@ -141,7 +141,7 @@ impl Roster {
             return Ok(());
         }
         let others = self.voters().count() - 1;
-        if self.connected_voters(now) - 1 < quorum(others) {
+        if self.connected_voters(now).saturating_sub(1) < quorum(others) {
             return Err(ChangeRefused::Unhealthy);
         }
         Ok(())

@@ -1,5 +1,5 @@
-//! Clients: each asks one thing after the other of one member or another, and writes down what it was
-//! told.
+//! Clients: each asks one thing after the other of one member or another, and writes down what it
+//! was told.
 //!
 //! Invariants:
 //! - An operation that got no answer, or one that leaves its fate open, is written down as unknown.

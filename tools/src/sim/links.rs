@@ -1,9 +1,9 @@
 //! The way of letters: connections between every two members, as frames of bytes.
 //!
 //! A connection keeps the order of what it carries. It breaks when somebody breaks it, when one end
-//! dies, or some time after its way was cut; then what was on its way is lost, both ends are told, and
-//! it is made again when that is possible. A letter of raft's may also vanish alone, or come twice:
-//! raft has to bear more than a connection does to it.
+//! dies, or some time after its way was cut; then what was on its way is lost, both ends are told,
+//! and it is made again when that is possible. A letter of raft's may also vanish alone, or come
+//! twice: raft has to bear more than a connection does to it.
 //!
 //! Invariants:
 //! - Letters of one lane between two members arrive in their order or not at all.

@@ -70,8 +70,8 @@ impl Machine {
         self.disks.borrow_mut().perform_store(op)
     }
 
-    /// The machine stops, or only the process if `crash` keeps all. Operations that were on their way
-    /// may have happened in part.
+    /// The machine stops, or only the process if `crash` keeps all. Operations that were on their
+    /// way may have happened in part.
     pub fn crash(
         &self,
         log_ops: impl IntoIterator<Item = wal::DiskOp>,
@@ -123,8 +123,8 @@ impl Machine {
         disks.log.set_capacity(if is_full { used as u64 } else { u64::MAX });
     }
 
-    /// Changes some bytes of what lies on the disk behind everybody's back: rot, or a write that went
-    /// elsewhere. The process is not running. Answers with what was done.
+    /// Changes some bytes of what lies on the disk behind everybody's back: rot, or a write that
+    /// went elsewhere. The process is not running. Answers with what was done.
     pub fn damage(&self) -> String {
         let mut disks = self.disks.borrow_mut();
         let mut random = disks.random.split(3);

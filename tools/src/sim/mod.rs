@@ -1,9 +1,10 @@
-//! A cluster in one thread: log cores with their raft, log and engine on simulated disks, a simulated
-//! network between them, clients, trouble, and an oracle that judges what the clients were told.
+//! A cluster in one thread: log cores with their raft, log and engine on simulated disks, a
+//! simulated network between them, clients, trouble, and an oracle that judges what the clients
+//! were told.
 //!
-//! A run is its seed. First things go wrong for a while, and nothing that was promised may be broken
-//! (safety); then all trouble ends, and everything must come right in time (liveness): every member
-//! that was not lost serves, every question is answered, and all stores are the same.
+//! A run is its seed. First things go wrong for a while, and nothing that was promised may be
+//! broken (safety); then all trouble ends, and everything must come right in time (liveness): every
+//! member that was not lost serves, every question is answered, and all stores are the same.
 //!
 //! Invariant: the same seed and the same program make the same run, to the last byte.
 
@@ -108,8 +109,8 @@ fn run_world(seed: u64, settings: Settings) -> Result<Report, Wrong> {
     })
 }
 
-/// The members that have to come right: those who belong to the cluster, as the store with the newest
-/// entry says, and were not lost. Learners serve nobody.
+/// The members that have to come right: those who belong to the cluster, as the store with the
+/// newest entry says, and were not lost. Learners serve nobody.
 fn survivors(world: &World) -> Vec<(Place, bool)> {
     let cores = world.members.iter().filter_map(|member| Some(&member.running.as_ref()?.core));
     let newest = cores.max_by_key(|core| core.engine().applied());
@@ -122,8 +123,8 @@ fn survivors(world: &World) -> Vec<(Place, bool)> {
     (0..world.members.len()).filter_map(known).collect()
 }
 
-/// Clients ask no more but one last question of each member, everything is answered, and all are the
-/// same.
+/// Clients ask no more but one last question of each member, everything is answered, and all are
+/// the same.
 fn finish(world: &mut World) -> Result<(), Wrong> {
     world.clients_ask = false;
     let survivors = survivors(world);

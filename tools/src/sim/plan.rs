@@ -75,8 +75,8 @@ pub struct Plan {
     pub clock_skew: u64,
     /// A checkpoint is due after so many entries.
     pub snapshot_count: u64,
-    /// Small, so that a run sees segments end, be made anew and be recycled; but part of one is what
-    /// the log has left on a full disk.
+    /// Small, so that a run sees segments end, be made anew and be recycled; but part of one is
+    /// what the log has left on a full disk.
     pub segment_size_bytes: u64,
     /// How many applied entries stay in memory for followers that lag.
     pub window_entries: usize,

@@ -56,8 +56,8 @@ impl Witness {
         self.range_of(revision).map_or(&[], |range| &self.changes[range])
     }
 
-    /// Looks at what a view has beyond what was seen of this member's. Answers with whether anything
-    /// is new to all.
+    /// Looks at what a view has beyond what was seen of this member's. Answers with whether
+    /// anything is new to all.
     ///
     /// # Errors
     /// The view tells another history.

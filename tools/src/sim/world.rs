@@ -1,8 +1,8 @@
 //! The world of a run: members, their machines, the network, the clients, and what happens when.
 //!
-//! One queue of events, ordered by time and then by the order in which they were planned, and streams
-//! of random numbers from one seed: nothing else decides, so that a seed replays to the last byte.
-//! What happened is summed up in a digest.
+//! One queue of events, ordered by time and then by the order in which they were planned, and
+//! streams of random numbers from one seed: nothing else decides, so that a seed replays to the
+//! last byte. What happened is summed up in a digest.
 //!
 //! Invariants:
 //! - An event of an earlier life of a member, or of a connection that is gone, has no effect.

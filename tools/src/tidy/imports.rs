@@ -110,8 +110,9 @@ const EFFECTS: [&str; 13] = [
     "tokio",
     "libc",
 ];
-/// A file that is opened and handed on is a value; what would open it is an effect.
-const EFFECT_EXEMPT: &str = "std::fs::File";
+/// A file that is opened and handed on is a value, and so is an address; what would open it, or
+/// connect to it, is an effect.
+const EFFECT_EXEMPT: &[&str] = &["std::fs::File", "std::net::IpAddr", "std::net::SocketAddr"];
 
 /// Checks every path that a file names outside its tests.
 pub fn check(file: &SourceFile<'_>, findings: &mut Vec<Finding>) {
@@ -168,7 +169,7 @@ fn check_path(file: &SourceFile<'_>, rule: &Rule, path: &Path, findings: &mut Ve
                 || whole.strip_prefix(*prefix).is_some_and(|rest| rest.starts_with("::"))
         };
         let is_clock = whole.ends_with("Instant::now");
-        if (EFFECTS.iter().any(begins) || is_clock) && !begins(&EFFECT_EXEMPT) {
+        if (EFFECTS.iter().any(begins) || is_clock) && !EFFECT_EXEMPT.iter().any(begins) {
             let what = format!("`{whole}` is an effect, and this part only decides");
             findings.push(file.finding(path.at, what));
         }

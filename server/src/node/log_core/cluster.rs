@@ -297,7 +297,9 @@ impl LogCore {
         if self.peers.asks.len() >= LEASE_ASKS_MAX {
             return false;
         }
-        let Some(question) = question_of(self.peers.asks_numbered + 1, ask) else { return false };
+        // Another start of this member's may have asked before: its answers are not this one's.
+        let number = self.boot_nonce.wrapping_add(self.peers.asks_numbered);
+        let Some(question) = question_of(number, ask) else { return false };
         self.peers.asks_numbered += 1;
         let until = now + self.request_timeout;
         self.peers.asks.insert(question.number, WaitingAsk { ticket, ask, until });

@@ -444,8 +444,11 @@ impl LogCore {
     }
 
     fn abort_incoming(&mut self) {
-        self.transfers.incoming = None;
-        self.engine.abort_install();
+        if self.transfers.incoming.take().is_some() {
+            self.engine.abort_install();
+            // What was built is to make the files no longer.
+            self.engine.begin_defrag();
+        }
     }
 
     /// Builds in what has come. Not inside a batch.

@@ -49,7 +49,7 @@ impl StoreDoor for Files {
             }
             DiskOpKind::Sync => {}
             DiskOpKind::Shorten { size_bytes } => {
-                file.truncate(usize::try_from(size_bytes).unwrap())
+                file.truncate(usize::try_from(size_bytes).unwrap());
             }
             DiskOpKind::Allocate { size_bytes } => {
                 file.resize(file.len().max(usize::try_from(size_bytes).unwrap()), 0);
@@ -212,7 +212,7 @@ impl Leader {
     fn put(&mut self, key: &str) {
         let put = PutRef { key: key.as_bytes(), value: b"value", ..PutRef::default() };
         let bytes = self.batch(|writer, frames| writer.push_put(frames, &put));
-        self.started.stages.consensus.propose(bytes.into()).unwrap();
+        self.started.stages.consensus.propose(bytes).unwrap();
         self.write();
     }
 
@@ -301,8 +301,8 @@ fn what_others_have_to_agree_to_is_left_to_raft() {
     assert_eq!(member_ids(&started.stages.engine), [OWN.0, 7]);
 }
 
-/// The others are gone for good, what they may have agreed to stays, and the next start needs no flag
-/// to find it so.
+/// The others are gone for good, what they may have agreed to stays, and the next start needs no
+/// flag to find it so.
 #[test]
 fn a_member_can_be_made_to_go_on_alone() {
     let mut memory = Memory::new();

@@ -253,8 +253,8 @@ impl World {
         self.settle(&pending);
     }
 
-    /// A lease was granted or renewed for so long, at the earliest when that was asked; whoever keeps
-    /// its time may have the fastest clock.
+    /// A lease was granted or renewed for so long, at the earliest when that was asked; whoever
+    /// keeps its time may have the fastest clock.
     pub(super) fn prolong(&mut self, id: LeaseId, ttl_seconds: i64, asked_at: u64) {
         let ttl_micros = ttl_seconds.cast_unsigned() * 1_000_000;
         let fastest = Clock::RATE_RIGHT + self.plan.clock_skew;
