@@ -31,9 +31,10 @@ use crate::{log_event, log_lines};
 /// How long a clean stop may take for its last checkpoint. The log has everything anyway; a
 /// supervisor that waits is better served by a start that replays.
 const STOP_CHECKPOINT_MAX: Duration = Duration::from_millis(800);
-/// How long a member that was removed goes on: a leader that removed itself still has to tell the
-/// others that this is committed. etcd's time.
-const REMOVED_LINGER: Duration = Duration::from_secs(1);
+/// How long a member that was removed goes on, in elections: those who are left may not know yet
+/// that this is committed, and need its vote to elect a leader that tells them. etcd's second is
+/// enough only as long as nothing is lost.
+const REMOVED_LINGER_ELECTIONS: u32 = 3;
 /// How long answers that are under way may take when the member stops.
 const STOP_DRAIN_MAX: Duration = Duration::from_millis(200);
 
@@ -446,7 +447,10 @@ impl LogRole {
                 signals::request_stop();
             }
             Some(_) => {}
-            None if self.core.is_removed() => self.removed_until = Some(now + REMOVED_LINGER),
+            None if self.core.is_removed() => {
+                let election = Duration::from_millis(self.settings.config.election_timeout_ms);
+                self.removed_until = Some(now + election * REMOVED_LINGER_ELECTIONS);
+            }
             // Others have gone on without this member, which cannot hear of it from the log.
             None if self.peers.is_told_removed() => self.removed_until = Some(now),
             None => {}
