@@ -560,7 +560,10 @@ impl LogCore {
             return Some(Duration::ZERO);
         }
         let can_go_on = self.applying.is_none() && self.has_job();
-        can_go_on.then(|| self.upkeep.due())
+        can_go_on.then(|| match self.transfers.is_building() {
+            true => Duration::ZERO,
+            false => self.upkeep.due(),
+        })
     }
 
     /// When there is something to do that nobody asks for.

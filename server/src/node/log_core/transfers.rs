@@ -34,12 +34,17 @@ use crate::peer::letter::{
 use crate::raft::change::encode_conf_state;
 use crate::raft::record::{encode_reset, encode_state};
 
-/// Chunks that are sent and not acknowledged.
-const CHUNKS_IN_FLIGHT_MAX: usize = 8;
-/// Records of a step, there and here: a fraction of a millisecond.
-const STEP_RECORDS_MAX: usize = 512;
+/// Chunks that are sent and not acknowledged: enough that one end scans while the other builds.
+const CHUNKS_IN_FLIGHT_MAX: usize = 24;
+/// Records that a step of a scan may touch; it ends with a chunk in any case.
+const SCAN_RECORDS_MAX: usize = 512;
+/// Records that a step builds in. Of 4 KiB each they are a chunk, and a fraction of a millisecond.
+const BUILD_RECORDS_MAX: usize = 64;
 /// What a receiver may hold and still ask for more.
-const HELD_BYTES_MAX: usize = 4 * CHUNK_SIZE_BYTES_MAX;
+const HELD_BYTES_MAX: usize = 8 * CHUNK_SIZE_BYTES_MAX;
+/// What was built in stays in front of what is held until it is so much: moving the rest down
+/// behind every step would cost as much as the step.
+const BUILT_BYTES_MAX: usize = 4 * CHUNK_SIZE_BYTES_MAX;
 /// A transfer that gets no further for so long is given up: its view keeps pages from being used
 /// again.
 const STALLED_AFTER: Duration = Duration::from_secs(60);
@@ -72,8 +77,9 @@ struct Incoming {
     from: MemberId,
     transfer: u64,
     message: Message,
-    /// What has come and is not built yet.
+    /// What has come and is not built yet, behind so many bytes that are.
     held: Vec<u8>,
+    built_bytes: usize,
     chunk_next: u64,
     acknowledged: u64,
     /// What the end said.
@@ -116,14 +122,19 @@ impl Transfers {
         self.incoming.as_ref().is_some_and(|it| it.stage != InstallStage::Building)
     }
 
+    /// Whether a store that came can be built further. Whoever does that is behind all others and
+    /// has no writes to hold up: it need not rest.
+    pub(super) fn is_building(&self) -> bool {
+        self.incoming.as_ref().is_some_and(|it| {
+            let has_some = it.held.len() > it.built_bytes || it.end.is_some();
+            it.stage == InstallStage::Building && has_some && !it.is_waiting
+        })
+    }
+
     /// Whether a step would get on.
     pub(super) fn has_job(&self) -> bool {
         let can_send = |it: &Outgoing| it.is_up && !it.is_scanned && it.has_room();
-        let can_build = |it: &Incoming| {
-            let has_some = !it.held.is_empty() || it.end.is_some();
-            it.stage == InstallStage::Building && has_some && !it.is_waiting
-        };
-        self.outgoing.iter().any(can_send) || self.incoming.as_ref().is_some_and(can_build)
+        self.outgoing.iter().any(can_send) || self.is_building()
     }
 
     /// The disk has done something for the store, or is to be asked again for what it refused.
@@ -307,7 +318,7 @@ impl LogCore {
             if !outgoing.is_up || outgoing.is_scanned || !outgoing.has_room() {
                 continue;
             }
-            let mut budget = STEP_RECORDS_MAX;
+            let mut budget = SCAN_RECORDS_MAX;
             let step = outgoing.scan.step(&outgoing.view, &mut budget, &mut outgoing.gathered);
             outgoing.is_scanned = step.map_err(engine::Failure::from)? == Progress::Done;
             outgoing.cut_chunks();
@@ -389,6 +400,7 @@ impl LogCore {
             transfer,
             message,
             held: Vec::new(),
+            built_bytes: 0,
             chunk_next: 0,
             acknowledged: 0,
             end: None,
@@ -457,9 +469,13 @@ impl LogCore {
         if incoming.stage != InstallStage::Building || incoming.is_waiting {
             return Ok(());
         }
-        let step = self.engine.install_records(&incoming.held, STEP_RECORDS_MAX)?;
-        incoming.held.drain(..step.taken_size_bytes);
-        let mut wants_more = incoming.held.len() <= HELD_BYTES_MAX;
+        let held = &incoming.held[incoming.built_bytes..];
+        let step = self.engine.install_records(held, BUILD_RECORDS_MAX)?;
+        incoming.built_bytes += step.taken_size_bytes;
+        if incoming.built_bytes >= BUILT_BYTES_MAX.min(incoming.held.len()) {
+            incoming.held.drain(..std::mem::take(&mut incoming.built_bytes));
+        }
+        let mut wants_more = incoming.held.len() - incoming.built_bytes <= HELD_BYTES_MAX;
         match step.state {
             // The next record has not come whole: however much is held, more is wanted.
             InstallState::More => {

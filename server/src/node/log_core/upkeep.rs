@@ -117,7 +117,7 @@ impl LogCore {
     ) -> Result<(), Failure> {
         self.meter.handle_defragmenting(self.engine.is_defragmenting(), now);
         let may_sweep = !self.engine.compaction_is_finished();
-        if self.has_job() && now >= self.upkeep.due() {
+        if self.has_job() && (now >= self.upkeep.due() || self.transfers.is_building()) {
             let begun = clock();
             self.step_transfers()?;
             if may_sweep {
