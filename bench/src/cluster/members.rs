@@ -20,6 +20,8 @@ const SETTLED_TIME: Duration = Duration::from_millis(500);
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// How long a call of ours may take; a hash of a gigabyte is the longest.
 const CALL_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long a member that may just be starting is given to answer a question that is asked again.
+const PROBE_TIME_MAX: Duration = Duration::from_secs(5);
 /// Both sides get the same, whatever their defaults are.
 const ELECTION_ARGS: [&str; 4] = ["--heartbeat-interval", "100", "--election-timeout", "1000"];
 
@@ -99,7 +101,7 @@ impl Cluster {
 
     /// What a member says of itself.
     pub fn status(&self, member: usize) -> Result<StatusAnswer, Failure> {
-        let mut client = Blocking::connect(self.address(member), CALL_TIME_MAX)?;
+        let mut client = Blocking::connect(self.address(member), PROBE_TIME_MAX)?;
         status(&mut client)
     }
 
@@ -165,7 +167,7 @@ impl Cluster {
             let wanted = status(&mut ahead)?.revision;
             let connected = match behind.take() {
                 Some(client) => Ok(client),
-                None => Blocking::connect(self.address(member), CALL_TIME_MAX),
+                None => Blocking::connect(self.address(member), PROBE_TIME_MAX),
             };
             let reached = connected.and_then(|mut client| {
                 let reached = local_revision(&mut client)?;
