@@ -116,6 +116,8 @@ pub struct Introduction {
 const SLOT_INTRODUCTION: Slot = Slot(u32::MAX - 3);
 /// The same for what only a leader says.
 const SLOT_FOUNDING: Slot = Slot(u32::MAX - 5);
+/// The same for the question whether this member still leads.
+const SLOT_CONFIRMATION: Slot = Slot(u32::MAX - 6);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Introduced {
@@ -366,10 +368,15 @@ impl LogCore {
         }
         self.reads.handle_tick(now);
         while let Some(ticket) = self.reads.poll_failed() {
+            if ticket.frontend == FrontendId::NOBODY {
+                self.ask_whether_leading(now);
+                continue;
+            }
             let reply = &mut self.replies[ticket.frontend.place()];
             reply.reads_failed.push((ticket.slot, Unavailable::TimedOut));
             self.meter.handle_read_failed();
         }
+        self.notice_pause(now);
         self.ticked = now;
         self.forget_late_letters(now);
         self.handle_transfer_tick(now);
@@ -408,7 +415,8 @@ impl LogCore {
         }
         self.stop_upkeep();
         self.stop_changes();
-        for ticket in self.reads.fail_all() {
+        let reads = self.reads.fail_all();
+        for ticket in reads.into_iter().filter(|ticket| ticket.frontend != FrontendId::NOBODY) {
             let reply = &mut self.replies[ticket.frontend.place()];
             reply.reads_failed.push((ticket.slot, Unavailable::Stopped));
         }
@@ -840,6 +848,10 @@ impl LogCore {
     fn release_reads(&mut self) {
         while let Some(tickets) = self.reads.poll_ready() {
             for ticket in tickets {
+                if ticket.frontend == FrontendId::NOBODY {
+                    self.leases.handle_confirmed();
+                    continue;
+                }
                 self.replies[ticket.frontend.place()].reads.push(ticket.slot);
             }
         }

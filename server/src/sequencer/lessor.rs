@@ -257,6 +257,12 @@ impl Lessor {
         }
     }
 
+    /// What a new leader adds to every lease: about an election's time.
+    #[must_use]
+    pub fn extension(&self) -> Duration {
+        self.config.extension
+    }
+
     /// Whether this member keeps the clocks.
     #[must_use]
     pub fn is_primary(&self) -> bool {

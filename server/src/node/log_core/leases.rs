@@ -4,6 +4,8 @@
 //! - The clocks run only while this member leads and has applied all that was acknowledged before.
 //! - A question about a lease that is not known waits until everything committed is applied: the
 //!   lease may just have been granted.
+//! - Nothing is renewed after a pause as long as an election before this member knows that it still
+//!   leads: another one may have led meanwhile, and revoked.
 //! - Questions of one stream are answered in their order, but for renewals that wait for a revoke.
 //! - What has run out rides with a batch of clients' where one comes soon: alone it would take a
 //!   sync that the next write has to wait for.
@@ -17,7 +19,7 @@ use engine::command::{LeaseRemaining, LeaseRevokeRef};
 use engine::ids::LeaseId;
 use engine::lease::{Lease, LeaseChange};
 
-use super::LogCore;
+use super::{LogCore, SLOT_CONFIRMATION};
 use crate::mail::{FrontendId, LeaseAsk, LeaseReply, Renewed, Slot, Unavailable};
 use crate::sequencer::batch::Ticket;
 use crate::sequencer::lessor::{Lessor, LessorConfig, Renewal, Renewer};
@@ -55,6 +57,8 @@ pub(super) struct Leases {
     riders: Riders,
     /// Answers of the turn, kept for its memory.
     told: Vec<(Ticket, LeaseReply)>,
+    /// Whether this member knows that it leads, as far as the time that passed tells.
+    is_confirmed: bool,
     /// Questions were left because what is committed had to be applied first, or for the next turn.
     is_behind: bool,
 }
@@ -75,8 +79,14 @@ impl Leases {
             writer: FrameWriter::new(),
             riders: Riders::default(),
             told: Vec::new(),
+            is_confirmed: true,
             is_behind: false,
         }
+    }
+
+    /// A majority has said since the pause that this member leads.
+    pub(super) fn handle_confirmed(&mut self) {
+        self.is_confirmed = true;
     }
 
     pub(super) fn handle_ask(&mut self, ticket: Ticket, ask: LeaseAsk) {
@@ -168,6 +178,8 @@ impl Leases {
 impl LogCore {
     /// Keeps the clocks while this member leads, and proposes what has run out.
     pub(super) fn revoke_expired(&mut self, now: Duration) {
+        // Who does not lead renews nothing, and who comes to lead knows it.
+        self.leases.is_confirmed |= !self.consensus.is_leader();
         let keeps_clocks = self.is_primary() && !self.stopping;
         match (keeps_clocks, self.leases.lessor.is_primary()) {
             (true, false) => self.leases.lessor.promote(now),
@@ -182,6 +194,24 @@ impl LogCore {
         if !slots.is_empty() && (!keeps_clocks || *until <= now || self.batcher.has_waiting()) {
             let Riders { frames, slots, .. } = std::mem::take(&mut self.leases.riders);
             self.batcher.handle_commands(FrontendId::NOBODY, &frames, &slots);
+        }
+    }
+
+    /// Time has passed since the last tick; whether it was more than a tick's.
+    pub(super) fn notice_pause(&mut self, now: Duration) {
+        let pause = now.saturating_sub(self.ticked);
+        let is_long = pause >= self.leases.lessor.extension() && !self.ticked.is_zero();
+        if is_long && self.consensus.is_leader() && !self.consensus.is_sole_voter() {
+            self.leases.is_confirmed = false;
+            self.ask_whether_leading(now);
+        }
+    }
+
+    /// A read-index round that nobody reads after: a majority answers it to a leader alone.
+    pub(super) fn ask_whether_leading(&mut self, now: Duration) {
+        if !self.leases.is_confirmed && !self.stopping {
+            let ticket = Ticket { frontend: FrontendId::NOBODY, slot: SLOT_CONFIRMATION };
+            self.reads.handle_read(ticket, now);
         }
     }
 
@@ -221,6 +251,9 @@ impl LogCore {
             if !is_applied && leases.needs_applied(ask) {
                 break;
             }
+            if !leases.is_confirmed && ask != LeaseAsk::List {
+                break;
+            }
             leases.asks.pop_front();
             if let Some(answer) = leases.answer(ticket, ask, now) {
                 renewed += u64::from(answer.is_renewal());
@@ -229,7 +262,7 @@ impl LogCore {
         }
         self.meter.handle_leases_renewed(renewed);
         // What waits for an apply is looked at again by the turn that ends it.
-        leases.is_behind = is_applied && !leases.asks.is_empty();
+        leases.is_behind = is_applied && leases.is_confirmed && !leases.asks.is_empty();
         if let Some((tickets, answer)) = leases.step_list() {
             told.extend(tickets.into_iter().map(|ticket| (ticket, answer.clone())));
         }

@@ -445,3 +445,27 @@ fn a_leader_that_removes_itself_with_more_under_way_steps_down() {
     let taken = i64::try_from(taken.count()).unwrap();
     assert!(cluster.members[next].core.engine().revision().0 > taken);
 }
+
+/// Found in review: a leader that was stopped for long renewed a lease before it had heard that
+/// another one led meanwhile.
+#[test]
+fn a_leader_that_was_paused_renews_nothing_before_it_knows_that_it_leads() {
+    let mut cluster = Cluster::new("cluster-paused");
+    let leader = cluster.elect();
+    let grant = LeaseGrantRef { id: LeaseId(7), ttl_seconds: 60 };
+    let slot = cluster.members[leader].ask(|writer, frames| writer.push_lease_grant(frames, grant));
+    cluster.run();
+    assert!(cluster.members[leader].take_outcome(slot).is_ok());
+    cluster.tick();
+    let world = &mut cluster.members[leader];
+    world.now += Duration::from_secs(5);
+    world.core.handle_tick(world.now);
+    let leases = vec![(Slot(0), LeaseAsk::Renew { id: LeaseId(7), sequence: 1 })];
+    world.core.handle_ask(FRONTEND, &Ask { leases, ..Ask::default() }, world.now);
+    world.turn();
+    assert!(world.leases.is_empty(), "nobody has confirmed that it leads");
+    cluster.run();
+    let renewed = Renewed::Lives { ttl_seconds: 60 };
+    let leases = &cluster.members[leader].leases;
+    assert_eq!(leases[..], [LeaseReply::Renewed { sequence: 1, renewed }]);
+}
