@@ -15,7 +15,6 @@ func unservedCases() []testCase {
 func unservedUnary(t *T) {
 	connection := t.Client.ActiveConnection()
 	for service, methods := range map[string][]string{
-		"etcdserverpb.Cluster": {"MemberAdd", "MemberRemove", "MemberUpdate", "MemberPromote"},
 		"etcdserverpb.Auth": {"AuthEnable", "AuthDisable", "AuthStatus", "UserAdd",
 			"UserGet", "UserList", "UserDelete", "UserChangePassword", "UserGrantRole",
 			"UserRevokeRole", "RoleAdd", "RoleGet", "RoleList", "RoleDelete",

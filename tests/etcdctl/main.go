@@ -2,9 +2,8 @@
 // section, on a fresh member of each kind, must print the same on both streams and end the same.
 //
 // Both members have the same name, token and advertised peer address, so that even the ids are
-// equal. What may differ inside an answer stands in mask.go, whole answers that may differ stand in
-// allowed.go, each with its reason; there is no other tolerance. A wait that is not met counts as a
-// difference, even where neither server meets it.
+// equal. What may differ inside an answer stands in mask.go, each with its reason; there is no other
+// tolerance. A wait that is not met counts as a difference, even where neither server meets it.
 //
 // Given etcd in the place of ringd it shows whether the steps are deterministic.
 package main
@@ -124,16 +123,13 @@ func (s section) compare() (count int, report []string) {
 	if len(theirs) != len(ours) {
 		report = append(report, fmt.Sprintf("--- %s: %d commands and %d", s.name, len(theirs), len(ours)))
 	}
-	var pairs [][2]record
 	for place := range min(len(theirs), len(ours)) {
-		pair := [2]record{theirs[place], ours[place]}
-		pairs = append(pairs, pair)
-		if pair[0] != pair[1] && !allowed(pair[0], pair[1]) {
+		if left, right := theirs[place], ours[place]; left != right {
 			report = append(report, fmt.Sprintf("--- %s: %s\n%s",
-				s.name, pair[0].words, sideBySide(pair[0], pair[1])))
+				s.name, left.words, sideBySide(left, right)))
 		}
 	}
-	return len(theirs), append(report, stale(pairs)...)
+	return len(theirs), report
 }
 
 // sideBySide shows the lines between what is equal at the start and at the end.
