@@ -2,8 +2,9 @@
 // section, on a fresh member of each kind, must print the same on both streams and end the same.
 //
 // Both members have the same name, token and advertised peer address, so that even the ids are
-// equal. What may differ inside an answer stands in mask.go, each with its reason; there is no other
-// tolerance. A wait that is not met counts as a difference, even where neither server meets it.
+// equal. What may differ inside an answer stands in mask.go, each with its reason; there is no
+// other tolerance. A wait that is not met counts as a difference, even where neither server meets
+// it.
 //
 // Given etcd in the place of ringd it shows whether the steps are deterministic.
 package main

@@ -19,6 +19,7 @@ mod leases;
 mod meter;
 mod pace;
 mod quota;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod transfers;
@@ -44,7 +45,7 @@ use self::transfers::Transfers;
 use self::upkeep::{Upkeep, own_outcome};
 use super::checkpoint::{CheckpointPolicy, Cost, Tail};
 use super::failure::Failure;
-use super::shared::{Status, StatusCopy, WatchInterest};
+use super::shared::{Status, WatchInterest};
 use crate::mail::{Ask, FrontendId, LeaseAsk, Reply, Slot, Unavailable, Verdict};
 use crate::metrics::LogMetrics;
 use crate::raft::record::{KIND_ENTRY, encode_entry_head, encode_state};
@@ -880,28 +881,6 @@ impl LogCore {
         }
         self.checkpoint.handle_finished();
     }
-
-    fn publish_status(&mut self) {
-        if self.leader_since.0 != self.consensus.leader() {
-            self.leader_since = (self.consensus.leader(), self.ticked);
-        }
-        self.meter.handle_leader(self.consensus.leader().map_or(0, |leader| leader.0));
-        self.meter.handle_activity(self.engine.activity());
-        self.status.set(StatusCopy {
-            term: self.consensus.term().0,
-            leader: self.consensus.leader().map_or(0, |leader| leader.0),
-            committed: self.consensus.committed().0,
-            applied: self.engine.applied().0.0,
-            serving: self.is_serving() && !self.stopping,
-            learner: self.changes.is_learner(),
-            leader_since_micros: micros(self.leader_since.1),
-            connected_since_micros: self.connected_since().map_or(u64::MAX, micros),
-        });
-    }
-}
-
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl std::fmt::Debug for LogCore {

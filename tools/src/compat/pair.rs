@@ -42,13 +42,17 @@ async fn lead(addresses: &[SocketAddr]) -> Result<(), String> {
     for _ in 0..AGREE_ATTEMPTS_MAX {
         let mut ids = Vec::new();
         let mut leader = 0;
+        let mut are_settled = true;
         for client in &clients {
             let status = ask(client, "Status", &pb::StatusRequest {}).await;
             let status: pb::StatusResponse = status.unwrap_or_default();
             ids.push(status.header.map_or(0, |header| header.member_id));
             leader = status.leader;
+            // A new member of etcd's takes the cluster's version over some time after it serves.
+            let minor = |version: &str| version.rsplit_once('.').map(|(minor, _)| minor.to_owned());
+            are_settled &= minor(&status.storage_version) == minor(&status.version);
         }
-        if leader != 0 && leader == ids[1] {
+        if leader != 0 && leader == ids[1] && are_settled {
             return Ok(());
         }
         if let Some(place) = ids.iter().position(|id| *id == leader && leader != 0) {
@@ -58,7 +62,7 @@ async fn lead(addresses: &[SocketAddr]) -> Result<(), String> {
         }
         tokio::time::sleep(AGREE_INTERVAL).await;
     }
-    Err("the second member does not come to lead".to_owned())
+    Err("the second member does not come to lead, or a version is not taken over".to_owned())
 }
 
 /// What each member says of the whole history, with its revision.
