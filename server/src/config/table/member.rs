@@ -9,7 +9,7 @@ use crate::config::flag::Section::{General, Member};
 
 const NO_BBOLT: &str = "the store is not bbolt: it commits with each batch and keeps its own map \
                         of free pages";
-const NO_PEERS: &str = "a member alone speaks to no other";
+const OWN_TIMEOUTS: &str = "links between members have time-outs of their own";
 
 /// What gRPC enforces when it is not told otherwise.
 const KEEPALIVE_MIN_TIME_GRPC: std::time::Duration = std::time::Duration::from_secs(300);
@@ -90,7 +90,7 @@ pub const MEMBER: &[Flag] = &[
         "true",
         "Start with most of the first election timeout already over.",
     )
-    .moot("a member alone stands for election at once"),
+    .moot("a member alone stands at once, and one of several waits its whole time"),
     Flag::new(
         Member,
         "listen-peer-urls",
@@ -242,7 +242,7 @@ pub const MEMBER: &[Flag] = &[
         "How long a read from another member may take.",
     )
     .not_in_file()
-    .moot(NO_PEERS),
+    .moot(OWN_TIMEOUTS),
     Flag::new(
         Member,
         "raft-write-timeout",
@@ -251,7 +251,7 @@ pub const MEMBER: &[Flag] = &[
         "How long a write to another member may take.",
     )
     .not_in_file()
-    .moot(NO_PEERS),
+    .moot(OWN_TIMEOUTS),
     Flag::new(
         Member,
         "feature-gates",

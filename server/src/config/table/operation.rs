@@ -10,7 +10,7 @@ use crate::config::{MetricsDetail, Placement};
 
 const NO_TRACES: &str = "ringd sends no spans";
 const NOT_TRACED: &str = "only tracing looks at it, which ringd does not have";
-const ALONE: &str = "a member alone has nobody to compare its data with";
+const NOT_COMPARED: &str = "members do not compare their data yet";
 const OWN_SWEEP: &str = "a compaction goes on in steps that are measured by the other work of the \
                          core";
 
@@ -72,10 +72,10 @@ pub const OPERATION: &[Flag] = &[
 
     Flag::new(Features, "corrupt-check-time", Duration, "0s",
         "How often members compare their data; 0 is never.")
-        .moot(ALONE),
+        .moot(NOT_COMPARED),
     Flag::new(Features, "compact-hash-check-time", Duration, "1m",
         "How often the leader compares hashes of compactions.")
-        .moot(ALONE)
+        .moot(NOT_COMPARED)
         .checked(store!(raw.compact_hash_check_ns: into_signed)),
     Flag::new(Features, "compaction-batch-limit", Signed, "0",
         "Revisions removed in one step of a compaction.")
