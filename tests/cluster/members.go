@@ -48,8 +48,9 @@ func (c *cluster) newMember() *member {
 	for _, listener := range listeners {
 		listener.Close()
 	}
-	directory := filepath.Join(c.t.directory, name)
-	c.t.NoError(os.MkdirAll(directory, 0o700), "make a directory")
+	// A case may have several clusters.
+	directory, err := os.MkdirTemp(c.t.directory, name+"-")
+	c.t.NoError(err, "make a directory")
 	one := &member{
 		name: name, client: urls[0], peer: urls[1],
 		dataDir: filepath.Join(directory, "data"), log: filepath.Join(directory, "log"),

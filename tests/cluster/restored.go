@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -89,8 +90,14 @@ func backupIsRestored(t *T) {
 	t.NoError(err, "ask for the lease")
 	t.Check(len(left.Keys) == 100, "the lease has %d keys", len(left.Keys))
 	c.leader().kill()
-	_, err = c.connect(c.running()...).Put(t.ctx, "after", "value")
-	t.NoError(err, "put without the old leader")
+	rest := c.connect(c.running()...)
+	defer rest.Close()
+	t.Wait("a put without the old leader", func() bool {
+		ctx, cancel := context.WithTimeout(t.ctx, 10*time.Second)
+		defer cancel()
+		_, err := rest.Put(ctx, "after", "value")
+		return err == nil
+	})
 	c.agree()
 }
 
