@@ -19,6 +19,7 @@ mod leases;
 mod meter;
 mod pace;
 mod quota;
+mod succession;
 mod telling;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,7 @@ use self::leases::Leases;
 use self::meter::Meter;
 pub use self::meter::SlowApply;
 use self::quota::{QuotaWatch, SLOT_ALARM};
+use self::succession::Succession;
 use self::transfers::Transfers;
 use self::upkeep::{Upkeep, own_outcome};
 use super::checkpoint::{CheckpointPolicy, Cost, Tail};
@@ -68,6 +70,9 @@ const COPY_PAGES_MAX: u32 = 2048;
 /// Log that is kept behind the newest checkpoint, for followers that lag: they catch up from it
 /// without a snapshot.
 pub const CATCH_UP_SIZE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// etcd's default of `--heartbeat-interval`.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Entries of a leader's that may wait for the disk, or for the engine, before no more are read.
 const LETTERS_SIZE_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -139,6 +144,8 @@ pub struct LogCore {
     peers: Peers,
     changes: Changes,
     transfers: Transfers,
+    succession: Option<Succession>,
+    heartbeat_interval: Duration,
     reads: ReadIndex,
     leases: Leases,
     checkpoint: CheckpointPolicy,
@@ -233,6 +240,8 @@ impl LogCore {
             peers: Peers::default(),
             changes: Changes::default(),
             transfers: Transfers::default(),
+            succession: None,
+            heartbeat_interval: HEARTBEAT_INTERVAL,
             reads: ReadIndex::new(member, boot_nonce, request_timeout),
             leases: Leases::new(lessor, &leases),
             checkpoint,
@@ -267,6 +276,11 @@ impl LogCore {
     /// How much of what is applied stays in memory for followers that lag.
     pub fn set_window(&mut self, window: Window) {
         self.consensus.set_window(window);
+    }
+
+    /// `--heartbeat-interval`, which is the time between two ticks.
+    pub fn set_heartbeat_interval(&mut self, interval: Duration) {
+        self.heartbeat_interval = interval;
     }
 
     /// What this core counts, for whoever watches it.
@@ -467,6 +481,7 @@ impl LogCore {
         self.meter.handle_turn(now);
         self.note_durable();
         self.advance_install()?;
+        self.advance_succession(now);
         self.introduce();
         self.revoke_expired(now);
         self.propose(now)?;
@@ -578,7 +593,9 @@ impl LogCore {
     /// When there is something to do that nobody asks for.
     #[must_use]
     pub fn wake_at(&self) -> Option<Duration> {
-        self.leases.wake_at().filter(|_| self.is_primary() && !self.stopping)
+        let leases = self.leases.wake_at().filter(|_| self.is_primary() && !self.stopping);
+        let succession = self.succession.as_ref().map(Succession::due);
+        [leases, succession].into_iter().flatten().min()
     }
 
     /// The engine, for read handles and what a start must know.

@@ -407,6 +407,9 @@ impl PeerRole {
         if let Some(earlier) = self.greeted.insert((from, lane), socket) {
             self.dismissed.push(earlier);
         }
+        if let Some(link) = self.outgoing.link(from) {
+            link.handle_present();
+        }
         if !guest_urls.is_empty() && self.outgoing.guest_count() < GUESTS_MAX {
             let config = self.link_config(from);
             self.outgoing.invite(from, guest_urls, config);

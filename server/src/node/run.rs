@@ -469,6 +469,7 @@ fn set_up(core: &mut LogCore, config: &Config) {
     core.set_slow_apply(config.warning_apply_duration);
     core.set_quota(Quota::from_flag(config.quota_backend_bytes));
     core.set_strict_reconfig(config.strict_reconfig_check);
+    core.set_heartbeat_interval(Duration::from_millis(config.heartbeat_interval_ms));
     core.set_window(Window {
         entries_max: usize::try_from(config.snapshot_catchup_entries).unwrap_or(usize::MAX),
         size_bytes_max: WINDOW_SIZE_BYTES_MAX,

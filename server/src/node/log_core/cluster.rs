@@ -195,6 +195,7 @@ impl LogCore {
         }
         self.peers.up.remove(&peer);
         self.handle_unreachable(peer);
+        self.notice_isolation();
     }
 
     /// Letters to a peer were dropped on their way.

@@ -27,6 +27,7 @@ struct Diary {
     letters: Vec<(MemberId, Letter)>,
     up: BTreeSet<MemberId>,
     unreachable: u64,
+    absent: Vec<MemberId>,
     wants_snapshot: BTreeSet<MemberId>,
     lanes: BTreeSet<MemberId>,
     is_full: bool,
@@ -53,6 +54,10 @@ impl Correspondent for Diary {
 
     fn handle_unreachable(&mut self, _: MemberId) {
         self.unreachable += 1;
+    }
+
+    fn handle_absent(&mut self, peer: MemberId, _: Duration) {
+        self.absent.push(peer);
     }
 
     fn handle_snapshot_lane(&mut self, peer: MemberId, is_up: bool) {
@@ -238,6 +243,13 @@ fn a_member_that_is_gone_is_told_and_dialed_until_it_is_back() {
     let before = one.diary.unreachable;
     one.send(second, append(one.id, second, 1, 10));
     until(&mut [&mut one], |worlds| worlds[0].diary.unreachable > before);
+    // Its host says that the process is gone, and this is told once.
+    until(&mut [&mut one], |worlds| worlds[0].diary.absent == [second]);
+    until(&mut [&mut one], |worlds| {
+        let failures = worlds[0].role.outgoing.link(second).map(|link| link.failures());
+        failures.is_some_and(|count| count > 6)
+    });
+    assert_eq!(one.diary.absent, [second]);
 
     let mut again = World::new(2);
     // The same address would be that of an earlier life; here the store tells another one.
@@ -246,6 +258,33 @@ fn a_member_that_is_gone_is_told_and_dialed_until_it_is_back() {
     one.know(&members, &[]);
     again.know(&members, &[]);
     until(&mut [&mut one, &mut again], both_up);
+    drop(again);
+    until(&mut [&mut one], |worlds| worlds[0].diary.absent == [second; 2]);
+}
+
+/// Who refuses to be dialed and is connected all the same runs.
+#[test]
+fn a_member_that_only_cannot_be_dialed_is_not_absent() {
+    let (mut one, mut two) = (World::new(1), World::new(2));
+    let nowhere = {
+        let listener = listen("127.0.0.1:0".parse().unwrap(), false).unwrap();
+        format!("http://{}", listener.address())
+    };
+    let wrong = Member { peer_urls: vec![nowhere], ..two.as_member() };
+    one.know(&[one.as_member(), wrong], &[]);
+    two.know(&[one.as_member(), two.as_member()], &[]);
+    let failures = |worlds: &mut [&mut World]| {
+        let link = worlds[0].role.outgoing.link(MemberId(2));
+        link.map_or(0, |link| link.failures())
+    };
+    until(&mut [&mut one, &mut two], |worlds| {
+        worlds[1].diary.up.len() == 1 && failures(worlds) > 6
+    });
+    one.diary.absent.clear();
+    until(&mut [&mut one, &mut two], |worlds| failures(worlds) > 12);
+    assert_eq!(one.diary.absent, []);
+    drop(two);
+    until(&mut [&mut one], |worlds| worlds[0].diary.absent == [MemberId(2)]);
 }
 
 #[test]

@@ -534,3 +534,48 @@ impl World {
         }
     }
 }
+
+/// A dial that fails for another reason says nothing about the process, nor does one URL of two.
+#[test]
+fn a_member_is_absent_when_nobody_listens_at_any_of_its_urls() {
+    let mut link = link();
+    let connections = bring_up(&mut link, ms(0));
+    let mut now = ms(0);
+    let mut redial = |link: &mut Link, control: ConnectionId| {
+        now += ms(2000);
+        link.handle_time(now);
+        let (mut connection, _) = dial(link, now);
+        while connection.lane != control.lane {
+            (connection, _) = dial(link, now);
+        }
+        (connection, now)
+    };
+    link.handle_closed(connections[0], ms(0));
+    assert!(!link.is_absent(), "it is only disconnected");
+    let (control, at) = redial(&mut link, connections[0]);
+    link.handle_absent(control, at);
+    assert!(!link.is_absent(), "it has another URL");
+    let (control, at) = redial(&mut link, control);
+    link.handle_closed(control, at);
+    let (control, at) = redial(&mut link, control);
+    link.handle_absent(control, at);
+    assert!(!link.is_absent(), "that of the other URL is not known");
+    let (control, at) = redial(&mut link, control);
+    link.handle_absent(control, at);
+    assert!(!link.is_absent(), "the lane for entries is up");
+    link.handle_closed(connections[1], at);
+    assert!(link.is_absent());
+    link.handle_present();
+    assert!(!link.is_absent());
+    for _ in 0..2 {
+        let (control, at) = redial(&mut link, control);
+        link.handle_absent(control, at);
+    }
+    assert!(link.is_absent());
+    let (control, at) = redial(&mut link, control);
+    assert!(link.is_absent(), "it is dialed");
+    link.handle_connected(control, at);
+    assert!(!link.is_absent(), "somebody listens");
+    link.handle_closed(control, at);
+    assert!(!link.is_absent(), "and has to be found gone anew");
+}
