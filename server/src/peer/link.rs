@@ -572,9 +572,7 @@ impl Link {
     #[must_use]
     pub fn is_absent(&self) -> bool {
         let is_over = |lane: &LaneState| matches!(lane.state, State::Greeting(_) | State::Up);
-        !self.urls.is_empty()
-            && self.absences >= self.urls.len()
-            && !self.lanes.iter().any(is_over)
+        !self.urls.is_empty() && self.absences >= self.urls.len() && !self.lanes.iter().any(is_over)
     }
 
     /// Letters that were dropped since the start, for the metrics.

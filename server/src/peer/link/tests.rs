@@ -43,7 +43,7 @@ fn raft(kind: MessageType, payload_len: usize) -> Letter {
     message.set_msg_type(kind);
     if payload_len > 0 {
         message.entries =
-            vec![Entry { data: vec![1; payload_len].into(), ..Entry::default() }].into();
+            vec![Entry { index: 1, data: vec![1; payload_len].into(), ..Entry::default() }].into();
     }
     Letter::Raft(message)
 }
@@ -435,7 +435,8 @@ fn both_ends_agree_whatever_happens_to_the_connections() {
             } else {
                 let mut message = Message { index: step, ..raft_of(MessageType::MsgAppend) };
                 let payload = random.bytes(2000).into();
-                message.entries = vec![Entry { data: payload, ..Entry::default() }].into();
+                let entry = Entry { index: message.index + 1, data: payload, ..Entry::default() };
+                message.entries = vec![entry].into();
                 Letter::Raft(message)
             };
             if random.once_in(3) && world.link.push(&letter) {
