@@ -523,9 +523,10 @@ fn a_leader_that_is_thought_gone_and_lives_goes_on_leading() {
     let term = cluster.members[leader].core.term();
     let wrong = (leader + 1) % 3;
     let is_as_before = |cluster: &Cluster| {
-        cluster.members.iter().all(|world| {
-            (world.core.leader(), world.core.term()) == (Some(id_of(leader)), term)
-        })
+        cluster
+            .members
+            .iter()
+            .all(|world| (world.core.leader(), world.core.term()) == (Some(id_of(leader)), term))
     };
     // Its heartbeats come: the next one says so.
     cluster.lose(wrong, leader);
