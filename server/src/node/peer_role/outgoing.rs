@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::ErrorKind;
+use std::sync::Arc;
 use std::time::Duration;
 
 use engine::ids::MemberId;
@@ -9,12 +10,24 @@ use engine::ids::MemberId;
 use super::{Correspondent, PeerRole, Tenant};
 use crate::config::parse_urls;
 use crate::log_lines;
+use crate::metrics::LogMetrics;
+use crate::metrics::peers::PeerMetrics;
 use crate::node::failure::Failure;
 use crate::peer::hello::Refusal;
 use crate::peer::letter::Letter;
 use crate::peer::link::{Action, ConnectionId, Link, LinkConfig, LinkEvent, LinkFailure};
 use crate::runtime::dialer::Dialer;
 use crate::runtime::reactor::{Reactor, SocketId};
+
+/// etcd's interval of probes.
+const PROBE_INTERVAL: Duration = Duration::from_secs(4);
+/// What takes longer was asked by another start of this member's.
+const PROBE_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// Our clock as a probe carries it.
+fn clock_of(now: Duration) -> u64 {
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
 
 /// A member that letters go to.
 struct Peer {
@@ -27,6 +40,7 @@ struct Peer {
     is_stopped: bool,
     /// The log core knows that its process is gone.
     is_absent: bool,
+    metrics: Arc<PeerMetrics>,
 }
 
 /// All links.
@@ -37,12 +51,22 @@ pub(super) struct Outgoing {
     dials_counted: u64,
     peers: BTreeMap<MemberId, Peer>,
     is_told_removed: bool,
+    metrics: Arc<LogMetrics>,
+    /// When the ways to the members are measured next.
+    probe_next: Duration,
 }
 
 impl Outgoing {
-    pub(super) fn new(dialer: Dialer) -> Self {
-        let (dials, peers) = (HashMap::new(), BTreeMap::new());
-        Self { dialer, dials, dials_counted: 0, peers, is_told_removed: false }
+    pub(super) fn new(dialer: Dialer, metrics: Arc<LogMetrics>) -> Self {
+        Self {
+            dialer,
+            dials: HashMap::new(),
+            dials_counted: 0,
+            peers: BTreeMap::new(),
+            is_told_removed: false,
+            metrics,
+            probe_next: Duration::ZERO,
+        }
     }
 
     /// A member has these URLs; it is dialed if it was not before.
@@ -75,7 +99,9 @@ impl Outgoing {
     fn add(&mut self, id: MemberId, urls: Vec<String>, config: LinkConfig, is_guest: bool) {
         let link = Link::new(config, urls);
         let (sockets, is_stopped, is_absent) = ([None; 3], false, false);
-        self.peers.insert(id, Peer { link, sockets, is_guest, is_stopped, is_absent });
+        let metrics = self.metrics.peers.of(id.0);
+        let peer = Peer { link, sockets, is_guest, is_stopped, is_absent, metrics };
+        self.peers.insert(id, peer);
     }
 
     pub(super) fn guest_count(&self) -> usize {
@@ -121,6 +147,42 @@ impl Outgoing {
         true
     }
 
+    /// So much of what a link had to send has left.
+    pub(super) fn handle_sent(
+        &mut self,
+        id: MemberId,
+        connection: ConnectionId,
+        count: usize,
+        now: Duration,
+    ) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.link.handle_sent(connection, count, now);
+            peer.metrics.sent_bytes.add(count as u64);
+        }
+    }
+
+    /// Measures the ways to the members when it is time.
+    pub(super) fn probe(&mut self, now: Duration) {
+        if now < self.probe_next {
+            return;
+        }
+        self.probe_next = now + PROBE_INTERVAL;
+        for peer in self.peers.values_mut().filter(|peer| peer.link.is_up()) {
+            peer.link.push(&Letter::Probe(clock_of(now)));
+        }
+    }
+
+    /// A member has answered a probe that left at this moment of our clock.
+    pub(super) fn handle_probe_answer(&mut self, id: MemberId, clock: u64, now: Duration) {
+        // Another start of this member's may have asked.
+        let took = clock_of(now).checked_sub(clock).map(Duration::from_nanos);
+        if let Some(peer) = self.peers.get(&id)
+            && let Some(took) = took.filter(|took| *took < PROBE_TIME_MAX)
+        {
+            peer.metrics.round_trips.observe_duration(took, 1);
+        }
+    }
+
     /// A connection ended without our doing.
     pub(super) fn handle_lost(&mut self, id: MemberId, connection: ConnectionId, now: Duration) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
@@ -141,7 +203,8 @@ impl Outgoing {
     }
 
     pub(super) fn deadline(&self) -> Option<Duration> {
-        self.peers.values().filter_map(|peer| peer.link.deadline()).min()
+        let probe = (!self.peers.is_empty()).then_some(self.probe_next);
+        self.peers.values().filter_map(|peer| peer.link.deadline()).chain(probe).min()
     }
 
     pub(super) fn is_told_removed(&self) -> bool {
@@ -190,10 +253,13 @@ impl Outgoing {
             match event {
                 LinkEvent::Up { .. } => {
                     log_lines::peer_became_active(id);
+                    peer.metrics.is_active.set(1);
                     core.handle_peer(id, true);
                 }
                 LinkEvent::Down => {
                     went_down = true;
+                    peer.metrics.is_active.set(0);
+                    peer.metrics.disconnections.add(1);
                     core.handle_peer(id, false);
                 }
                 LinkEvent::SnapshotUp => core.handle_snapshot_lane(id, true),
@@ -216,6 +282,7 @@ impl Outgoing {
             log_lines::peer_became_inactive(id, &"the link was stopped");
         }
         if peer.link.poll_unreachable() {
+            peer.metrics.send_failures.add(1);
             core.handle_unreachable(id);
         }
         Ok(())
