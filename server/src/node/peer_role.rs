@@ -7,7 +7,9 @@
 //!
 //! A letter that comes is handed over at once. When the log core has no room for more of them the
 //! connections that carry entries are not read: what their senders have to say stays with them, in
-//! queues that are bounded.
+//! queues that are bounded. Senders do not wait for ever for somebody who takes nothing, and cannot
+//! know why; so when there is no room for long ([`held_back`]), what comes is read again and entries
+//! are thrown away. raft finds out what a follower misses.
 //!
 //! Invariants:
 //! - The log core is told of each change of a link once, and of every letter that was dropped.
@@ -18,6 +20,7 @@
 
 mod accepted;
 mod correspondent;
+mod held_back;
 mod outgoing;
 mod pages;
 #[cfg(test)]
@@ -34,6 +37,7 @@ use engine::{Identity, Member, ReadHandle};
 
 use self::accepted::{Accepted, Next, Speaker};
 pub use self::correspondent::Correspondent;
+use self::held_back::{HeldBack, Reading};
 use self::outgoing::Outgoing;
 use self::pages::Pages;
 use super::failure::Failure;
@@ -146,13 +150,13 @@ pub struct PeerRole {
     followed: Option<u64>,
     /// Accepted connections that are to end.
     dismissed: Vec<SocketId>,
+    /// Whether connections that carry entries are read.
+    held_back: HeldBack,
     /// Who waits for a hash, by the number that the log core was given.
     hashes: BTreeMap<u64, SocketId>,
     hashes_counted: u64,
     /// What the log core is to be asked.
     hashes_wanted: Vec<(u64, Revision)>,
-    /// Whether connections that carry entries are not read.
-    is_full: bool,
 }
 
 impl PeerRole {
@@ -185,10 +189,10 @@ impl PeerRole {
             known: Known::default(),
             followed: None,
             dismissed: Vec::new(),
+            held_back: HeldBack::default(),
             hashes: BTreeMap::new(),
             hashes_counted: 0,
             hashes_wanted: Vec::new(),
-            is_full: false,
         }
     }
 
@@ -290,7 +294,7 @@ impl PeerRole {
         self.pass_hashes(core, reactor, now);
         let has_sent = self.advance_links(core, reactor, now)?;
         self.expire(reactor, now);
-        self.hold_back(core, reactor);
+        self.hold_back(core, reactor, now);
         Ok(has_sent)
     }
 
@@ -298,7 +302,8 @@ impl PeerRole {
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
         let ungreeted = self.ungreeted.iter().map(|(_, until)| *until).min();
-        ungreeted.into_iter().chain(self.outgoing.deadline()).min()
+        let other = [self.outgoing.deadline(), self.held_back.deadline()];
+        ungreeted.into_iter().chain(other.into_iter().flatten()).min()
     }
 
     /// Whether another member has said that this one was removed from the cluster for ever.
@@ -364,7 +369,7 @@ impl PeerRole {
         core: &mut C,
         now: Duration,
     ) -> Result<(), Failure> {
-        let Self { seats, oneself, known, outgoing, .. } = self;
+        let Self { seats, oneself, known, outgoing, held_back, .. } = self;
         let Some(Seat { tenant: Tenant::Accepted(accepted), .. }) =
             seats.get_mut(socket.index()).and_then(Option::as_mut)
         else {
@@ -386,6 +391,7 @@ impl PeerRole {
                 let mut input = bytes;
                 loop {
                     match receiver.handle_received(&mut input, known) {
+                        Ok(Some(Heard::Letter(letter))) if held_back.refuses(&letter) => {}
                         Ok(Some(Heard::Letter(letter))) => {
                             let (from, _) = receiver.greeted().expect("greetings come first");
                             match letter {
@@ -484,6 +490,9 @@ impl PeerRole {
         }
         if let Some(earlier) = self.greeted.insert((from, lane), socket) {
             self.dismissed.push(earlier);
+        }
+        if let Some(link) = self.outgoing.link(from) {
+            link.handle_present();
         }
         if !guest_urls.is_empty() && self.outgoing.guest_count() < GUESTS_MAX {
             let config = self.link_config(from);
@@ -592,16 +601,17 @@ impl PeerRole {
     }
 
     /// Stops reading entries while there is no room for them.
-    fn hold_back<C: Correspondent>(&mut self, core: &C, reactor: &mut Reactor) {
+    fn hold_back<C: Correspondent>(&mut self, core: &C, reactor: &mut Reactor, now: Duration) {
         if self.greeted.is_empty() {
             return;
         }
-        let was_full = std::mem::replace(&mut self.is_full, !core.has_letter_room());
-        if !self.is_full && !was_full {
+        let before = self.held_back.reading();
+        let reading = self.held_back.handle_room(core.has_letter_room(), now);
+        if (before, reading) == (Reading::All, Reading::All) {
             return;
         }
         for (_, &socket) in self.greeted.iter().filter(|((_, lane), _)| *lane == Lane::Bulk) {
-            if self.is_full {
+            if reading == Reading::Nothing {
                 reactor.pause(socket);
             } else {
                 reactor.resume(socket);

@@ -467,6 +467,7 @@ fn set_up(core: &mut LogCore, config: &Config) {
     core.set_slow_apply(config.warning_apply_duration);
     core.set_quota(Quota::from_flag(config.quota_backend_bytes));
     core.set_strict_reconfig(config.strict_reconfig_check);
+    core.set_heartbeat_interval(Duration::from_millis(config.heartbeat_interval_ms));
     core.set_checks(CheckSettings {
         periodic: Some(config.corrupt_check_time).filter(|interval| !interval.is_zero()),
         compactions: Some(config.compact_hash_check_time)

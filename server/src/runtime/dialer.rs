@@ -105,10 +105,17 @@ fn connect(url: &Url, from: Option<IpAddr>, timeout: Duration) -> io::Result<Own
     }
     let deadline = Instant::now() + timeout;
     let mut last = io::Error::new(io::ErrorKind::NotFound, "no such host");
+    let is_refused = |cause: &io::Error| cause.kind() == io::ErrorKind::ConnectionRefused;
+    let mut has_failed_otherwise = false;
     for address in url.authority().to_socket_addrs()? {
         match connect_to(address, from, deadline) {
             Ok(stream) => return Ok(stream.into()),
-            Err(cause) => last = cause,
+            // That nobody listens is said only if it is so at all addresses.
+            Err(cause) if is_refused(&cause) && has_failed_otherwise => {}
+            Err(cause) => {
+                has_failed_otherwise = !is_refused(&cause);
+                last = cause;
+            }
         }
     }
     Err(last)

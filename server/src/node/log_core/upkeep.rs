@@ -129,6 +129,11 @@ impl LogCore {
             self.upkeep.pace.handle_step(begun, clock());
         }
         self.answer_swept();
+        if self.engine.install_wants_checkpoint() && self.engine.begin_checkpoint() {
+            self.checkpoint.handle_begun(now);
+            // What it writes is not held against the next step any more.
+            self.transfers.handle_disk();
+        }
         if self.engine.defrag_wants_checkpoint() && self.engine.begin_checkpoint() {
             self.checkpoint.handle_begun(now);
             self.store_wants_room = false;

@@ -1,5 +1,7 @@
 //! The log core, as the transport sees it: letters both ways, and what is known of the members.
 
+use std::time::Duration;
+
 use engine::Member;
 use engine::ids::{MemberId, Revision};
 
@@ -22,6 +24,9 @@ pub trait Correspondent {
     fn handle_peer(&mut self, peer: MemberId, is_up: bool);
     /// Letters to a member were dropped.
     fn handle_unreachable(&mut self, peer: MemberId);
+    /// A member's process is gone: there is no connection to or from it, and its host says that
+    /// nobody listens where it is reached. Told once, until it is back.
+    fn handle_absent(&mut self, peer: MemberId, now: Duration);
     /// The connection for raft snapshots to a member stands, or does not any more.
     fn handle_snapshot_lane(&mut self, peer: MemberId, is_up: bool);
     /// Whether there is a raft snapshot for a member.
@@ -59,6 +64,10 @@ impl Correspondent for LogCore {
 
     fn handle_unreachable(&mut self, peer: MemberId) {
         self.handle_unreachable(peer);
+    }
+
+    fn handle_absent(&mut self, peer: MemberId, now: Duration) {
+        self.handle_absent(peer, now);
     }
 
     fn handle_snapshot_lane(&mut self, peer: MemberId, is_up: bool) {

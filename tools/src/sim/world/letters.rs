@@ -134,6 +134,14 @@ impl World {
         }
         let is_reached = self.network.reaches(from, to) && self.network.reaches(to, from);
         if self.members[to].running.is_none() || !is_reached {
+            // Its host says that the process is gone. A wall that has gone up may say the same.
+            let refuses = if is_reached { true } else { self.delays.once_in(4) };
+            if refuses && self.links.get(&(to, from)).is_none_or(|link| !link.is_up) {
+                let (peer, now) = (self.members[to].id, self.now);
+                let running = self.members[from].running.as_mut().expect("it was there just now");
+                running.core.handle_absent(peer, running.clock.at(now));
+                self.soon(from);
+            }
             // A member that starts dials and is dialled anew.
             if self.members[to].running.is_some() {
                 self.later(500_000, Event::Dial(way));
