@@ -209,12 +209,13 @@ pub fn starting_initial_check(identity: Identity, timeout: Duration) {
     );
 }
 
-/// It found nothing.
-pub fn passed_initial_check(identity: Identity) {
+/// It found nothing at the members that it could be compared with.
+pub fn passed_initial_check(identity: Identity, compared: u64) {
     log_event!(
         Info,
         "initial corruption checking passed; no corruption",
         "local-member-id" => Value::Id(identity.member.get()),
+        "number-of-peers-checked" => compared,
     );
 }
 

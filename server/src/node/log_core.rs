@@ -42,7 +42,7 @@ use wal::{Lsn, RecordKind, Writer};
 pub use self::applying::APPLY_KEYS_MAX;
 use self::applying::{Applying, Unpublished};
 use self::changes::Changes;
-pub use self::checks::CheckSettings;
+pub use self::checks::{ANSWER_TIME_MAX, CheckSettings};
 use self::checks::{Checks, SLOT_CHECK};
 use self::cluster::Peers;
 use self::leases::Leases;

@@ -32,8 +32,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::ids::{MemberId, Revision};
-use engine::{Identity, Member, ReadHandle};
+use engine::ids::MemberId;
+use engine::{Identity, KeyValueHashScan, Member, ReadHandle};
 
 use self::accepted::{Accepted, Next, Speaker};
 pub use self::correspondent::Correspondent;
@@ -41,6 +41,7 @@ use self::held_back::{HeldBack, Reading};
 use self::outgoing::Outgoing;
 use self::pages::Pages;
 use super::failure::Failure;
+use super::log_core::ANSWER_TIME_MAX;
 use crate::bootstrap::SERVER_NAME;
 use crate::log_event;
 use crate::log_lines;
@@ -62,8 +63,9 @@ const ACCEPTED_MAX: usize = 1024;
 const UNGREETED_MAX: usize = 64;
 /// How long a connection may go without greeting or asking.
 const UNGREETED_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long somebody who asks for a hash may wait for it.
-const HASH_TIME_MAX: Duration = Duration::from_secs(300);
+/// How long somebody who asks for a hash may wait for it: as long as the log core works on it, and a
+/// while for the answer to leave.
+const HASH_TIME_MAX: Duration = ANSWER_TIME_MAX.saturating_add(UNGREETED_TIME_MAX);
 /// Members that are answered although they are not known to be members.
 const GUESTS_MAX: usize = 16;
 /// etcd's time for connecting to a member, besides an election.
@@ -156,7 +158,9 @@ pub struct PeerRole {
     hashes: BTreeMap<u64, SocketId>,
     hashes_counted: u64,
     /// What the log core is to be asked.
-    hashes_wanted: Vec<(u64, Revision)>,
+    hashes_wanted: Vec<(u64, KeyValueHashScan)>,
+    /// Whose askers have gone.
+    hashes_unwanted: Vec<u64>,
 }
 
 impl PeerRole {
@@ -193,6 +197,7 @@ impl PeerRole {
             hashes: BTreeMap::new(),
             hashes_counted: 0,
             hashes_wanted: Vec::new(),
+            hashes_unwanted: Vec::new(),
         }
     }
 
@@ -438,10 +443,10 @@ impl PeerRole {
         if has_asked {
             self.give_time(socket, now + UNGREETED_TIME_MAX);
         }
-        if let Some(revision) = hash_wanted {
+        if let Some(scan) = hash_wanted {
             self.hashes_counted += 1;
             self.hashes.insert(self.hashes_counted, socket);
-            self.hashes_wanted.push((self.hashes_counted, revision));
+            self.hashes_wanted.push((self.hashes_counted, scan));
             self.give_time(socket, now + HASH_TIME_MAX);
         }
     }
@@ -460,8 +465,11 @@ impl PeerRole {
         reactor: &mut Reactor,
         now: Duration,
     ) {
-        for (number, revision) in self.hashes_wanted.drain(..) {
-            core.handle_hash_request(number, revision);
+        for (number, scan) in self.hashes_wanted.drain(..) {
+            core.handle_hash_request(number, scan);
+        }
+        for number in self.hashes_unwanted.drain(..) {
+            core.handle_hash_unwanted(number);
         }
         while let Some((number, told)) = core.poll_hash() {
             let Some(socket) = self.hashes.remove(&number) else { continue };
@@ -484,10 +492,7 @@ impl PeerRole {
     fn welcome(&mut self, socket: SocketId, greeted: Greeted) {
         let Greeted { from, lane, guest_urls, .. } = greeted;
         self.ungreeted.retain(|(other, _)| *other != socket);
-        let metrics = self.metrics.peers.of(from.0);
-        if let Some(Tenant::Accepted(accepted)) = self.tenant(socket) {
-            accepted.metrics = Some(metrics);
-        }
+        self.count_for(socket, from);
         if let Some(earlier) = self.greeted.insert((from, lane), socket) {
             self.dismissed.push(earlier);
         }
@@ -497,6 +502,17 @@ impl PeerRole {
         if !guest_urls.is_empty() && self.outgoing.guest_count() < GUESTS_MAX {
             let config = self.link_config(from);
             self.outgoing.invite(from, guest_urls, config);
+        }
+    }
+
+    /// What comes over a connection counts for its member. Guests are anybody, and not counted.
+    fn count_for(&mut self, socket: SocketId, from: MemberId) {
+        if self.known.standing(from) != Standing::Member {
+            return;
+        }
+        let metrics = self.metrics.peers.of(from.0);
+        if let Some(Tenant::Accepted(accepted)) = self.tenant(socket) {
+            accepted.metrics.get_or_insert(metrics);
         }
     }
 
@@ -544,6 +560,8 @@ impl PeerRole {
     /// What is known of an accepted connection besides its seat.
     fn forget_accepted(&mut self, socket: SocketId) {
         self.accepted_count -= 1;
+        let unwanted = self.hashes.extract_if(.., |_, asker| *asker == socket);
+        self.hashes_unwanted.extend(unwanted.map(|(number, _)| number));
         self.ungreeted.retain(|(other, _)| *other != socket);
         let left = self.greeted.iter().find(|(_, other)| **other == socket).map(|(key, _)| *key);
         if let Some(left) = left {
@@ -675,6 +693,10 @@ impl PeerRole {
         for (id, urls) in others {
             let config = self.link_config(id);
             self.outgoing.keep(id, urls, config);
+        }
+        let greeted: Vec<_> = self.greeted.iter().map(|(key, socket)| (*socket, key.0)).collect();
+        for (socket, from) in greeted {
+            self.count_for(socket, from);
         }
         let Known { members, removed } = &self.known;
         let is_member = |id: MemberId| members.iter().any(|member| member.id == id);

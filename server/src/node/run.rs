@@ -123,7 +123,7 @@ fn run_checked(config: &Arc<Config>, connections_max: usize) -> Result<End, Erro
     let started = open_stages(config, &mut data_dir, beginning, boot_nonce)?;
     let identity = started.stages.engine.identity();
     if !is_new && config.features.initial_corrupt_check() {
-        initial_check::run(&started.stages.engine, request_timeout(config))?;
+        initial_check::run(&started.stages.engine)?;
     }
     signals::block()?;
     let switch = Arc::new(Switch::default());

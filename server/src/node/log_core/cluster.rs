@@ -196,7 +196,6 @@ impl LogCore {
             return;
         }
         self.peers.up.remove(&peer);
-        self.handle_peer_lost_to_checks(peer);
         self.handle_unreachable(peer);
         self.notice_isolation();
     }
@@ -204,6 +203,7 @@ impl LogCore {
     /// Letters to a peer were dropped on their way.
     pub fn handle_unreachable(&mut self, peer: MemberId) {
         self.consensus.handle_unreachable(peer);
+        self.handle_peer_lost_to_checks(peer);
         if self.consensus.leader() == Some(peer) {
             // Batches may be among them: what comes now is not to wait for their answers.
             self.batcher.handle_leader_changed();

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use engine::Member;
-use engine::ids::{MemberId, Revision};
+use engine::ids::MemberId;
+use engine::{KeyValueHashScan, Member};
 
 use crate::node::failure::Failure;
 use crate::node::log_core::LogCore;
@@ -39,8 +39,10 @@ pub trait Correspondent {
     fn removed(&self) -> &[MemberId];
     /// Whether this member itself was.
     fn is_removed(&self) -> bool;
-    /// Somebody wants the hash of the keys up to a revision.
-    fn handle_hash_request(&mut self, number: u64, revision: Revision);
+    /// Somebody wants a hash of the keys.
+    fn handle_hash_request(&mut self, number: u64, scan: KeyValueHashScan);
+    /// And has gone before it was there.
+    fn handle_hash_unwanted(&mut self, number: u64);
     /// An answer to that.
     fn poll_hash(&mut self) -> Option<(u64, HashTold)>;
 }
@@ -94,8 +96,12 @@ impl Correspondent for LogCore {
         self.is_removed()
     }
 
-    fn handle_hash_request(&mut self, number: u64, revision: Revision) {
-        self.handle_hash_request(number, revision);
+    fn handle_hash_request(&mut self, number: u64, scan: KeyValueHashScan) {
+        self.handle_hash_request(number, scan);
+    }
+
+    fn handle_hash_unwanted(&mut self, number: u64) {
+        self.handle_hash_unwanted(number);
     }
 
     fn poll_hash(&mut self) -> Option<(u64, HashTold)> {

@@ -73,7 +73,10 @@ impl Outgoing {
     pub(super) fn keep(&mut self, id: MemberId, urls: Vec<String>, config: LinkConfig) {
         match self.peers.get_mut(&id) {
             Some(peer) => {
-                peer.is_guest = false;
+                if std::mem::take(&mut peer.is_guest) {
+                    peer.metrics = self.metrics.peers.of(id.0);
+                    peer.metrics.is_active.set(peer.link.is_up().into());
+                }
                 peer.link.set_own_urls(&config.own_urls);
                 if peer.link.urls() != urls {
                     log_lines::updated_remote_peer(config.from, id, &urls);
@@ -99,7 +102,10 @@ impl Outgoing {
     fn add(&mut self, id: MemberId, urls: Vec<String>, config: LinkConfig, is_guest: bool) {
         let link = Link::new(config, urls);
         let (sockets, is_stopped, is_absent) = ([None; 3], false, false);
-        let metrics = self.metrics.peers.of(id.0);
+        let metrics = match is_guest {
+            true => Arc::new(PeerMetrics::unlisted(id.0)),
+            false => self.metrics.peers.of(id.0),
+        };
         let peer = Peer { link, sockets, is_guest, is_stopped, is_absent, metrics };
         self.peers.insert(id, peer);
     }

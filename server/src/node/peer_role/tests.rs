@@ -6,7 +6,8 @@ use std::net::TcpStream;
 use std::time::Instant;
 
 use bytes::Bytes;
-use engine::ids::ClusterId;
+use engine::KeyValueHash;
+use engine::ids::{ClusterId, Revision};
 use raft::eraftpb::{Entry, Message, MessageType};
 
 use super::*;
@@ -31,8 +32,9 @@ struct Diary {
     wants_snapshot: BTreeSet<MemberId>,
     lanes: BTreeSet<MemberId>,
     is_full: bool,
-    /// Hashes that are wanted.
+    /// Hashes that are wanted, and what they come to.
     hashes: Vec<u64>,
+    told: Option<HashTold>,
 }
 
 impl Correspondent for Diary {
@@ -87,12 +89,17 @@ impl Correspondent for Diary {
         false
     }
 
-    fn handle_hash_request(&mut self, number: u64, _revision: Revision) {
+    fn handle_hash_request(&mut self, number: u64, _scan: KeyValueHashScan) {
         self.hashes.push(number);
     }
 
+    fn handle_hash_unwanted(&mut self, number: u64) {
+        self.hashes.retain(|waiting| *waiting != number);
+    }
+
     fn poll_hash(&mut self) -> Option<(u64, HashTold)> {
-        self.hashes.pop().map(|number| (number, HashTold::Nothing))
+        let told = self.told?;
+        self.hashes.pop().map(|number| (number, told))
     }
 }
 
@@ -421,6 +428,40 @@ fn read_to_end(world: &mut World, socket: &mut TcpStream) -> Vec<u8> {
             // It was closed before all that was said had been read.
             Err(_) => return all,
         }
+    }
+}
+
+/// A hash takes its time; what else a connection asks waits behind it, and whoever goes is not
+/// worked for.
+#[test]
+fn a_hash_is_answered_when_it_is_there() {
+    let mut world = World::new(1);
+    let ask = |body: &str| {
+        let head = "GET /members/hashkv HTTP/1.1\r\nHost: h\r\nContent-Length:";
+        format!("{head} {}\r\n\r\n{body}", body.len())
+    };
+    let mut socket = connect(&world);
+    let last = "GET /version HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+    socket.write_all(format!("{}{last}", ask("{\"revision\":5}")).as_bytes()).unwrap();
+    until(&mut [&mut world], |worlds| !worlds[0].diary.hashes.is_empty());
+    let mut gone = connect(&world);
+    gone.write_all(ask("{}").as_bytes()).unwrap();
+    until(&mut [&mut world], |worlds| worlds[0].diary.hashes.len() == 2);
+    drop(gone);
+    until(&mut [&mut world], |worlds| worlds[0].diary.hashes.len() == 1);
+    let [revision, compacted, current] = [5, -1, 6].map(Revision);
+    let hash = KeyValueHash { hash: 77, revision, compacted, current };
+    world.diary.told = Some(HashTold::Hash(hash));
+    let answers = String::from_utf8(read_to_end(&mut world, &mut socket)).unwrap();
+    let body = r#"{"header":{"revision":6},"hash":77,"compact_revision":-1,"hash_revision":5}"#;
+    assert!(answers.starts_with("HTTP/1.1 200 OK\r\n") && answers.contains(body), "{answers}");
+    assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 2, "{answers}");
+    for body in ["nonsense", "{\"revision\":\"5\"}", &" ".repeat(5000)] {
+        let mut socket = connect(&world);
+        let closing = ask(body).replace("Host: h", "Host: h\r\nConnection: close");
+        socket.write_all(closing.as_bytes()).unwrap();
+        let answer = String::from_utf8(read_to_end(&mut world, &mut socket)).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answer}");
     }
 }
 

@@ -21,6 +21,8 @@ struct Cluster {
     lanes: BTreeMap<(usize, usize), bool>,
     /// Who receives other values than were sent.
     spoiled: Option<usize>,
+    /// Whose answers about hashes are lost.
+    mute: Option<usize>,
 }
 
 impl Cluster {
@@ -29,7 +31,8 @@ impl Cluster {
         let found = |&id: &MemberId| World::found(&format!("{name}-{}", id.0), id, &ids);
         let members = ids.iter().map(found).collect();
         let (away, lanes) = (Vec::new(), BTreeMap::new());
-        let mut cluster = Self { name: name.to_owned(), members, away, lanes, spoiled: None };
+        let mut cluster =
+            Self { name: name.to_owned(), members, away, lanes, spoiled: None, mute: None };
         cluster.connect();
         cluster
     }
@@ -77,6 +80,9 @@ impl Cluster {
         let target = usize::try_from(to.0).unwrap() - 1;
         if self.spoiled == Some(target) {
             checks::spoil(&mut letter);
+        }
+        if self.mute == Some(from) && matches!(letter, Letter::HashAnswer(_)) {
+            return;
         }
         let is_there = |place| !self.away.contains(&place);
         if target < self.members.len() && is_there(from) && is_there(target) {
