@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -182,6 +183,20 @@ pub fn starting_etcd_server(member: MemberId, cluster_version: Option<&str>) {
         "local-server-version" => ETCD_VERSION,
         "cluster-version" => cluster_version.unwrap_or("to_be_decided"),
     );
+}
+
+/// Where connections to other members leave from, if the gate for that is open.
+pub fn member_local_address(address: Option<IpAddr>, advertised: &[String]) {
+    if let Some(address) = address {
+        let address = &address as &dyn fmt::Display;
+        log_event!(Info, "setting member local address", "LocalAddr" => address);
+    } else {
+        log_event!(
+            Warn,
+            "unable to set a member local address due to lack of suitable local addresses",
+            "advertise-peer-urls" => advertised,
+        );
+    }
 }
 
 /// The corruption check of a start begins.

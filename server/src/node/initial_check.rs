@@ -1,8 +1,9 @@
 //! The corruption check of a start (the gate InitialCorruptCheck): a member that has data compares
 //! its keys with the others' before it says a word to anybody.
 //!
-//! As in etcd, the others are asked over HTTP on their peer addresses, and those that do not answer,
-//! are behind, or have compacted since, are passed over. It blocks, before the executors run.
+//! As in etcd, the others are asked over HTTP on their peer addresses, and those that do not
+//! answer, are behind, or have compacted since, are passed over. It blocks, before the executors
+//! run.
 
 use std::time::Duration;
 

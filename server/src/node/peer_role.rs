@@ -27,6 +27,7 @@ mod pages;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,6 +88,8 @@ pub struct PeerSettings {
     pub election_timeout: Duration,
     /// Where it is reached, while the store does not say.
     pub own_urls: Vec<String>,
+    /// Where its connections to other members leave from, if that is not for the system to choose.
+    pub local_address: Option<IpAddr>,
     /// What it tells over HTTP while the store names no members: itself, if it founded its cluster
     /// alone.
     pub alone: Option<Member>,
@@ -170,13 +173,14 @@ impl PeerRole {
         let Identity { cluster, member } = settings.identity;
         let server = format!("{SERVER_NAME}{server_version}");
         let boot_nonce = settings.boot_nonce;
+        let dialer = Dialer::new(waker, settings.local_address);
         Self {
             oneself: Oneself { cluster, member, boot_nonce, server_version },
             pages: Pages::new(cluster, server, views, settings.alone.clone()),
             settings,
             listeners,
             listening: 0..0,
-            outgoing: Outgoing::new(Dialer::new(waker), Arc::clone(&metrics)),
+            outgoing: Outgoing::new(dialer, Arc::clone(&metrics)),
             metrics,
             seats: Vec::new(),
             accepted_count: 0,

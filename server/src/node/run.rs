@@ -669,8 +669,13 @@ fn peer_settings(
         name: config.name.clone(),
         client_urls: crate::config::texts(&config.advertise_client_urls),
     });
+    let local_address = config.member_local_address();
+    if config.features.set_member_local_addr() {
+        log_lines::member_local_address(local_address, &own_urls);
+    }
     PeerSettings {
         identity,
+        local_address,
         boot_nonce: life.boot_nonce,
         is_new: life.is_new,
         election_timeout: Duration::from_millis(config.election_timeout_ms),

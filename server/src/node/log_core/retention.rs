@@ -2,7 +2,8 @@
 //! where on the log stays.
 //!
 //! Invariants:
-//! - No entry that the newest durable checkpoint does not hold is released, nor the last one of the log.
+//! - No entry that the newest durable checkpoint does not hold is released, nor the last one of the
+//!   log.
 //! - What waits for room gets the checkpoint that makes it, at the next tick.
 
 use std::time::Duration;

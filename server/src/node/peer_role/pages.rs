@@ -3,8 +3,8 @@
 //! protocol, and so may people.
 //!
 //! The answers are etcd's, but for a `Server` field: by it a member tells the cluster of its own
-//! kind from one of etcd. The hash of the keys takes its time: it is made elsewhere, and told when it
-//! is there.
+//! kind from one of etcd. The hash of the keys takes its time: it is made elsewhere, and told when
+//! it is there.
 
 use engine::ids::{ClusterId, Revision};
 use engine::{KeyValueHash, Member, ReadError, ReadHandle, Rejection};

@@ -118,6 +118,7 @@ impl World {
             is_new: true,
             election_timeout: Duration::from_secs(30),
             own_urls: vec![url.clone()],
+            local_address: None,
             alone: Some(Member { id, peer_urls: vec![url.clone()], ..Member::default() }),
         };
         let waker = Waker::new(reactor.eventfd()).unwrap();
