@@ -142,10 +142,8 @@ impl LogCore {
             if !self.may_join(&batch, budget) {
                 self.publish_applied(now, clock)?;
             }
-            if self.unpublished.is_empty() {
-                let (events, previous) = self.interest.any();
-                self.engine.set_events_wanted(events, previous);
-            }
+            let (events, previous) = self.interest.any();
+            self.engine.set_events_wanted(events, previous);
             let store_size_bytes = self.engine.newest_view().size_bytes;
             applying.is_alone = self.quota.handle_begun(store_size_bytes, batch.bytes().len());
             self.engine.begin_batch(index, term, &batch);

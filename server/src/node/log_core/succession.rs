@@ -90,7 +90,7 @@ impl LogCore {
     fn part_of_heartbeat(&self, term: Term, tries: u64) -> Duration {
         let drawn = drawn(self.boot_nonce ^ self.member.0.rotate_left(32), term.0, tries);
         let part = u32::try_from(drawn >> 32).expect("the upper half of a word");
-        let nanos = self.heartbeat_interval.as_nanos() * u128::from(part) >> 32;
+        let nanos = (self.heartbeat_interval.as_nanos() * u128::from(part)) >> 32;
         Duration::from_nanos(u64::try_from(nanos).expect("less than an interval that fits"))
     }
 
