@@ -80,6 +80,8 @@ struct Inode {
     unsynced: Vec<Unsynced>,
     // It was made shorter: what is durable behind its end counts for nothing any more.
     is_cut: bool,
+    // Something was written: until then both are zeros, which need not be written again.
+    is_written: bool,
 }
 
 /// A write that no sync has covered. Files are zeroed by the megabyte, so zeros are not kept.
@@ -94,7 +96,8 @@ impl Unsynced {
     /// What of it lies in a range; the bounds are those of sectors.
     fn part(&self, from: usize, to: usize) -> Option<Self> {
         let (from, to) = (from.max(self.from), to.min(self.to));
-        let written = || self.written.as_ref().map(|it| it[from - self.from..to - self.from].to_vec());
+        let written =
+            || self.written.as_ref().map(|it| it[from - self.from..to - self.from].to_vec());
         (from < to).then(|| Self { from, to, written: written() })
     }
 
@@ -174,6 +177,7 @@ impl SimDisk {
     /// Damage a file behind everybody's back.
     pub fn damage(&mut self, segment: SegmentSequence, change: impl FnOnce(&mut Vec<u8>)) {
         let inode = &mut self.inodes[self.names[&segment]];
+        inode.is_written = true;
         change(&mut inode.bytes);
         inode.durable.clone_from(&inode.bytes);
         inode.unsynced.clear();
@@ -378,6 +382,15 @@ fn apply(names: &mut BTreeMap<SegmentSequence, usize>, change: &NameChange) {
     }
 }
 
+/// Gives a file its length. Memory that is asked for as zeros is not touched before it is used.
+fn lengthen(bytes: &mut Vec<u8>, size_bytes: usize) {
+    if bytes.is_empty() {
+        *bytes = vec![0; size_bytes];
+    } else {
+        bytes.resize(size_bytes, 0);
+    }
+}
+
 impl Inode {
     fn write(&mut self, offset: u64, bytes: &[u8]) {
         let from = self.put(offset, bytes);
@@ -404,9 +417,11 @@ impl Inode {
         let to = from + size_bytes;
         assert!(from.is_multiple_of(SECTOR_SIZE_BYTES) && to.is_multiple_of(SECTOR_SIZE_BYTES));
         if self.bytes.len() < to {
-            self.bytes.resize(to, 0);
+            lengthen(&mut self.bytes, to);
         }
-        self.bytes[from..to].fill(0);
+        if self.is_written {
+            self.bytes[from..to].fill(0);
+        }
         self.unsynced.push(Unsynced { from, to, written: None });
     }
 
@@ -418,12 +433,13 @@ impl Inode {
             self.bytes.resize(from + bytes.len(), 0);
         }
         self.bytes[from..from + bytes.len()].copy_from_slice(bytes);
+        self.is_written = true;
         from
     }
 
     fn resize(&mut self, size_bytes: usize) {
         self.is_cut |= size_bytes < self.bytes.len();
-        self.bytes.resize(size_bytes, 0);
+        lengthen(&mut self.bytes, size_bytes);
     }
 
     fn sync(&mut self) {
@@ -432,7 +448,10 @@ impl Inode {
             return self.durable.clone_from(&self.bytes);
         }
         if self.durable.len() < self.bytes.len() {
-            self.durable.resize(self.bytes.len(), 0);
+            lengthen(&mut self.durable, self.bytes.len());
+        }
+        if !self.is_written {
+            return;
         }
         for Unsynced { from, to, .. } in unsynced {
             self.durable[from..to].copy_from_slice(&self.bytes[from..to]);
