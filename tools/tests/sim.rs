@@ -31,7 +31,8 @@ fn two_processes_tell_the_same_story_of_a_seed() {
 
 #[test]
 fn seeds_are_told_in_their_order_whoever_runs_them() {
-    let arguments = |jobs| ["--seed", "11", "--seeds", "6", "--duration-ms", "3000", "--jobs", jobs];
+    let arguments =
+        |jobs| ["--seed", "11", "--seeds", "6", "--duration-ms", "3000", "--jobs", jobs];
     let (one, many) = (story(&arguments("1")), story(&arguments("3")));
     assert_eq!(without_time(&one), without_time(&many));
 }

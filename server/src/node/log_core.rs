@@ -66,7 +66,7 @@ use crate::sequencer::lessor::LessorConfig;
 use crate::sequencer::read_index::ReadIndex;
 
 /// Log that is kept behind the newest checkpoint, for followers that lag: they catch up from it
-/// without a snapshot.
+/// without a snapshot. As much as stays in memory, once that was said.
 pub const CATCH_UP_SIZE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// etcd's default of `--heartbeat-interval`.
@@ -161,6 +161,8 @@ pub struct LogCore {
     answers: Vec<Answer>,
     /// Where each entry's record begins, for retention.
     retained: VecDeque<(LogIndex, Lsn)>,
+    /// How much of the log is retained behind a checkpoint.
+    catch_up_size_bytes: u64,
     lost: Vec<Ticket>,
     /// The revision of the view that readers see.
     published: Revision,
@@ -246,6 +248,7 @@ impl LogCore {
             committed: VecDeque::new(),
             applying: None,
             unpublished: Vec::new(),
+            catch_up_size_bytes: CATCH_UP_SIZE_BYTES_MAX,
             answers: Vec::new(),
             retained,
             lost: Vec::new(),
@@ -269,6 +272,7 @@ impl LogCore {
 
     /// How much of what is applied stays in memory for followers that lag.
     pub fn set_window(&mut self, window: Window) {
+        self.catch_up_size_bytes = window.size_bytes_max as u64;
         self.consensus.set_window(window);
     }
 
