@@ -483,7 +483,6 @@ fn a_leader_that_was_paused_renews_nothing_before_it_knows_that_it_leads() {
     assert_eq!(leases[..], [LeaseReply::Renewed { sequence: 1, renewed }]);
 }
 
-
 impl Cluster {
     /// Time passes for those who are not away, in steps far shorter than a heartbeat's interval.
     fn pass(&mut self, time: Duration) {
@@ -616,6 +615,7 @@ fn a_leader_that_sees_no_majority_renews_nothing_before_it_knows_that_it_leads()
     let leases = &cluster.members[leader].leases;
     let lives = Renewed::Lives { ttl_seconds: 10 };
     assert_eq!(leases[..], [LeaseReply::Renewed { sequence: 1, renewed: lives }]);
+}
 
 /// The revoke of a lease that ran out may wait for the disk of a leader that is no leader any more,
 /// and then goes to the next one, who has given the lease its time anew.
@@ -666,5 +666,4 @@ fn a_store_of_large_values_travels() {
     assert_eq!(cluster.revisions(), [6; 3]);
     let hashes = cluster.hashes();
     assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
-
 }
