@@ -68,9 +68,10 @@ pub fn strike(world: &mut World) -> Result<(), Wrong> {
         Trouble::Pause => {
             let most = if world.trouble.once_in(4) { 30_000_000 } else { 6_000_000 };
             let time = world.trouble.between(100_000, most);
-            let until = world.now + time;
-            let member = &mut world.members[place];
-            member.paused_until = member.paused_until.max(until);
+            // What waits for a member waits for one moment, or it would not keep its order.
+            if world.members[place].paused_until <= world.now {
+                world.members[place].paused_until = world.now + time;
+            }
             world.at(world.now + STALL_MICROS, Event::Stall(place));
         }
         Trouble::DiskError | Trouble::StoreError => {

@@ -15,6 +15,7 @@ mod watching;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use engine::FrameWriter;
@@ -94,6 +95,21 @@ pub enum Event {
     Trouble,
     /// Something that was made worse is as before.
     Mend(Mend),
+}
+
+impl Event {
+    /// The member whose own doing it is.
+    const fn place(&self) -> Option<Place> {
+        match self {
+            Self::Turn(place, _)
+            | Self::Tick(place, _)
+            | Self::LogOp(place, ..)
+            | Self::StoreOp(place, ..)
+            | Self::Watch(place, _) => Some(*place),
+            Self::Frame(frame) => Some(frame.way.1),
+            _ => None,
+        }
+    }
 }
 
 /// A frame on its way.
@@ -356,6 +372,19 @@ impl World {
     }
 
     fn handle(&mut self, event: Event) -> Result<(), Wrong> {
+        let damaged = event.place().filter(|place| self.members[*place].is_damaged);
+        let Some(place) = damaged else { return self.handle_event(event) };
+        // A log whose end is damaged may look as if it had never been longer; raft ends a process
+        // that has forgotten what it acknowledged.
+        let handled = catch_unwind(AssertUnwindSafe(|| self.handle_event(event)));
+        handled.unwrap_or_else(|_| {
+            self.tell(|| format!("m{} ends for its damage", place + 1));
+            self.members[place].is_lost = true;
+            self.stop_member(place, wal::sim::Crash::KeepsAll, 1)
+        })
+    }
+
+    fn handle_event(&mut self, event: Event) -> Result<(), Wrong> {
         match event {
             Event::Turn(place, boot) if self.is_life(place, boot) => self.turn(place),
             Event::Tick(place, boot) if self.is_life(place, boot) => self.tick(place),
@@ -421,18 +450,9 @@ impl World {
         if until <= now {
             return;
         }
-        let waits = |event: &Event| match event {
-            Event::Turn(other, _)
-            | Event::Tick(other, _)
-            | Event::LogOp(other, ..)
-            | Event::StoreOp(other, ..)
-            | Event::Watch(other, _) => *other == place,
-            Event::Frame(frame) => frame.way.1 == place,
-            _ => false,
-        };
         let mut queue = std::mem::take(&mut self.queue).into_vec();
         for Reverse(queued) in &mut queue {
-            if queued.at == until && waits(&queued.event) {
+            if queued.at == until && queued.event.place() == Some(place) {
                 queued.at = now;
             }
         }
