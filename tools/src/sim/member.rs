@@ -16,7 +16,7 @@ use engine::quota::Quota;
 use engine::{FrameWriter, Identity, Member as ClusterMember, ReadHandle};
 use server::mail::FrontendId;
 use server::node::failure::Failure;
-use server::node::log_core::{Introduction, LogCore};
+use server::node::log_core::{CheckSettings, Introduction, LogCore};
 use server::node::shared::{Status, WatchInterest};
 use server::node::start::{Origin, StartConfig, Started, start_on};
 use server::raft::storage::Window;
@@ -225,6 +225,10 @@ impl Running {
         let watched = Arc::clone(&interest);
         let mut core = LogCore::new(started.stages, introduction, 1, status, watched);
         core.set_strict_reconfig(true);
+        core.set_checks(CheckSettings {
+            periodic: Some(Duration::from_millis(700)),
+            compactions: Some(Duration::from_millis(900)),
+        });
         let reader = core.engine().read_handle();
         Self {
             core,
