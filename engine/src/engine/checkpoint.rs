@@ -119,7 +119,8 @@ impl Engine {
         true
     }
 
-    /// Looks whether there is room to begin a checkpoint, for who must be able to before it goes on.
+    /// Looks whether there is room to begin a checkpoint, for who must be able to before it goes
+    /// on.
     ///
     /// # Errors
     /// There is none. With `may_grow` the growth is among the disk operations, and asking again

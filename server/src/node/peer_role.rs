@@ -8,8 +8,8 @@
 //! A letter that comes is handed over at once. When the log core has no room for more of them the
 //! connections that carry entries are not read: what their senders have to say stays with them, in
 //! queues that are bounded. Senders do not wait for ever for somebody who takes nothing, and cannot
-//! know why; so when there is no room for long ([`held_back`]), what comes is read again and entries
-//! are thrown away. raft finds out what a follower misses.
+//! know why; so when there is no room for long ([`held_back`]), what comes is read again and
+//! entries are thrown away. raft finds out what a follower misses.
 //!
 //! Invariants:
 //! - The log core is told of each change of a link once, and of every letter that was dropped.
@@ -63,8 +63,8 @@ const ACCEPTED_MAX: usize = 1024;
 const UNGREETED_MAX: usize = 64;
 /// How long a connection may go without greeting or asking.
 const UNGREETED_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long somebody who asks for a hash may wait for it: as long as the log core works on it, and a
-/// while for the answer to leave.
+/// How long somebody who asks for a hash may wait for it: as long as the log core works on it, and
+/// a while for the answer to leave.
 const HASH_TIME_MAX: Duration = ANSWER_TIME_MAX.saturating_add(UNGREETED_TIME_MAX);
 /// Members that are answered although they are not known to be members.
 const GUESTS_MAX: usize = 16;

@@ -80,6 +80,16 @@ impl World {
 
     /// One of the founders of a cluster.
     fn found(name: &str, member: MemberId, founders: &[MemberId]) -> Self {
+        Self::found_in(name, member, founders, SEGMENT_SIZE_BYTES)
+    }
+
+    /// The same with a log of such segments: no value is larger.
+    fn found_in(
+        name: &str,
+        member: MemberId,
+        founders: &[MemberId],
+        segment_size_bytes: u64,
+    ) -> Self {
         let name = format!("ringd-log-core-{name}-{}", std::process::id());
         let directory = std::env::temp_dir().join(name);
         // Left by an earlier process of the same number.
@@ -93,7 +103,7 @@ impl World {
         };
         let conf_state = conf_state_of(founders);
         let (engine, store) = new_store(&directory, member, founders, base);
-        let wal = new_log(&mut log);
+        let wal = new_log(&mut log, segment_size_bytes);
         let config = ConsensusConfig {
             member_id: member,
             heartbeat_ticks: 1,
@@ -345,9 +355,8 @@ fn named(id: MemberId) -> Member {
     Member { id, peer_urls: vec![format!("http://10.0.0.{}:2380", id.0)], ..Member::default() }
 }
 
-fn new_log(disk: &mut SimDisk) -> Writer {
-    let config =
-        wal::Config { segment_size_bytes: SEGMENT_SIZE_BYTES, ..wal::Config::new(Vec::new()) };
+fn new_log(disk: &mut SimDisk, segment_size_bytes: u64) -> Writer {
+    let config = wal::Config { segment_size_bytes, ..wal::Config::new(Vec::new()) };
     let start = Start { replay_from: Lsn::ZERO, boot_nonce: 1, may_create: true };
     match sim::recover(disk, &config, start, u64::MAX) {
         sim::Outcome::Open(writer, _) => *writer,

@@ -174,8 +174,8 @@ impl Pages {
     }
 }
 
-/// The hash that is asked for. The revision is read as Go reads it: what is left out, or null, is 0.
-/// `computed` is ours: what a compaction left behind will not do.
+/// The hash that is asked for. The revision is read as Go reads it: what is left out, or null, is
+/// 0. `computed` is ours: what a compaction left behind will not do.
 fn read_question(json: &Json) -> Option<KeyValueHashScan> {
     let revision = read_revision(json)?;
     let is_computed = json.get("computed").and_then(Json::switch).unwrap_or_default();

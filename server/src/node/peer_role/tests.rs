@@ -252,8 +252,8 @@ fn a_member_without_room_reads_no_entries_and_all_else() {
     assert!(appends.map(|(_, letter)| letter).eq(sent.collect::<Vec<_>>().iter()));
 }
 
-/// Found in review: whoever had no room for five seconds was taken for dead by its leader, and again
-/// every five seconds.
+/// Found in review: whoever had no room for five seconds was taken for dead by its leader, and
+/// again every five seconds.
 #[test]
 fn a_member_without_room_for_long_throws_entries_away_and_stays_connected() {
     let (mut one, mut two) = pair();

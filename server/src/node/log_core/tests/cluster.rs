@@ -27,8 +27,15 @@ struct Cluster {
 
 impl Cluster {
     fn new(name: &str) -> Self {
+        Self::new_in(name, SEGMENT_SIZE_BYTES)
+    }
+
+    /// The same with logs of such segments.
+    fn new_in(name: &str, segment_size_bytes: u64) -> Self {
         let ids: Vec<MemberId> = (1..=3).map(MemberId).collect();
-        let found = |&id: &MemberId| World::found(&format!("{name}-{}", id.0), id, &ids);
+        let found = |&id: &MemberId| {
+            World::found_in(&format!("{name}-{}", id.0), id, &ids, segment_size_bytes)
+        };
         let members = ids.iter().map(found).collect();
         let (away, lanes) = (Vec::new(), BTreeMap::new());
         let mut cluster =
@@ -651,7 +658,7 @@ fn what_ran_out_under_one_leader_lives_under_the_next() {
 /// other half never sent.
 #[test]
 fn a_store_of_large_values_travels() {
-    let mut cluster = Cluster::new("cluster-large");
+    let mut cluster = Cluster::new_in("cluster-large", 8 << 20);
     let leader = cluster.elect();
     let away = (leader + 1) % 3;
     cluster.away.push(away);
