@@ -46,6 +46,12 @@ pub struct View {
 }
 
 impl View {
+    /// The hashes that the latest compactions left behind.
+    #[must_use]
+    pub fn compaction_hashes(&self) -> &[KeyValueHash] {
+        &self.compaction_hashes
+    }
+
     /// The attributes of all members that published some, by id.
     pub fn members(&self) -> Result<Vec<MemberAttributes>, ReadError> {
         let (pages, roots) = self.shard(0);

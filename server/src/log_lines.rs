@@ -184,6 +184,40 @@ pub fn starting_etcd_server(member: MemberId, cluster_version: Option<&str>) {
     );
 }
 
+/// The corruption check of a start begins.
+pub fn starting_initial_check(identity: Identity, timeout: Duration) {
+    log_event!(
+        Info,
+        "starting initial corruption check",
+        "local-member-id" => Value::Id(identity.member.get()),
+        "timeout" => timeout,
+    );
+}
+
+/// It found nothing.
+pub fn passed_initial_check(identity: Identity) {
+    log_event!(
+        Info,
+        "initial corruption checking passed; no corruption",
+        "local-member-id" => Value::Id(identity.member.get()),
+    );
+}
+
+/// It found this member's keys to be others.
+pub fn failed_initial_check(error: &dyn fmt::Display) {
+    log_event!(Error, "checkInitialHashKV failed", "error" => error);
+}
+
+/// The leader compares the members' keys so often.
+pub fn enabled_corruption_checking(identity: Identity, interval: Duration) {
+    log_event!(
+        Info,
+        "enabled corruption checking",
+        "local-member-id" => Value::Id(identity.member.get()),
+        "interval" => interval,
+    );
+}
+
 /// All addresses of the member, for who collects them.
 pub fn now_serving(member: MemberId, config: &Config) {
     log_event!(

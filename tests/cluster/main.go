@@ -1,7 +1,8 @@
 // Cluster starts members of a server as processes on loopback, takes some of them away and brings
 // them back, and looks at what clients of the whole cluster see meanwhile.
 //
-//	go run . --server ../../target/release/ringd [--case stopped] [--puts 10000]
+//	go run . --server ../../target/release/ringd --restorer ../../target/release/ringutl \
+//		[--case stopped] [--puts 10000]
 //
 // It must pass on etcd before a failure on ringd means anything. Each case starts a cluster of its
 // own.
@@ -28,6 +29,7 @@ const caseTimeMax = 300 * time.Second
 
 var (
 	server   = flag.String("server", "ringd", "the server's binary")
+	restorer = flag.String("restorer", "ringutl", "the tool that restores backups for it")
 	wanted   = flag.String("case", "", "run only the cases whose name contains this")
 	putCount = flag.Int("puts", 10000, "puts of the case that stops a member under load")
 	keep     = flag.Bool("keep", false, "leave the members' directories behind")
@@ -50,6 +52,10 @@ func cases() []testCase {
 		{"a cluster grows and shrinks under load", growsAndShrinks},
 		{"a member that lost everything is replaced", lostMemberIsReplaced},
 		{"changes that do not fit are refused", changesThatDoNotFit},
+		{"a backup is restored to three members", backupIsRestored},
+		{"the periodic check finds who differs", periodicCheckFindsIt},
+		{"the check of compactions finds who differs", compactionCheckFindsIt},
+		{"a member that differs does not start with the check", startFindsIt},
 	}
 }
 

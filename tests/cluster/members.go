@@ -48,8 +48,9 @@ func (c *cluster) newMember() *member {
 	for _, listener := range listeners {
 		listener.Close()
 	}
-	directory := filepath.Join(c.t.directory, name)
-	c.t.NoError(os.MkdirAll(directory, 0o700), "make a directory")
+	// A case may have several clusters.
+	directory, err := os.MkdirTemp(c.t.directory, name+"-")
+	c.t.NoError(err, "make a directory")
 	one := &member{
 		name: name, client: urls[0], peer: urls[1],
 		dataDir: filepath.Join(directory, "data"), log: filepath.Join(directory, "log"),
@@ -73,22 +74,28 @@ func found(t *T, count int) *cluster {
 	return c
 }
 
-// start starts a member, for the first time or again.
-func (c *cluster) start(one *member, state string) {
+// initial is what the members are told of each other.
+func (c *cluster) initial() string {
 	var initial []string
 	for _, each := range c.members {
 		initial = append(initial, each.name+"="+each.peer)
 	}
+	return strings.Join(initial, ",")
+}
+
+// start starts a member, for the first time or again.
+func (c *cluster) start(one *member, state string, flags ...string) {
 	log, err := os.OpenFile(one.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	c.t.NoError(err, "open a log")
 	defer log.Close()
-	one.process = exec.Command(*server,
+	arguments := []string{
 		"--name", one.name, "--data-dir", one.dataDir,
 		"--listen-client-urls", one.client, "--advertise-client-urls", one.client,
 		"--listen-peer-urls", one.peer, "--initial-advertise-peer-urls", one.peer,
-		"--initial-cluster", strings.Join(initial, ","), "--initial-cluster-state", state,
+		"--initial-cluster", c.initial(), "--initial-cluster-state", state,
 		"--initial-cluster-token", "tested",
-	)
+	}
+	one.process = exec.Command(*server, append(arguments, flags...)...)
 	one.process.Stdout, one.process.Stderr = log, log
 	c.t.NoError(one.process.Start(), "start "+one.name)
 	c.t.started = append(c.t.started, one)

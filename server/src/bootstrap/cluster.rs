@@ -10,11 +10,11 @@
 
 use std::collections::BTreeMap;
 
-use engine::{ClusterId, MemberId};
+use engine::{ClusterId, Member, MemberId};
 use sha1::{Digest, Sha1};
 
 use super::addresses::{Resolve, compare};
-use crate::config::{Url, parse_urls};
+use crate::config::{Url, parse_urls, texts};
 
 /// The id of a founding member: its peer URLs in order, then the cluster's token, hashed.
 pub fn member_id(peer_urls: &[Url], token: &str) -> MemberId {
@@ -64,6 +64,15 @@ pub struct InitialMember {
     pub name: String,
     /// Where the others reach it, sorted.
     pub peer_urls: Vec<Url>,
+}
+
+impl InitialMember {
+    /// The member as the store of a cluster that begins with it has it.
+    #[must_use]
+    pub fn into_member(self) -> Member {
+        let Self { id, name, peer_urls } = self;
+        Member { id, name, peer_urls: texts(&peer_urls), ..Member::default() }
+    }
 }
 
 /// The members that flags name: `name=url,name=url,...`.

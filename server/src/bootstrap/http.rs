@@ -22,6 +22,11 @@ const BODY_BYTES_MAX: usize = 8 << 20;
 const HEADERS_MAX: usize = 128;
 const READ_BYTES: usize = 16 << 10;
 
+/// The content type of a form's fields.
+pub const FORM: &str = "application/x-www-form-urlencoded";
+/// That of a JSON document.
+pub const JSON: &str = "application/json";
+
 /// A request.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
@@ -29,8 +34,10 @@ pub struct Request<'a> {
     pub method: &'static str,
     /// Path and query.
     pub target: &'a str,
-    /// A form's fields, if there is a body.
-    pub form: Option<&'a str>,
+    /// A body and its content type, if there is one.
+    pub body: Option<(&'a str, &'a str)>,
+    /// Further header fields.
+    pub fields: &'a [(&'a str, &'a str)],
     /// How long all of it may take.
     pub timeout: Duration,
 }
@@ -70,9 +77,12 @@ pub fn ask(url: &Url, request: Request<'_>) -> Result<Answer, String> {
         "{} {} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: ringd\r\nConnection: close\r\n",
         request.method, request.target
     );
-    if let Some(form) = request.form {
-        text.push_str("Content-Type: application/x-www-form-urlencoded\r\n");
-        text.push_str(&format!("Content-Length: {}\r\n\r\n{form}", form.len()));
+    for (name, value) in request.fields {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if let Some((kind, body)) = request.body {
+        let length = body.len();
+        text.push_str(&format!("Content-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}"));
     } else {
         text.push_str("\r\n");
     }
@@ -364,7 +374,7 @@ mod tests {
     const SOON: Duration = Duration::from_secs(20);
 
     fn get(url: &Url) -> Result<Answer, String> {
-        ask(url, Request { method: "GET", target: "/x", form: None, timeout: SOON })
+        ask(url, Request { method: "GET", target: "/x", body: None, fields: &[], timeout: SOON })
     }
 
     #[test]
@@ -410,8 +420,8 @@ mod tests {
         let url = serve(|(method, target, body)| {
             answer(200, "X-Etcd-Cluster-ID: ab\r\n", &format!("{method} {target} {body}"))
         });
-        let request =
-            Request { method: "PUT", target: "/a?b=c", form: Some("value=d"), timeout: SOON };
+        let (body, fields) = (Some((FORM, "value=d")), &[("X-Y", "z")][..]);
+        let request = Request { method: "PUT", target: "/a?b=c", body, fields, timeout: SOON };
         let found = ask(&url, request).unwrap();
         assert_eq!(found.body, b"PUT /a?b=c value=d");
         assert_eq!(found.header("x-etcd-cluster-id"), Some("ab"));
@@ -434,7 +444,7 @@ mod tests {
         let text = format!("http://{}", listener.local_addr().unwrap());
         let url = crate::config::parse_urls(&text).unwrap().remove(0);
         let timeout = Duration::from_millis(20);
-        let request = Request { method: "GET", target: "/", form: None, timeout };
+        let request = Request { method: "GET", target: "/", body: None, fields: &[], timeout };
         assert_eq!(ask(&url, request), Err("context deadline exceeded".to_owned()));
     }
 }

@@ -1,4 +1,4 @@
-//! Who a member that stands alone is, as its flags have it: what an import makes.
+//! Who a member and its cluster are, as flags have it: what a backup is restored to.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
@@ -6,12 +6,15 @@ use engine::Identity;
 
 use super::Failure;
 use super::addresses::Resolve;
-use super::cluster::{InitialCluster, cluster_id};
+use super::cluster::{InitialCluster, InitialMember, cluster_id};
 use crate::config::{ClusterState, Config};
 
-/// Who the member is that an import makes, and whether its flags agree on it. It founds a cluster
-/// alone; others are added to it when it runs.
-pub fn initial_identity(config: &Config) -> Result<Identity, Failure> {
+/// Who the member is that a restored backup makes, and who founds the cluster with it, in the order
+/// of their ids. Each of them is to be restored from the same backup.
+///
+/// # Errors
+/// The flags do not agree.
+pub fn initial_members(config: &Config) -> Result<(Identity, Vec<InitialMember>), Failure> {
     let fail = |reason: String| Err(Failure::InitialCluster(reason));
     let cluster = parse_initial_cluster(&config.initial_cluster)?;
     let name = &config.name;
@@ -23,18 +26,12 @@ pub fn initial_identity(config: &Config) -> Result<Identity, Failure> {
     cluster
         .check_founding(name, &config.initial_advertise_peer_urls, &mut SystemResolver)
         .map_err(Failure::InitialCluster)?;
-    if cluster.len() > 1 {
-        let names = cluster.names().collect::<Vec<_>>().join(", ");
-        return fail(format!(
-            "what is imported is a member alone, and --initial-cluster names {names}"
-        ));
-    }
     let members =
         cluster.members(&config.initial_cluster_token).map_err(Failure::InitialCluster)?;
     let ids: Vec<_> = members.iter().map(|member| member.id).collect();
     let own = members.iter().find(|member| member.name == *name);
     let member = own.expect("the check above found it").id;
-    Ok(Identity { cluster: cluster_id(&ids), member })
+    Ok((Identity { cluster: cluster_id(&ids), member }, members))
 }
 
 /// The members that flags name.
@@ -70,7 +67,10 @@ mod tests {
     fn identity(arguments: &[&str]) -> Result<Identity, String> {
         let arguments: Vec<String> = arguments.iter().map(|word| (*word).to_owned()).collect();
         match parse(&arguments, &Surroundings::NONE, &mut Vec::new()).unwrap() {
-            Outcome::Run(config) => initial_identity(&config).map_err(|error| error.to_string()),
+            Outcome::Run(config) => {
+                let found = initial_members(&config).map_err(|error| error.to_string());
+                found.map(|(identity, _)| identity)
+            }
             other => panic!("{arguments:?} came to {other:?}"),
         }
     }
@@ -173,11 +173,25 @@ mod tests {
         }
     }
 
+    /// The ids are those that etcdutl gave the members.
     #[test]
-    fn clusters_are_not_imported() {
-        let two = "--initial-cluster=default=http://localhost:2380,n2=http://localhost:2390";
-        let text = identity(&[two]).unwrap_err();
-        assert!(text.ends_with("--initial-cluster names default, n2"), "{text}");
+    fn a_backup_is_restored_to_each_member_of_a_cluster() {
+        let cluster = "--initial-cluster=infra1=http://127.0.0.1:12380,\
+                       infra2=http://127.0.0.1:22380,infra3=http://127.0.0.1:32380";
+        let token = "--initial-cluster-token=etcd-cluster-1";
+        for (name, port, id) in [
+            ("infra1", 12380, 0x8211_f1d0_f64f_3269),
+            ("infra2", 22380, 0x91bc_3c39_8fb3_c146),
+            ("infra3", 32380, 0xfd42_2379_fda5_0e48),
+        ] {
+            let peers = format!("--initial-advertise-peer-urls=http://127.0.0.1:{port}");
+            let name = format!("--name={name}");
+            assert_eq!(ids(&[&name, &peers, cluster, token]).0, id);
+        }
+    }
+
+    #[test]
+    fn a_restored_member_joins_nobody() {
         let text = identity(&["--initial-cluster-state=existing"]).unwrap_err();
         assert!(text.contains("--initial-cluster-state new"), "{text}");
     }

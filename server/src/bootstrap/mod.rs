@@ -13,7 +13,7 @@ mod data_dir;
 pub mod discovery;
 pub mod http;
 mod identity;
-mod json;
+pub mod json;
 pub mod remote;
 
 use std::fmt;
@@ -24,7 +24,7 @@ pub use beginning::{Beginning, Origin, Outside, SERVER_NAME, Sleeper, begin, beg
 pub use cluster::{cluster_id, member_id};
 pub use data_dir::{DataDir, FORMAT_VERSION};
 pub use engine::Identity;
-pub use identity::{SystemResolver, initial_identity, parse_initial_cluster};
+pub use identity::{SystemResolver, initial_members, parse_initial_cluster};
 
 use crate::config::{Config, Notice};
 

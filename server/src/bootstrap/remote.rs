@@ -148,7 +148,7 @@ fn first_answer<T>(
 }
 
 fn get(url: &Url, target: &str, timeout: Duration) -> Result<Answer, String> {
-    ask(url, Request { method: "GET", target, form: None, timeout })
+    ask(url, Request { method: "GET", target, body: None, fields: &[], timeout })
 }
 
 fn read_members(json: &Json) -> Result<Vec<RemoteMember>, String> {

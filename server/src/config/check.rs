@@ -421,7 +421,7 @@ fn check_tracing(config: &Config) -> Result<(), Refusal> {
     Err(Refusal::Invalid(text))
 }
 
-fn check_gates(config: &Config, notices: &mut Vec<Notice>) -> Result<(), Refusal> {
+fn check_gates(config: &mut Config, notices: &mut Vec<Notice>) -> Result<(), Refusal> {
     let checkpoint = config.features.lease_checkpoint();
     let persist = config.features.lease_checkpoint_persist();
     if checkpoint && !persist {
@@ -441,6 +441,7 @@ fn check_gates(config: &Config, notices: &mut Vec<Notice>) -> Result<(), Refusal
         let reason = format!("--compact-hash-check-time must be >0 (set to {sign}{shown})");
         return Err(Refusal::Invalid(reason));
     }
+    config.compact_hash_check_time = Duration::from_nanos(interval.unsigned_abs());
     Ok(())
 }
 

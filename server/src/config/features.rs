@@ -45,12 +45,10 @@ const fn gate(name: &'static str, stage: Stage, default: bool, stand: GateStand)
 pub const GATES: &[Gate] = &[
     gate(ALL_ALPHA, Stage::Alpha, false, GateStand::Served),
     gate(ALL_BETA, Stage::Beta, false, GateStand::Served),
-    gate("CompactHashCheck", Stage::Alpha, false,
-        GateStand::Moot("members do not compare their data yet")),
+    gate(COMPACT_HASH_CHECK, Stage::Alpha, false, GateStand::Served),
     gate("FastLeaseKeepAlive", Stage::Beta, true,
         GateStand::Moot("a keep-alive never waits for the log")),
-    gate("InitialCorruptCheck", Stage::Alpha, false,
-        GateStand::Moot("members do not compare their data yet")),
+    gate(INITIAL_CORRUPT_CHECK, Stage::Alpha, false, GateStand::Served),
     gate(LEASE_CHECKPOINT, Stage::Alpha, false, GateStand::Served),
     gate(LEASE_CHECKPOINT_PERSIST, Stage::Alpha, false,
         GateStand::Moot("what is noted of a lease is durable, as in every cluster from 3.6 on")),
@@ -66,6 +64,8 @@ pub const GATES: &[Gate] = &[
 
 const ALL_ALPHA: &str = "AllAlpha";
 const ALL_BETA: &str = "AllBeta";
+const COMPACT_HASH_CHECK: &str = "CompactHashCheck";
+const INITIAL_CORRUPT_CHECK: &str = "InitialCorruptCheck";
 const LEASE_CHECKPOINT: &str = "LeaseCheckpoint";
 const LEASE_CHECKPOINT_PERSIST: &str = "LeaseCheckpointPersist";
 
@@ -77,6 +77,16 @@ pub struct FeatureGates {
 }
 
 impl FeatureGates {
+    /// Whether the leader compares the hashes that compactions left on the members.
+    pub fn compact_hash_check(&self) -> bool {
+        self.is_on(COMPACT_HASH_CHECK)
+    }
+
+    /// Whether a member compares its keys with the others' before it serves anybody.
+    pub fn initial_corrupt_check(&self) -> bool {
+        self.is_on(INITIAL_CORRUPT_CHECK)
+    }
+
     /// Whether the leader writes the remaining time of leases into the log.
     pub fn lease_checkpoint(&self) -> bool {
         self.is_on(LEASE_CHECKPOINT)

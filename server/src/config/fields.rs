@@ -177,6 +177,10 @@ pub struct Config {
     pub warning_apply_duration: Duration,
     /// A unary request that takes longer is logged; never 0.
     pub warning_unary_request_duration: Duration,
+    /// How often the leader compares the members' data; zero is never.
+    pub corrupt_check_time: Duration,
+    /// How often it compares the hashes that compactions left.
+    pub compact_hash_check_time: Duration,
     /// A start defragments when it frees so many MiB; 0 is never.
     pub bootstrap_defrag_threshold_megabytes: u64,
     /// Single features.

@@ -17,7 +17,8 @@ use super::content::{Filling, Found};
 use super::etcd_log::{EtcdLog, LogRecord};
 use super::input::{Database, DigestRule};
 use super::tail::Tail;
-use crate::bootstrap::{self, DataDir, initial_identity};
+use crate::bootstrap::cluster::InitialMember;
+use crate::bootstrap::{self, DataDir, initial_members};
 use crate::config::{self, Outcome, Refusal, Surroundings};
 use crate::node::run::STORE_DIRECTORY;
 use crate::node::start::{Origin, StartConfig, create};
@@ -80,10 +81,11 @@ pub fn restore(
     skip_hash_check: bool,
     bump: Option<Bump>,
 ) -> Result<Made, Failure> {
-    let identity = identity_of(cluster)?;
+    let founder = founder_of(cluster)?;
+    let identity = founder.identity;
     let rule = if skip_hash_check { DigestRule::Skipped } else { DigestRule::Needed };
     let database = Database::open(backup, rule)?;
-    build(output, identity, |filling| {
+    build(output, founder, |filling| {
         let found = filling.take_database(&database, bump)?;
         filling.take_alarms(&found.alarms)?;
         Ok(made(identity, filling, &found, 0, Vec::new()))
@@ -103,9 +105,10 @@ pub fn import(
     let metadata = fs::metadata(from).map_err(Failure::io("look at", from))?;
     if !metadata.is_dir() {
         // A copy of a data directory's file carries no digest, and a backup does.
-        let identity = identity_of(cluster)?;
+        let founder = founder_of(cluster)?;
+        let identity = founder.identity;
         let database = Database::open(from, DigestRule::Welcome)?;
-        return build(output, identity, |filling| {
+        return build(output, founder, |filling| {
             let found = filling.take_database(&database, None)?;
             filling.take_alarms(&found.alarms)?;
             Ok(made(identity, filling, &found, 0, Vec::new()))
@@ -114,7 +117,9 @@ pub fn import(
     let database = Database::open(&from.join("member/snap/db"), DigestRule::Skipped)?;
     let wal_dir = from_wal.map_or_else(|| from.join("member/wal"), Path::to_owned);
     let identity = owner_of(&wal_dir)?;
-    build(output, identity, |filling| {
+    // What it is called and where it is reached it publishes when it is started.
+    let founder = Founder { identity, origin: Origin::Founds(Vec::new()) };
+    build(output, founder, |filling| {
         let mut found = filling.take_database(&database, None)?;
         let mut tail = Tail::new(&found);
         tail.take(&wal_dir, filling)?;
@@ -135,8 +140,8 @@ fn made(
     let others = found.members.iter().filter(|member| member.id != identity.member).count();
     if others > 0 && found.members.iter().any(|member| member.id == identity.member) {
         notes.push(format!(
-            "the cluster had {others} other members; the new one is a cluster of one, and they \
-             must not be started again"
+            "the cluster had {others} other members; what is in their data directories is another \
+             history from now on, and they must not be started on it again"
         ));
     }
     if found.carried > 0 {
@@ -152,8 +157,14 @@ fn made(
     Made { identity, revision, changes, leases, carried, entries, notes }
 }
 
-/// The ids that a server with these flags would give itself.
-fn identity_of(cluster: &NewCluster) -> Result<Identity, Failure> {
+/// A member of a cluster that begins.
+struct Founder {
+    identity: Identity,
+    origin: Origin,
+}
+
+/// Who a server with these flags would be, among whom.
+fn founder_of(cluster: &NewCluster) -> Result<Founder, Failure> {
     let arguments = [
         format!("--name={}", cluster.name),
         format!("--initial-cluster={}", cluster.initial_cluster),
@@ -161,7 +172,11 @@ fn identity_of(cluster: &NewCluster) -> Result<Identity, Failure> {
         format!("--initial-advertise-peer-urls={}", cluster.initial_advertise_peer_urls),
     ];
     match config::parse(&arguments, &Surroundings::NONE, &mut Vec::new()) {
-        Ok(Outcome::Run(config)) => Ok(initial_identity(&config)?),
+        Ok(Outcome::Run(config)) => {
+            let (identity, members) = initial_members(&config)?;
+            let members = members.into_iter().map(InitialMember::into_member).collect();
+            Ok(Founder { identity, origin: Origin::Founds(members) })
+        }
         Ok(Outcome::Help | Outcome::Version) => unreachable!("neither was asked for"),
         Err(
             Refusal::Usage(text)
@@ -188,7 +203,7 @@ fn owner_of(wal_dir: &Path) -> Result<Identity, Failure> {
 /// Makes the directories, lets them be filled, and gives them their names.
 fn build(
     output: &Output,
-    identity: Identity,
+    Founder { identity, origin }: Founder,
     fill: impl FnOnce(&mut Filling<'_>) -> Result<Made, Failure>,
 ) -> Result<Made, Failure> {
     let data_dir = without_trailing_slash(&output.data_dir);
@@ -210,7 +225,8 @@ fn build(
         )));
     }
     let mut result = None;
-    create(&start_config(&directory)?, |engine, disk| {
+    let config = StartConfig { origin, ..start_config(&directory)? };
+    create(&config, |engine, disk| {
         let made = fill(&mut Filling::new(engine, disk))?;
         result = Some(made);
         Ok::<(), Failure>(())

@@ -8,6 +8,7 @@ use engine::command::CommandKind;
 
 use super::calls::REQUEST_BOUNDS;
 use super::cell::{Bounds, Counter, Distribution};
+use super::peers::Peers;
 use super::stage::{Stage, StageCopy, StageLatency, StageSlot};
 
 /// etcd's bounds for applies, in nanoseconds.
@@ -138,6 +139,8 @@ pub struct LogMetrics {
     pub leases_renewed: Counter,
     /// The time to live of leases that were granted, in seconds.
     pub lease_ttls: Distribution,
+    /// Of the other members.
+    pub peers: Peers,
     puts: Counter,
     put_size_bytes: Counter,
     deletes: Counter,
@@ -172,6 +175,7 @@ impl Default for LogMetrics {
             leases_expired: Counter::default(),
             leases_renewed: Counter::default(),
             lease_ttls: Distribution::new(LEASES),
+            peers: Peers::default(),
             puts: Counter::default(),
             put_size_bytes: Counter::default(),
             deletes: Counter::default(),

@@ -22,6 +22,7 @@ pub mod cell;
 mod frontend;
 mod health;
 mod log;
+pub mod peers;
 mod render;
 pub mod stage;
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::cell::{Bounds, Counter, Distribution, DistributionCopy, nanos};
 use super::frontend::{BACKUPS, FrontendMetrics};
 use super::health::CHECKS;
 use super::log::CommandType;
+use super::peers::PeerMetrics;
 use super::stage::{Stage, StageCopy};
 use super::text::{Kind, Text, whole};
 use super::{CallCounts, LogMetrics, MethodName, MethodType, Metrics, Sample};
@@ -45,6 +46,7 @@ const CODES: [&str; CODE_COUNT] = [
 pub(super) fn render(metrics: &Metrics, sample: &Sample, out: &mut Vec<u8>) {
     let mut text = Text::default();
     put_member(&mut text, metrics, sample);
+    put_peers(&mut text, metrics);
     put_proposals(&mut text, metrics, sample);
     put_requests(&mut text, metrics);
     put_health(&mut text, metrics, sample);
@@ -101,6 +103,61 @@ fn put_member(text: &mut Text, metrics: &Metrics, sample: &Sample) {
     }
     let help = "The size at which the store refuses to grow.";
     text.single("etcd_server_quota_backend_bytes", Kind::Gauge, help, whole(fixed.quota_bytes));
+}
+
+/// As in etcd, a member alone has none of these series, and none of their families.
+fn put_peers(text: &mut Text, metrics: &Metrics) {
+    let peers = metrics.log.peers.all();
+    if peers.is_empty() {
+        return;
+    }
+    let ids: Vec<String> = peers.iter().map(|peer| format!("{:x}", peer.member)).collect();
+    let own = format!("{:x}", metrics.fixed.member);
+    let with_ids = || ids.iter().zip(&peers);
+    let help = "Whether letters reach the member.";
+    let mut family = text.family("etcd_network_active_peers", Kind::Gauge, help);
+    for (id, peer) in with_ids() {
+        family.count(&[("Local", &own), ("Remote", id)], peer.is_active.get());
+    }
+    let help = "How often the way to the member was lost.";
+    let mut family = text.family("etcd_network_disconnected_peers_total", Kind::Counter, help);
+    for (id, peer) in with_ids() {
+        family.count(&[("Local", &own), ("Remote", id)], peer.disconnections.get());
+    }
+    type Count = fn(&PeerMetrics) -> &Counter;
+    let counts: [(&'static str, &str, &str, Count); 4] = [
+        ("etcd_network_peer_sent_bytes_total", "Bytes sent to the member.", "To", |peer| {
+            &peer.sent_bytes
+        }),
+        ("etcd_network_peer_received_bytes_total", "Bytes received from it.", "From", |peer| {
+            &peer.received_bytes
+        }),
+        (
+            "etcd_network_peer_sent_failures_total",
+            "How often something for the member was dropped, because it could not be reached or \
+             took too little.",
+            "To",
+            |peer| &peer.send_failures,
+        ),
+        (
+            "etcd_network_peer_received_failures_total",
+            "Connections of the member's that ended because they could not be understood.",
+            "From",
+            |peer| &peer.receive_failures,
+        ),
+    ];
+    for (name, help, label, count) in counts {
+        let mut family = text.family(name, Kind::Counter, help);
+        for (id, peer) in with_ids() {
+            family.count(&[(label, id)], count(peer).get());
+        }
+    }
+    let help = "From a probe of the member until its answer.";
+    let name = "etcd_network_peer_round_trip_time_seconds";
+    let mut family = text.family(name, Kind::Histogram, help);
+    for (id, peer) in with_ids() {
+        family.distribution(&[("To", id)], &peer.round_trips.copy(), NANOS);
+    }
 }
 
 fn put_proposals(text: &mut Text, metrics: &Metrics, sample: &Sample) {

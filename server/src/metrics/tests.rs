@@ -138,6 +138,7 @@ fn busy() -> Metrics {
     let mut commands = AppliedCommands::default();
     commands.note(CommandKind::Put, true);
     metrics.log.note_applied(&commands, Duration::from_micros(150));
+    metrics.log.peers.of(0xdef).round_trips.observe_duration(Duration::from_micros(300), 1);
     metrics
 }
 
@@ -203,6 +204,10 @@ fn alerts_and_dashboards_find_what_they_ask_for() {
         ("etcd_disk_backend_commit_duration_seconds", &[]),
         ("etcd_network_client_grpc_received_bytes_total", &[]),
         ("etcd_network_client_grpc_sent_bytes_total", &[]),
+        ("etcd_network_peer_sent_failures_total", &["To"]),
+        ("etcd_network_peer_round_trip_time_seconds", &["To"]),
+        ("etcd_network_peer_sent_bytes_total", &["To"]),
+        ("etcd_network_peer_received_bytes_total", &["From"]),
         ("grpc_server_started_total", &["grpc_service", "grpc_type"]),
         ("grpc_server_handled_total", &["grpc_code", "grpc_service", "grpc_method", "grpc_type"]),
         ("grpc_server_handling_seconds", &["grpc_service", "grpc_method", "grpc_type"]),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use engine::CommandError;
-use engine::ids::LogIndex;
+use engine::ids::{LogIndex, MemberId};
 
 use crate::raft::change::ChangeError;
 use crate::raft::record::RecordError;
@@ -31,6 +31,8 @@ pub enum Failure {
     },
     /// The leases cannot be read from the store.
     Leases(engine::ReadError),
+    /// The keys cannot be read from the store.
+    Hash(engine::ReadError),
     /// A committed entry that this version does not understand. It must not be skipped: this
     /// member's state would differ from its peers'.
     InvalidEntry {
@@ -51,6 +53,8 @@ pub enum Failure {
         /// Its place.
         index: LogIndex,
     },
+    /// The keys are not those that the other members have.
+    Inconsistent(MemberId),
     /// io_uring broke.
     Reactor(ReactorError),
     /// raft-rs refused its configuration or its log.
@@ -78,6 +82,7 @@ impl std::fmt::Display for Failure {
                 write!(formatter, "store in {}: {cause}", directory.display())
             }
             Self::Leases(error) => write!(formatter, "cannot read the leases: {error}"),
+            Self::Hash(error) => write!(formatter, "cannot read the keys: {error}"),
             Self::InvalidEntry { index, cause } => {
                 write!(formatter, "log entry {index} cannot be applied: {cause}")
             }
@@ -86,6 +91,9 @@ impl std::fmt::Display for Failure {
             }
             Self::UnknownEntry { index } => {
                 write!(formatter, "log entry {index} is of a kind that this version does not know")
+            }
+            Self::Inconsistent(member) => {
+                write!(formatter, "{:x} found data inconsistency with peers", member.0)
             }
             Self::Reactor(error) => error.fmt(formatter),
             Self::Raft(error) => write!(formatter, "raft: {error}"),

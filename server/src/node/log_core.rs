@@ -14,11 +14,13 @@
 
 mod admission;
 mod changes;
+mod checks;
 mod cluster;
 mod leases;
 mod meter;
 mod pace;
 mod quota;
+mod retention;
 mod telling;
 #[cfg(test)]
 mod tests;
@@ -36,6 +38,8 @@ use raft::eraftpb::{Entry, EntryType, Message};
 use wal::{Lsn, RecordKind, Writer};
 
 use self::changes::Changes;
+pub use self::checks::CheckSettings;
+use self::checks::{Checks, SLOT_CHECK};
 use self::cluster::Peers;
 use self::leases::Leases;
 use self::meter::Meter;
@@ -138,6 +142,7 @@ pub struct LogCore {
     boot_nonce: u64,
     peers: Peers,
     changes: Changes,
+    checks: Checks,
     transfers: Transfers,
     reads: ReadIndex,
     leases: Leases,
@@ -232,6 +237,7 @@ impl LogCore {
             boot_nonce,
             peers: Peers::default(),
             changes: Changes::default(),
+            checks: Checks::default(),
             transfers: Transfers::default(),
             reads: ReadIndex::new(member, boot_nonce, request_timeout),
             leases: Leases::new(lessor, &leases),
@@ -370,7 +376,10 @@ impl LogCore {
         self.reads.handle_tick(now);
         while let Some(ticket) = self.reads.poll_failed() {
             if ticket.frontend == FrontendId::NOBODY {
-                self.ask_whether_leading(now);
+                match ticket.slot {
+                    SLOT_CHECK => self.handle_check_round(false),
+                    _ => self.ask_whether_leading(now),
+                }
                 continue;
             }
             let reply = &mut self.replies[ticket.frontend.place()];
@@ -387,22 +396,8 @@ impl LogCore {
         self.wal.retry_spare();
         self.engine.retry_growth();
         self.transfers.handle_disk();
-        let is_due = self.checkpoint.is_due(now, self.engine.dirty_bytes());
-        if (is_due || self.checkpoint_makes_room()) && self.engine.begin_checkpoint() {
-            self.checkpoint.handle_begun(now);
-            self.meter.handle_checkpoint_begun(now);
-            self.store_wants_room = false;
-        }
-    }
-
-    /// Whether something waits for room that a checkpoint gives back: pages that only the last one
-    /// needs, segments that only the entries behind it are in.
-    fn checkpoint_makes_room(&self) -> bool {
-        let is_starved = self.engine.is_apply_starved()
-            || self.engine.is_sweep_starved()
-            || self.engine.install_wants_checkpoint();
-        let log_wants_room = self.wal.starvation().is_some() && self.wal.has_old_segment();
-        (is_starved || self.store_wants_room || log_wants_room) && !self.engine.is_durable()
+        self.checkpoint_if_due(now);
+        self.handle_check_tick(now);
     }
 
     /// Gives up what waits and checkpoints: a member that stops cleanly starts without a replay.
@@ -416,6 +411,7 @@ impl LogCore {
         }
         self.stop_upkeep();
         self.stop_changes();
+        self.stop_checks();
         let reads = self.reads.fail_all();
         for ticket in reads.into_iter().filter(|ticket| ticket.frontend != FrontendId::NOBODY) {
             let reply = &mut self.replies[ticket.frontend.place()];
@@ -428,22 +424,6 @@ impl LogCore {
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         !self.batcher.has_proposed() && self.unsynced.is_empty() && !self.has_work()
-    }
-
-    /// Gets on with the checkpoint of a clean stop: to be called until [`Self::is_checkpointed`].
-    /// One that is under way does not hold everything, so it is waited for; and a file may have to
-    /// grow first.
-    pub fn advance_final_checkpoint(&mut self) {
-        if !self.is_checkpointed() && !self.engine.is_checkpointing() {
-            // False means that a file has to grow first: the growth is among the operations.
-            self.engine.begin_checkpoint();
-        }
-    }
-
-    /// Whether everything applied is in the newest checkpoint.
-    #[must_use]
-    pub fn is_checkpointed(&self) -> bool {
-        self.engine.durable().0 == self.engine.applied().0
     }
 
     /// What the disk said when it refused to let the store grow, until it has grown.
@@ -850,36 +830,15 @@ impl LogCore {
         while let Some(tickets) = self.reads.poll_ready() {
             for ticket in tickets {
                 if ticket.frontend == FrontendId::NOBODY {
-                    self.leases.handle_confirmed();
+                    match ticket.slot {
+                        SLOT_CHECK => self.handle_check_round(true),
+                        _ => self.leases.handle_confirmed(),
+                    }
                     continue;
                 }
                 self.replies[ticket.frontend.place()].reads.push(ticket.slot);
             }
         }
-    }
-
-    fn release_log(&mut self) {
-        let (checkpointed, _) = self.engine.durable();
-        // A sole voter has nobody who could lag.
-        let catch_up = if self.consensus.is_sole_voter() { 0 } else { CATCH_UP_SIZE_BYTES_MAX };
-        let keep_from = self.wal.durable().0.saturating_sub(catch_up);
-        let mut release = None;
-        while let Some(&(index, start)) = self.retained.front() {
-            // The last entry stays: a start sees by it that the log reaches as far as the store.
-            if index > checkpointed || start.0 >= keep_from || self.retained.len() == 1 {
-                release = Some(start);
-                break;
-            }
-            self.retained.pop_front();
-        }
-        if let Some(start) = release {
-            // The entry that comes first may still be on its way to the disk.
-            self.wal.release_before(start.min(self.wal.durable()));
-            // At once: an idle member has no next batch for the release to ride with, and would
-            // read segments at its next start that nobody needs.
-            self.wal.flush();
-        }
-        self.checkpoint.handle_finished();
     }
 }
 

@@ -280,6 +280,9 @@ impl LogRole {
         while let Some(notice) = self.core.poll_compaction_notice() {
             tell_compaction(&notice);
         }
+        while let Some(notice) = self.core.poll_check_notice() {
+            notice.write();
+        }
         self.report_slow_apply();
         if self.core.poll_quota_exceeded() {
             log_lines::quota_exceeded(self.settings.config.quota_backend_bytes);
@@ -413,6 +416,9 @@ impl LogRole {
             self.announced = true;
             let LogSettings { identity, config, .. } = &self.settings;
             log_lines::published_local_member(*identity, config);
+            if !config.corrupt_check_time.is_zero() {
+                log_lines::enabled_corruption_checking(*identity, config.corrupt_check_time);
+            }
             if self.settings.is_version_set && self.leader == Some(identity.member) {
                 let (minor, _patch) = ETCD_VERSION.rsplit_once('.').expect("it has three parts");
                 log_lines::set_initial_cluster_version(*identity, minor);

@@ -3,8 +3,10 @@
 pub mod calls;
 pub mod checkpoint;
 pub mod core;
+pub mod corruption;
 pub mod failure;
 pub mod frontend_core;
+pub mod initial_check;
 pub mod log_core;
 pub mod log_role;
 pub mod peer_role;

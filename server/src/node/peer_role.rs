@@ -25,9 +25,10 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
-use engine::ids::MemberId;
+use engine::ids::{MemberId, Revision};
 use engine::{Identity, Member, ReadHandle};
 
 use self::accepted::{Accepted, Next, Speaker};
@@ -38,6 +39,7 @@ use super::failure::Failure;
 use crate::bootstrap::SERVER_NAME;
 use crate::log_event;
 use crate::log_lines;
+use crate::metrics::LogMetrics;
 use crate::peer::hello::{Lane, Refusal};
 use crate::peer::letter::{Letter, SnapshotAcknowledged};
 use crate::peer::link::{ConnectionId, LinkConfig};
@@ -55,6 +57,8 @@ const ACCEPTED_MAX: usize = 1024;
 const UNGREETED_MAX: usize = 64;
 /// How long a connection may go without greeting or asking.
 const UNGREETED_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long somebody who asks for a hash may wait for it.
+const HASH_TIME_MAX: Duration = Duration::from_secs(300);
 /// Members that are answered although they are not known to be members.
 const GUESTS_MAX: usize = 16;
 /// etcd's time for connecting to a member, besides an election.
@@ -127,6 +131,7 @@ pub struct PeerRole {
     /// The reactor's numbers of them.
     listening: Range<usize>,
     outgoing: Outgoing,
+    metrics: Arc<LogMetrics>,
     /// By the sockets' places in the reactor.
     seats: Vec<Option<Seat>>,
     accepted_count: usize,
@@ -138,6 +143,11 @@ pub struct PeerRole {
     followed: Option<u64>,
     /// Accepted connections that are to end.
     dismissed: Vec<SocketId>,
+    /// Who waits for a hash, by the number that the log core was given.
+    hashes: BTreeMap<u64, SocketId>,
+    hashes_counted: u64,
+    /// What the log core is to be asked.
+    hashes_wanted: Vec<(u64, Revision)>,
     /// Whether connections that carry entries are not read.
     is_full: bool,
 }
@@ -150,6 +160,7 @@ impl PeerRole {
         listeners: Vec<Listener>,
         views: ReadHandle,
         waker: Waker,
+        metrics: Arc<LogMetrics>,
     ) -> Self {
         let server_version = env!("CARGO_PKG_VERSION").to_owned();
         let Identity { cluster, member } = settings.identity;
@@ -161,7 +172,8 @@ impl PeerRole {
             settings,
             listeners,
             listening: 0..0,
-            outgoing: Outgoing::new(Dialer::new(waker)),
+            outgoing: Outgoing::new(Dialer::new(waker), Arc::clone(&metrics)),
+            metrics,
             seats: Vec::new(),
             accepted_count: 0,
             ungreeted: Vec::new(),
@@ -169,6 +181,9 @@ impl PeerRole {
             known: Known::default(),
             followed: None,
             dismissed: Vec::new(),
+            hashes: BTreeMap::new(),
+            hashes_counted: 0,
+            hashes_wanted: Vec::new(),
             is_full: false,
         }
     }
@@ -260,6 +275,7 @@ impl PeerRole {
     ) -> Result<bool, Failure> {
         self.follow(core, reactor, now)?;
         self.finish_dials(reactor, now);
+        self.outgoing.probe(now);
         while let Some((to, letter)) = core.poll_letter() {
             if let Letter::SnapshotAcknowledged(acknowledged) = letter {
                 self.acknowledge(to, acknowledged, reactor);
@@ -267,6 +283,7 @@ impl PeerRole {
                 core.handle_unreachable(to);
             }
         }
+        self.pass_hashes(core, reactor, now);
         let has_sent = self.advance_links(core, reactor, now)?;
         self.expire(reactor, now);
         self.hold_back(core, reactor);
@@ -343,7 +360,7 @@ impl PeerRole {
         core: &mut C,
         now: Duration,
     ) -> Result<(), Failure> {
-        let Self { seats, oneself, known, .. } = self;
+        let Self { seats, oneself, known, outgoing, .. } = self;
         let Some(Seat { tenant: Tenant::Accepted(accepted), .. }) =
             seats.get_mut(socket.index()).and_then(Option::as_mut)
         else {
@@ -353,6 +370,9 @@ impl PeerRole {
             return Ok(());
         }
         accepted.recognize(bytes, oneself, Duration::from_millis(files::unix_ms()));
+        if let Some(metrics) = &accepted.metrics {
+            metrics.received_bytes.add(bytes.len() as u64);
+        }
         let mut greeted = None;
         let mut refused = None;
         match &mut accepted.speaker {
@@ -364,7 +384,15 @@ impl PeerRole {
                     match receiver.handle_received(&mut input, known) {
                         Ok(Some(Heard::Letter(letter))) => {
                             let (from, _) = receiver.greeted().expect("greetings come first");
-                            core.handle_letter(from, letter)?;
+                            match letter {
+                                Letter::Probe(clock) => {
+                                    outgoing.push(from, &Letter::ProbeAnswer(clock));
+                                }
+                                Letter::ProbeAnswer(clock) => {
+                                    outgoing.handle_probe_answer(from, clock, now);
+                                }
+                                letter => core.handle_letter(from, letter)?,
+                            }
                         }
                         Ok(Some(Heard::Greeted(who))) => greeted = Some(who),
                         Ok(None) => break,
@@ -378,6 +406,9 @@ impl PeerRole {
         }
         if let Some((error, greeted)) = refused {
             accepted.end();
+            if let Some(metrics) = &accepted.metrics {
+                metrics.receive_failures.add(1);
+            }
             report_refused(self.settings.identity, &error, greeted);
         }
         if let Some(greeted) = greeted {
@@ -389,14 +420,53 @@ impl PeerRole {
 
     /// Answers what was asked over HTTP. Who asks has more time to ask again.
     fn answer(&mut self, socket: SocketId, now: Duration) {
-        let Self { seats, pages, ungreeted, .. } = self;
+        let Self { seats, pages, .. } = self;
         let seat = seats.get_mut(socket.index()).and_then(Option::as_mut);
-        if let Some(Seat { tenant: Tenant::Accepted(accepted), .. }) = seat
-            && accepted.answer(pages, now)
-            && let Some(place) = ungreeted.iter().position(|(other, _)| *other == socket)
-        {
-            ungreeted[place].1 = now + UNGREETED_TIME_MAX;
+        let Some(Seat { tenant: Tenant::Accepted(accepted), .. }) = seat else { return };
+        let has_asked = accepted.answer(pages, now);
+        let hash_wanted = accepted.take_hash_wanted();
+        if has_asked {
+            self.give_time(socket, now + UNGREETED_TIME_MAX);
         }
+        if let Some(revision) = hash_wanted {
+            self.hashes_counted += 1;
+            self.hashes.insert(self.hashes_counted, socket);
+            self.hashes_wanted.push((self.hashes_counted, revision));
+            self.give_time(socket, now + HASH_TIME_MAX);
+        }
+    }
+
+    /// A connection that has not greeted may stay until then.
+    fn give_time(&mut self, socket: SocketId, until: Duration) {
+        if let Some(place) = self.ungreeted.iter().position(|(other, _)| *other == socket) {
+            self.ungreeted[place].1 = until;
+        }
+    }
+
+    /// Carries questions for hashes to the log core, and its answers back.
+    fn pass_hashes<C: Correspondent>(
+        &mut self,
+        core: &mut C,
+        reactor: &mut Reactor,
+        now: Duration,
+    ) {
+        for (number, revision) in self.hashes_wanted.drain(..) {
+            core.handle_hash_request(number, revision);
+        }
+        while let Some((number, told)) = core.poll_hash() {
+            let Some(socket) = self.hashes.remove(&number) else { continue };
+            let Self { seats, pages, .. } = self;
+            let seat = seats.get_mut(socket.index()).and_then(Option::as_mut);
+            if let Some(Seat { tenant: Tenant::Accepted(accepted), socket: known }) = seat
+                && *known == socket
+            {
+                accepted.tell_hash(pages, told);
+                self.give_time(socket, now + UNGREETED_TIME_MAX);
+                self.answer(socket, now);
+                self.advance(socket, reactor);
+            }
+        }
+        self.dismiss(reactor);
     }
 
     /// A member has shown who it is. Its earlier connection for the same is what is left of one
@@ -404,6 +474,10 @@ impl PeerRole {
     fn welcome(&mut self, socket: SocketId, greeted: Greeted) {
         let Greeted { from, lane, guest_urls, .. } = greeted;
         self.ungreeted.retain(|(other, _)| *other != socket);
+        let metrics = self.metrics.peers.of(from.0);
+        if let Some(Tenant::Accepted(accepted)) = self.tenant(socket) {
+            accepted.metrics = Some(metrics);
+        }
         if let Some(earlier) = self.greeted.insert((from, lane), socket) {
             self.dismissed.push(earlier);
         }
@@ -417,9 +491,7 @@ impl PeerRole {
         match self.tenant(socket) {
             Some(Tenant::Dialed(member, connection)) => {
                 let (member, connection) = (*member, *connection);
-                if let Some(link) = self.outgoing.link(member) {
-                    link.handle_sent(connection, count, now);
-                }
+                self.outgoing.handle_sent(member, connection, count, now);
             }
             Some(Tenant::Accepted(accepted)) => {
                 accepted.handle_sent(count);

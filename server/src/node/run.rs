@@ -20,7 +20,8 @@ use engine::{Identity, Member, ReadHandle};
 use super::core::{Core, FrontendLine, FrontendRole};
 use super::failure::Failure;
 use super::frontend_core::{Entrance, FrontendConfig, FrontendCore, FrontendParts};
-use super::log_core::{Introduction, LogCore};
+use super::initial_check;
+use super::log_core::{CheckSettings, Introduction, LogCore};
 use super::log_role::{Line, LogRole, LogSettings, SyncPolicy};
 use super::peer_role::{PeerRole, PeerSettings};
 use super::scrape::{self, Scraper, Sources};
@@ -121,6 +122,9 @@ fn run_checked(config: &Arc<Config>, connections_max: usize) -> Result<End, Erro
     let is_new = data_dir.is_new();
     let started = open_stages(config, &mut data_dir, beginning, boot_nonce)?;
     let identity = started.stages.engine.identity();
+    if !is_new && config.features.initial_corrupt_check() {
+        initial_check::run(&started.stages.engine, request_timeout(config))?;
+    }
     signals::block()?;
     let switch = Arc::new(Switch::default());
     let handles = start_cores(Assembly {
@@ -246,13 +250,7 @@ fn origin(beginning: Option<Beginning>) -> Origin {
     match origin {
         bootstrap::Origin::Joins(_) => Origin::Joins,
         bootstrap::Origin::Founds => {
-            let member = |member: InitialMember| Member {
-                id: member.id,
-                peer_urls: crate::config::texts(&member.peer_urls),
-                name: member.name,
-                ..Member::default()
-            };
-            Origin::Founds(members.into_iter().map(member).collect())
+            Origin::Founds(members.into_iter().map(InitialMember::into_member).collect())
         }
     }
 }
@@ -469,6 +467,11 @@ fn set_up(core: &mut LogCore, config: &Config) {
     core.set_slow_apply(config.warning_apply_duration);
     core.set_quota(Quota::from_flag(config.quota_backend_bytes));
     core.set_strict_reconfig(config.strict_reconfig_check);
+    core.set_checks(CheckSettings {
+        periodic: Some(config.corrupt_check_time).filter(|interval| !interval.is_zero()),
+        compactions: Some(config.compact_hash_check_time)
+            .filter(|_| config.features.compact_hash_check()),
+    });
     core.set_window(Window {
         entries_max: usize::try_from(config.snapshot_catchup_entries).unwrap_or(usize::MAX),
         size_bytes_max: WINDOW_SIZE_BYTES_MAX,
@@ -580,7 +583,7 @@ fn build_core(parts: CoreParts) -> Core {
 fn build_log(seed: LogSeed, waker: Waker) -> LogRole {
     let LogSeed { mut core, disk, engine_disk, lines, settings, peers, peer_listeners } = seed;
     let views = core.engine().read_handle();
-    let peers = PeerRole::new(peers, peer_listeners, views, waker.clone());
+    let peers = PeerRole::new(peers, peer_listeners, views, waker.clone(), core.metrics());
     let helper = match DiskHelper::start(disk.duplicate(), engine_disk, waker) {
         Ok(helper) => helper,
         Err(error) => give_up(&error),

@@ -72,11 +72,19 @@ pub enum FrameKind {
     SnapshotEnd = 11,
     /// How far it has come.
     SnapshotAcknowledged = 12,
+    /// A member's keys are to be hashed.
+    HashQuestion = 13,
+    /// Their hash.
+    HashAnswer = 14,
+    /// How long does it take to answer this.
+    Probe = 15,
+    /// The answer.
+    ProbeAnswer = 16,
 }
 
 impl FrameKind {
     /// Every kind.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::Hello,
         Self::Welcome,
         Self::Refusal,
@@ -89,6 +97,10 @@ impl FrameKind {
         Self::SnapshotChunk,
         Self::SnapshotEnd,
         Self::SnapshotAcknowledged,
+        Self::HashQuestion,
+        Self::HashAnswer,
+        Self::Probe,
+        Self::ProbeAnswer,
     ];
 
     fn from_wire(byte: u8) -> Option<Self> {
@@ -441,7 +453,7 @@ mod tests {
         assert_eq!(frame.to_vec(), golden);
         assert_eq!(frame.size_bytes(), golden.len());
         let kinds: Vec<u8> = FrameKind::ALL.iter().map(|kind| *kind as u8).collect();
-        assert_eq!(kinds, (1..=12).collect::<Vec<u8>>());
+        assert_eq!(kinds, (1..=16).collect::<Vec<u8>>());
     }
 
     #[test]
@@ -469,7 +481,7 @@ mod tests {
             let mut random = Random(seed);
             let (mut bytes, mut expected) = (Vec::new(), Vec::new());
             for _ in 0..random.below(20) {
-                let kind = FrameKind::ALL[random.below(12)];
+                let kind = FrameKind::ALL[random.below(FrameKind::ALL.len())];
                 let len_max = if random.once_in(5) { 100_000 } else { 300 };
                 let body = random.bytes(len_max);
                 bytes.extend(frame(kind, &[&body]).to_vec());
@@ -530,7 +542,7 @@ mod tests {
         let long = FrameError::TooLong { size_bytes: 65, size_bytes_max: 64 };
         for (bytes, expected) in [
             (with(4, 0), FrameError::UnknownKind(0)),
-            (with(4, 13), FrameError::UnknownKind(13)),
+            (with(4, 17), FrameError::UnknownKind(17)),
             (with(5, 1), FrameError::Reserved),
             (with(7, 0x80), FrameError::Reserved),
             (with(0, 65), long),

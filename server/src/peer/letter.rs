@@ -12,6 +12,10 @@
 //! SnapshotChunk         transfer u64, number u64, records
 //! SnapshotEnd           transfer u64, chunks u64, bytes u64
 //! SnapshotAcknowledged  transfer u64, next chunk u64, state u8, seven zero bytes
+//! HashQuestion          number u64, revision i64
+//! HashAnswer            number u64, outcome u8, three zero bytes, hash u32, revision i64,
+//!                       compacted i64, current i64
+//! Probe, ProbeAnswer    the prober's clock u64
 //! ```
 //!
 //! All little-endian and frozen by golden bytes. A batch and the records of a chunk are opaque
@@ -23,7 +27,8 @@
 use std::fmt;
 
 use bytes::Bytes;
-use engine::ids::LeaseId;
+use engine::ids::{LeaseId, Revision};
+use engine::{KeyValueHash, Rejection};
 use raft::eraftpb::{Message, MessageType};
 
 use super::frame::{Body, FrameKind, FrameWriter, InFrame, OutFrame};
@@ -200,6 +205,35 @@ pub struct SnapshotAcknowledged {
     pub state: SnapshotState,
 }
 
+/// Asks for the hash of a member's keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HashQuestion {
+    /// Names the question in the answer.
+    pub number: u64,
+    /// Up to which revision; 0 for the newest.
+    pub revision: Revision,
+}
+
+/// What a member says about its keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HashTold {
+    /// Their hash.
+    Hash(KeyValueHash),
+    /// It has no hash of that revision: history begins later, or ends before.
+    Rejected(Rejection),
+    /// It has not answered, or could not.
+    Nothing,
+}
+
+/// An answer to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HashAnswer {
+    /// The question's.
+    pub number: u64,
+    /// What came of it.
+    pub told: HashTold,
+}
+
 /// Something that one member tells another.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Letter {
@@ -221,6 +255,14 @@ pub enum Letter {
     SnapshotEnd(SnapshotEnd),
     /// How far it has come.
     SnapshotAcknowledged(SnapshotAcknowledged),
+    /// The keys are to be hashed.
+    HashQuestion(HashQuestion),
+    /// Their hash.
+    HashAnswer(HashAnswer),
+    /// To be answered with the same word, so that the way there and back is measured.
+    Probe(u64),
+    /// The answer.
+    ProbeAnswer(u64),
 }
 
 /// A body that is no letter.
@@ -256,6 +298,8 @@ impl Letter {
         match self {
             Self::Raft(message) if message.get_msg_type() == MessageType::MsgAppend => Lane::Bulk,
             Self::Raft(_) | Self::LeaseQuestions(_) | Self::LeaseAnswers(_) => Lane::Control,
+            Self::HashQuestion(_) | Self::HashAnswer(_) => Lane::Control,
+            Self::Probe(_) | Self::ProbeAnswer(_) => Lane::Control,
             // A refusal travels against the batches, so nothing is gained by keeping it with them.
             Self::ForwardRefused(_) => Lane::Control,
             Self::Forward(_) => Lane::Bulk,
@@ -312,6 +356,15 @@ impl Letter {
                 writer.put(&[acknowledged.state as u8, 0, 0, 0, 0, 0, 0, 0]);
                 writer.finish()
             }
+            Self::HashQuestion(question) => {
+                let mut writer = FrameWriter::new(FrameKind::HashQuestion);
+                writer.put(&question.number.to_le_bytes());
+                writer.put(&question.revision.0.to_le_bytes());
+                writer.finish()
+            }
+            Self::HashAnswer(answer) => answer.encode(),
+            Self::Probe(clock) => encode_probe(FrameKind::Probe, *clock),
+            Self::ProbeAnswer(clock) => encode_probe(FrameKind::ProbeAnswer, *clock),
         }
     }
 
@@ -348,6 +401,14 @@ impl Letter {
             FrameKind::SnapshotAcknowledged => {
                 Self::SnapshotAcknowledged(decode_acknowledged(body.bytes()).ok_or(WRONG)?)
             }
+            FrameKind::HashQuestion => {
+                Self::HashQuestion(decode_hash_question(body.bytes()).ok_or(WRONG)?)
+            }
+            FrameKind::HashAnswer => {
+                Self::HashAnswer(HashAnswer::decode(body.bytes()).ok_or(WRONG)?)
+            }
+            FrameKind::Probe => Self::Probe(decode_probe(body.bytes()).ok_or(WRONG)?),
+            FrameKind::ProbeAnswer => Self::ProbeAnswer(decode_probe(body.bytes()).ok_or(WRONG)?),
         })
     }
 }
@@ -370,6 +431,67 @@ impl ForwardRefused {
         let reason = ForwardReason::ALL.into_iter().find(|known| *known as u8 == reason)?;
         Some(Self { boot_nonce, sequence_first, reason })
     }
+}
+
+impl HashAnswer {
+    fn encode(&self) -> OutFrame {
+        let never = Revision(0);
+        let nothing = KeyValueHash { hash: 0, revision: never, compacted: never, current: never };
+        let (outcome, hash) = match self.told {
+            HashTold::Hash(hash) => (0, hash),
+            HashTold::Rejected(Rejection::Compacted) => (1, nothing),
+            HashTold::Rejected(Rejection::FutureRevision) => (2, nothing),
+            // No other rejection is about a revision.
+            HashTold::Rejected(_) | HashTold::Nothing => (3, nothing),
+        };
+        let mut writer = FrameWriter::new(FrameKind::HashAnswer);
+        writer.put(&self.number.to_le_bytes());
+        writer.put(&[outcome, 0, 0, 0]);
+        writer.put(&hash.hash.to_le_bytes());
+        for revision in [hash.revision, hash.compacted, hash.current] {
+            writer.put(&revision.0.to_le_bytes());
+        }
+        writer.finish()
+    }
+
+    fn decode(body: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(body);
+        let number = reader.word()?;
+        let outcome = reader.byte()?;
+        reader.zeros(3)?;
+        let hash = KeyValueHash {
+            hash: reader.short()?,
+            revision: Revision(reader.signed()?),
+            compacted: Revision(reader.signed()?),
+            current: Revision(reader.signed()?),
+        };
+        let is_empty =
+            hash.hash == 0 && [hash.revision, hash.compacted, hash.current] == [Revision(0); 3];
+        let told = match (outcome, is_empty) {
+            (0, _) => HashTold::Hash(hash),
+            (1, true) => HashTold::Rejected(Rejection::Compacted),
+            (2, true) => HashTold::Rejected(Rejection::FutureRevision),
+            (3, true) => HashTold::Nothing,
+            _ => return None,
+        };
+        (reader.len() == 0).then_some(Self { number, told })
+    }
+}
+
+fn encode_probe(kind: FrameKind, clock: u64) -> OutFrame {
+    let mut writer = FrameWriter::new(kind);
+    writer.put(&clock.to_le_bytes());
+    writer.finish()
+}
+
+fn decode_probe(body: &[u8]) -> Option<u64> {
+    Some(u64::from_le_bytes(body.try_into().ok()?))
+}
+
+fn decode_hash_question(body: &[u8]) -> Option<HashQuestion> {
+    let mut reader = Reader::new(body);
+    let (number, revision) = (reader.word()?, Revision(reader.signed()?));
+    (reader.len() == 0).then_some(HashQuestion { number, revision })
 }
 
 fn encode_questions(questions: &[LeaseQuestion]) -> OutFrame {
@@ -531,7 +653,7 @@ mod tests {
     }
 
     fn random_letter(random: &mut Random) -> Letter {
-        match random.below(9) {
+        match random.below(13) {
             0 => Letter::Raft(Message { from: random.next(), ..heartbeat() }),
             1 => Letter::Forward(random.bytes(2000).into()),
             2 => Letter::ForwardRefused(ForwardRefused {
@@ -577,6 +699,26 @@ mod tests {
                 chunk_count: random.next(),
                 size_bytes: random.next(),
             }),
+            8 => Letter::HashQuestion(HashQuestion {
+                number: random.next(),
+                revision: Revision(random.next().cast_signed()),
+            }),
+            10 => Letter::Probe(random.next()),
+            11 => Letter::ProbeAnswer(random.next()),
+            9 => Letter::HashAnswer(HashAnswer {
+                number: random.next(),
+                told: match random.below(4) {
+                    0 => HashTold::Rejected(Rejection::Compacted),
+                    1 => HashTold::Rejected(Rejection::FutureRevision),
+                    2 => HashTold::Nothing,
+                    _ => HashTold::Hash(KeyValueHash {
+                        hash: u32::try_from(random.below(1 << 30)).unwrap(),
+                        revision: Revision(random.next().cast_signed()),
+                        compacted: Revision(-1),
+                        current: Revision(random.next().cast_signed()),
+                    }),
+                },
+            }),
             _ => Letter::SnapshotAcknowledged(SnapshotAcknowledged {
                 transfer: random.next(),
                 chunk_next: random.next(),
@@ -604,6 +746,10 @@ mod tests {
         let chunk = SnapshotChunk { transfer: 1, number: 2, records: Bytes::from_static(b"r") };
         let end = SnapshotEnd { transfer: 1, chunk_count: 2, size_bytes: 3 };
         let state = SnapshotState::Installed;
+        let question = HashQuestion { number: 1, revision: Revision(-2) };
+        let [revision, compacted, current] = [3, -2, 5].map(Revision);
+        let hash = KeyValueHash { hash: 9, revision, compacted, current };
+        let hashed = HashAnswer { number: 1, told: HashTold::Hash(hash) };
         let acknowledged = SnapshotAcknowledged { transfer: 1, chunk_next: 2, state };
         for (letter, golden) in [
             (Letter::Forward(Bytes::from_static(b"batch")), b"batch".to_vec()),
@@ -626,6 +772,17 @@ mod tests {
             (Letter::SnapshotChunk(chunk), [&word(1)[..], &word(2), b"r"].concat()),
             (Letter::SnapshotEnd(end), [word(1), word(2), word(3)].concat()),
             (Letter::SnapshotAcknowledged(acknowledged), [word(1), word(2), word(1)].concat()),
+            (Letter::HashQuestion(question), [word(1), minus].concat()),
+            (Letter::Probe(7), word(7).to_vec()),
+            (Letter::ProbeAnswer(8), word(8).to_vec()),
+            (
+                Letter::HashAnswer(hashed),
+                [word(1), [0, 0, 0, 0, 9, 0, 0, 0], word(3), minus, word(5)].concat(),
+            ),
+            (
+                Letter::HashAnswer(HashAnswer { told: HashTold::Nothing, ..hashed }),
+                [word(1), word(3), word(0), word(0), word(0)].concat(),
+            ),
         ] {
             assert_eq!(body(&letter), golden, "{letter:?}");
         }
@@ -679,7 +836,7 @@ mod tests {
     fn hostile_bytes_are_refused_or_read_but_never_panic() {
         for seed in 0..20_000 {
             let mut random = Random(seed);
-            let kind = FrameKind::ALL[random.below(12)];
+            let kind = FrameKind::ALL[random.below(FrameKind::ALL.len())];
             let mut bytes = random.bytes(200);
             if random.once_in(2) {
                 bytes = body(&random_letter(&mut random));

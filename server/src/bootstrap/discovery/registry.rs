@@ -12,7 +12,7 @@ use std::time::Duration;
 use engine::MemberId;
 
 use super::super::cluster::InitialCluster;
-use super::super::http::{Answer, Request, ask};
+use super::super::http::{Answer, FORM, Request, ask};
 use super::super::json::Json;
 use super::{Pause, pause_before};
 use crate::config::{Url, parse_urls};
@@ -281,7 +281,7 @@ impl HttpTree {
     }
 
     fn get(&self, target: &str, timeout: Duration) -> Result<(Answer, Json), TreeError> {
-        self.ask(Request { method: "GET", target, form: None, timeout })
+        self.ask(Request { method: "GET", target, body: None, fields: &[], timeout })
     }
 }
 
@@ -317,8 +317,9 @@ impl Tree for HttpTree {
     fn create(&mut self, name: &str, value: &str) -> Result<(), TreeError> {
         let target = format!("{}/{name}?prevExist=false", self.path);
         let form = format!("value={}", form_encoded(value));
+        let body = Some((FORM, form.as_str()));
         let request =
-            Request { method: "PUT", target: &target, form: Some(&form), timeout: ASK_TIMEOUT };
+            Request { method: "PUT", target: &target, body, fields: &[], timeout: ASK_TIMEOUT };
         self.ask(request).map(drop)
     }
 

@@ -10,7 +10,6 @@ use crate::config::{MetricsDetail, Placement};
 
 const NO_TRACES: &str = "ringd sends no spans";
 const NOT_TRACED: &str = "only tracing looks at it, which ringd does not have";
-const NOT_COMPARED: &str = "members do not compare their data yet";
 const OWN_SWEEP: &str = "a compaction goes on in steps that are measured by the other work of the \
                          core";
 
@@ -71,12 +70,12 @@ pub const OPERATION: &[Flag] = &[
         .checked(store!(raw.tracing_sampling_rate: into_signed)),
 
     Flag::new(Features, "corrupt-check-time", Duration, "0s",
-        "How often members compare their data; 0 is never.")
-        .moot(NOT_COMPARED),
+        "How often the leader compares the members' data, as a hash of all keys; 0 is never.")
+        .served(store!(corrupt_check_time: into_duration)),
     Flag::new(Features, "compact-hash-check-time", Duration, "1m",
-        "How often the leader compares hashes of compactions.")
-        .moot(NOT_COMPARED)
-        .checked(store!(raw.compact_hash_check_ns: into_signed)),
+        "How often the leader compares the hashes that compactions left, if the gate \
+         CompactHashCheck is open.")
+        .served(store!(raw.compact_hash_check_ns: into_signed)),
     Flag::new(Features, "compaction-batch-limit", Signed, "0",
         "Revisions removed in one step of a compaction.")
         .moot(OWN_SWEEP),

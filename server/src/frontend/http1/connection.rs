@@ -524,6 +524,7 @@ const fn reason(status: u16) -> &'static str {
         404 => "Not Found",
         405 => "Method Not Allowed",
         409 => "Conflict",
+        412 => "Precondition Failed",
         413 => "Request Entity Too Large",
         421 => "Misdirected Request",
         429 => "Too Many Requests",

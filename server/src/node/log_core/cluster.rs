@@ -194,6 +194,7 @@ impl LogCore {
             return;
         }
         self.peers.up.remove(&peer);
+        self.handle_peer_lost_to_checks(peer);
         self.handle_unreachable(peer);
     }
 
@@ -238,6 +239,10 @@ impl LogCore {
             Letter::SnapshotAcknowledged(acknowledged) => {
                 self.handle_snapshot_acknowledged(from, acknowledged);
             }
+            Letter::HashQuestion(question) => self.handle_hash_question(from, question),
+            Letter::HashAnswer(answer) => self.handle_hash_answer(from, answer),
+            // Whoever carries letters answers these.
+            Letter::Probe(_) | Letter::ProbeAnswer(_) => {}
         }
         Ok(())
     }

@@ -4,6 +4,9 @@
 //! has to run there, a front-end or the client itself, would wait for a slice of the scheduler's,
 //! which is several milliseconds. So each step is followed by a rest.
 //!
+//! Who rests is woken a while after the rest is over, and a short rest is not worth a timer: what a
+//! step came late counts as rest for the next.
+//!
 //! Invariants:
 //! - A rest is in proportion to the step before it, and bounded: no job starves, and none is held
 //!   up by one step that took long.
@@ -14,6 +17,9 @@ use std::time::Duration;
 const REST_PARTS: (u32, u32) = (1, 2);
 /// A step that takes longer was interrupted, and says little of the job.
 const REST_MAX: Duration = Duration::from_millis(2);
+/// So much of being late counts: a timer of the kernel's, and a wake-up. What is more was other
+/// work, not rest.
+const LATE_MAX: Duration = Duration::from_micros(100);
 
 /// When the next step is due.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,7 +36,8 @@ impl Pace {
     /// A step was taken.
     pub(super) fn handle_step(&mut self, begun: Duration, ended: Duration) {
         let rest = ended.saturating_sub(begun) * REST_PARTS.0 / REST_PARTS.1;
-        self.due = ended + rest.min(REST_MAX);
+        let late = begun.saturating_sub(self.due).min(LATE_MAX);
+        self.due = ended + rest.min(REST_MAX).saturating_sub(late);
     }
 }
 
@@ -50,5 +57,17 @@ mod tests {
         }
         pace.handle_step(Duration::ZERO, Duration::from_secs(60));
         assert_eq!(pace.due(), Duration::from_secs(60) + REST_MAX);
+    }
+
+    #[test]
+    fn being_late_counts_as_rest() {
+        let micros = Duration::from_micros;
+        for (late, rest) in [(0, 150), (60, 90), (100, 50), (5000, 50)] {
+            let mut pace = Pace::default();
+            pace.handle_step(Duration::ZERO, micros(300));
+            let begun = pace.due() + micros(late);
+            pace.handle_step(begun, begun + micros(300));
+            assert_eq!(pace.due(), begun + micros(300 + rest), "{late} late");
+        }
     }
 }

@@ -6,13 +6,17 @@
 //! - One send of a connection is under way at a time.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use engine::ids::Revision;
 
 use super::pages::Pages;
 use crate::frontend::http1::{Connection, Event, INPUT_BYTES_HIGH};
+use crate::metrics::peers::PeerMetrics;
 use crate::peer::hello::{Opening, sniff};
+use crate::peer::letter::HashTold;
 use crate::peer::receive::{Oneself, Receiver};
 
 /// What may wait to be sent. Acknowledgements are small, and a snapshot has few under way.
@@ -21,6 +25,8 @@ const QUEUE_BYTES_MAX: usize = 1 << 20;
 const ANSWERS_BYTES_HIGH: usize = 64 << 10;
 /// Pieces of one send.
 const SEND_PIECES_MAX: usize = 64;
+/// The longest body that is read: a question takes some twenty bytes.
+const BODY_BYTES_MAX: usize = 4 << 10;
 
 /// A connection that was accepted.
 pub struct Accepted {
@@ -30,6 +36,12 @@ pub struct Accepted {
     queued_bytes: usize,
     is_sending: bool,
     is_ending: bool,
+    /// The body that comes, while one is wanted.
+    body: Option<Vec<u8>>,
+    /// Up to where a hash is wanted that nobody has begun.
+    hash_wanted: Option<Revision>,
+    /// What is counted of the member that has greeted.
+    pub metrics: Option<Arc<PeerMetrics>>,
 }
 
 /// Who is at the other end.
@@ -57,7 +69,16 @@ impl Accepted {
     pub fn new() -> Self {
         let queue = VecDeque::new();
         let (queued_bytes, is_sending, is_ending) = (0, false, false);
-        Self { speaker: Speaker::Unknown, queue, queued_bytes, is_sending, is_ending }
+        Self {
+            speaker: Speaker::Unknown,
+            queue,
+            queued_bytes,
+            is_sending,
+            is_ending,
+            body: None,
+            hash_wanted: None,
+            metrics: None,
+        }
     }
 
     /// Tells by the first bytes who is there.
@@ -83,9 +104,33 @@ impl Accepted {
         while self.queued_bytes < ANSWERS_BYTES_HIGH
             && let Some(event) = http.poll_event(now)
         {
-            if let Event::Request(request) = event {
-                has_asked = true;
-                pages.answer(http, &request);
+            match event {
+                Event::Request(request) => {
+                    has_asked = true;
+                    self.body = pages.answer(http, &request).then(Vec::new);
+                    if self.body.is_some() {
+                        http.want_body();
+                    }
+                }
+                Event::Body(piece) => {
+                    if let Some(body) = &mut self.body {
+                        body.extend_from_slice(&piece);
+                        if body.len() > BODY_BYTES_MAX {
+                            self.body = None;
+                            pages.refuse_body(http);
+                        }
+                    }
+                }
+                Event::BodyBroken(_) => {
+                    if self.body.take().is_some() {
+                        pages.refuse_body(http);
+                    }
+                }
+                Event::BodyEnd => {
+                    if let Some(body) = self.body.take() {
+                        self.hash_wanted = pages.hash_revision(http, &body);
+                    }
+                }
             }
             let output = std::mem::take(http.output());
             self.queued_bytes += output.len();
@@ -101,6 +146,18 @@ impl Accepted {
         }
         self.is_ending |= http.is_over() || http.input_bytes() > INPUT_BYTES_HIGH;
         has_asked
+    }
+
+    /// Up to where a hash is wanted, once.
+    pub fn take_hash_wanted(&mut self) -> Option<Revision> {
+        self.hash_wanted.take()
+    }
+
+    /// The hash is there.
+    pub fn tell_hash(&mut self, pages: &Pages, told: HashTold) {
+        if let Speaker::Http(http) = &mut self.speaker {
+            pages.tell_hash(http, told);
+        }
     }
 
     /// Nothing more comes.

@@ -1,11 +1,11 @@
 //! The log core, as the transport sees it: letters both ways, and what is known of the members.
 
 use engine::Member;
-use engine::ids::MemberId;
+use engine::ids::{MemberId, Revision};
 
 use crate::node::failure::Failure;
 use crate::node::log_core::LogCore;
-use crate::peer::letter::Letter;
+use crate::peer::letter::{HashTold, Letter};
 
 /// Who writes letters to other members, and reads theirs.
 pub trait Correspondent {
@@ -34,6 +34,10 @@ pub trait Correspondent {
     fn removed(&self) -> &[MemberId];
     /// Whether this member itself was.
     fn is_removed(&self) -> bool;
+    /// Somebody wants the hash of the keys up to a revision.
+    fn handle_hash_request(&mut self, number: u64, revision: Revision);
+    /// An answer to that.
+    fn poll_hash(&mut self) -> Option<(u64, HashTold)>;
 }
 
 impl Correspondent for LogCore {
@@ -79,5 +83,13 @@ impl Correspondent for LogCore {
 
     fn is_removed(&self) -> bool {
         self.is_removed()
+    }
+
+    fn handle_hash_request(&mut self, number: u64, revision: Revision) {
+        self.handle_hash_request(number, revision);
+    }
+
+    fn poll_hash(&mut self) -> Option<(u64, HashTold)> {
+        self.poll_hash()
     }
 }

@@ -1,6 +1,7 @@
 //! The links to other members, their sockets, and how they come about.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use engine::ids::MemberId;
@@ -8,12 +9,24 @@ use engine::ids::MemberId;
 use super::{Correspondent, PeerRole, Tenant};
 use crate::config::parse_urls;
 use crate::log_lines;
+use crate::metrics::LogMetrics;
+use crate::metrics::peers::PeerMetrics;
 use crate::node::failure::Failure;
 use crate::peer::hello::Refusal;
 use crate::peer::letter::Letter;
 use crate::peer::link::{Action, ConnectionId, Link, LinkConfig, LinkEvent, LinkFailure};
 use crate::runtime::dialer::Dialer;
 use crate::runtime::reactor::{Reactor, SocketId};
+
+/// etcd's interval of probes.
+const PROBE_INTERVAL: Duration = Duration::from_secs(4);
+/// What takes longer was asked by another start of this member's.
+const PROBE_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// Our clock as a probe carries it.
+fn clock_of(now: Duration) -> u64 {
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
 
 /// A member that letters go to.
 struct Peer {
@@ -24,6 +37,7 @@ struct Peer {
     is_guest: bool,
     /// Its link is stopped for good.
     is_stopped: bool,
+    metrics: Arc<PeerMetrics>,
 }
 
 /// All links.
@@ -34,12 +48,22 @@ pub(super) struct Outgoing {
     dials_counted: u64,
     peers: BTreeMap<MemberId, Peer>,
     is_told_removed: bool,
+    metrics: Arc<LogMetrics>,
+    /// When the ways to the members are measured next.
+    probe_next: Duration,
 }
 
 impl Outgoing {
-    pub(super) fn new(dialer: Dialer) -> Self {
-        let (dials, peers) = (HashMap::new(), BTreeMap::new());
-        Self { dialer, dials, dials_counted: 0, peers, is_told_removed: false }
+    pub(super) fn new(dialer: Dialer, metrics: Arc<LogMetrics>) -> Self {
+        Self {
+            dialer,
+            dials: HashMap::new(),
+            dials_counted: 0,
+            peers: BTreeMap::new(),
+            is_told_removed: false,
+            metrics,
+            probe_next: Duration::ZERO,
+        }
     }
 
     /// A member has these URLs; it is dialed if it was not before.
@@ -71,7 +95,9 @@ impl Outgoing {
 
     fn add(&mut self, id: MemberId, urls: Vec<String>, config: LinkConfig, is_guest: bool) {
         let link = Link::new(config, urls);
-        self.peers.insert(id, Peer { link, sockets: [None; 3], is_guest, is_stopped: false });
+        let metrics = self.metrics.peers.of(id.0);
+        let sockets = [None; 3];
+        self.peers.insert(id, Peer { link, sockets, is_guest, is_stopped: false, metrics });
     }
 
     pub(super) fn guest_count(&self) -> usize {
@@ -117,6 +143,42 @@ impl Outgoing {
         true
     }
 
+    /// So much of what a link had to send has left.
+    pub(super) fn handle_sent(
+        &mut self,
+        id: MemberId,
+        connection: ConnectionId,
+        count: usize,
+        now: Duration,
+    ) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.link.handle_sent(connection, count, now);
+            peer.metrics.sent_bytes.add(count as u64);
+        }
+    }
+
+    /// Measures the ways to the members when it is time.
+    pub(super) fn probe(&mut self, now: Duration) {
+        if now < self.probe_next {
+            return;
+        }
+        self.probe_next = now + PROBE_INTERVAL;
+        for peer in self.peers.values_mut().filter(|peer| peer.link.is_up()) {
+            peer.link.push(&Letter::Probe(clock_of(now)));
+        }
+    }
+
+    /// A member has answered a probe that left at this moment of our clock.
+    pub(super) fn handle_probe_answer(&mut self, id: MemberId, clock: u64, now: Duration) {
+        // Another start of this member's may have asked.
+        let took = clock_of(now).checked_sub(clock).map(Duration::from_nanos);
+        if let Some(peer) = self.peers.get(&id)
+            && let Some(took) = took.filter(|took| *took < PROBE_TIME_MAX)
+        {
+            peer.metrics.round_trips.observe_duration(took, 1);
+        }
+    }
+
     /// A connection ended without our doing.
     pub(super) fn handle_lost(&mut self, id: MemberId, connection: ConnectionId, now: Duration) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
@@ -128,7 +190,8 @@ impl Outgoing {
     }
 
     pub(super) fn deadline(&self) -> Option<Duration> {
-        self.peers.values().filter_map(|peer| peer.link.deadline()).min()
+        let probe = (!self.peers.is_empty()).then_some(self.probe_next);
+        self.peers.values().filter_map(|peer| peer.link.deadline()).chain(probe).min()
     }
 
     pub(super) fn is_told_removed(&self) -> bool {
@@ -177,10 +240,13 @@ impl Outgoing {
             match event {
                 LinkEvent::Up { .. } => {
                     log_lines::peer_became_active(id);
+                    peer.metrics.is_active.set(1);
                     core.handle_peer(id, true);
                 }
                 LinkEvent::Down => {
                     went_down = true;
+                    peer.metrics.is_active.set(0);
+                    peer.metrics.disconnections.add(1);
                     core.handle_peer(id, false);
                 }
                 LinkEvent::SnapshotUp => core.handle_snapshot_lane(id, true),
@@ -203,6 +269,7 @@ impl Outgoing {
             log_lines::peer_became_inactive(id, &"the link was stopped");
         }
         if peer.link.poll_unreachable() {
+            peer.metrics.send_failures.add(1);
             core.handle_unreachable(id);
         }
         Ok(())

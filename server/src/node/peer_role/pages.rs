@@ -3,21 +3,25 @@
 //! protocol, and so may people.
 //!
 //! The answers are etcd's, but for a `Server` field: by it a member tells the cluster of its own
-//! kind from one of etcd.
+//! kind from one of etcd. The hash of the keys takes its time: it is made elsewhere, and told when it
+//! is there.
 
-use engine::ids::ClusterId;
-use engine::{Member, ReadError, ReadHandle};
+use engine::ids::{ClusterId, Revision};
+use engine::{KeyValueHash, Member, ReadError, ReadHandle, Rejection};
 
+use crate::bootstrap::json::Json;
 use crate::config::ETCD_VERSION;
 use crate::frontend::gateway::Facts;
 use crate::frontend::gateway::json::{Escape, put_string};
 use crate::frontend::http1::{Connection, Length, Request};
+use crate::peer::letter::HashTold;
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 const TEXT: (&str, &str) = ("Content-Type", "text/plain; charset=utf-8");
 const NO_SNIFF: (&str, &str) = ("X-Content-Type-Options", "nosniff");
 /// Bodies up to this size have a length; Go's server does not know that of larger ones.
 const WHOLE_BYTES_MAX: usize = 2048;
+const HASH: &[u8] = b"/members/hashkv";
 
 /// Who answers.
 pub struct Pages {
@@ -61,9 +65,48 @@ impl Pages {
         Self { cluster: format!("{:x}", cluster.0), server, views, alone }
     }
 
-    /// Writes the answer to a request; its body, if it has one, is nobody's.
-    pub fn answer(&mut self, http: &mut Connection, request: &Request) {
-        let answer = self.find(request);
+    /// Writes the answer to a request; or says that its body is needed first.
+    pub fn answer(&mut self, http: &mut Connection, request: &Request) -> bool {
+        match self.find(request) {
+            Some(answer) => self.write(http, answer),
+            None => return true,
+        }
+        false
+    }
+
+    /// The revision up to which somebody wants a hash; or writes what is wrong with the question.
+    pub fn hash_revision(&self, http: &mut Connection, body: &[u8]) -> Option<Revision> {
+        let revision = Json::parse(body).ok().and_then(|json| read_revision(&json));
+        if revision.is_none() {
+            self.write(http, Answer::error(400, "error unmarshalling request"));
+        }
+        revision
+    }
+
+    /// Writes what came of the hash.
+    pub fn tell_hash(&self, http: &mut Connection, told: HashTold) {
+        let answer = match told {
+            HashTold::Hash(hash) => {
+                let body = hash_json(&hash).into_bytes();
+                Answer { status: 200, fields: vec![JSON], tells_cluster: true, body }
+            }
+            HashTold::Rejected(Rejection::FutureRevision) => {
+                Answer::error(400, "mvcc: required revision is a future revision")
+            }
+            HashTold::Rejected(_) => {
+                Answer::error(400, "mvcc: required revision has been compacted")
+            }
+            HashTold::Nothing => Answer::error(503, "too many hashes are being made"),
+        };
+        self.write(http, answer);
+    }
+
+    /// Writes that a body cannot be read.
+    pub fn refuse_body(&self, http: &mut Connection) {
+        self.write(http, Answer::error(400, "error reading body"));
+    }
+
+    fn write(&self, http: &mut Connection, answer: Answer) {
         let Answer { status, fields, tells_cluster, body } = answer;
         let mut fields: Vec<(&str, &str)> = fields;
         fields.push(("Server", &self.server));
@@ -78,20 +121,26 @@ impl Pages {
         http.end();
     }
 
-    fn find(&mut self, request: &Request) -> Answer {
+    fn find(&mut self, request: &Request) -> Option<Answer> {
         type Page = fn(&mut Pages) -> Result<Answer, ReadError>;
-        let page: Page = match &*request.path {
-            b"/members" => Self::members,
-            b"/version" => Self::version,
-            b"/downgrade/enabled" => Self::downgrade_enabled,
-            _ => return Answer::error(404, "404 page not found"),
+        let page: Option<Page> = match &*request.path {
+            b"/members" => Some(Self::members),
+            b"/version" => Some(Self::version),
+            b"/downgrade/enabled" => Some(Self::downgrade_enabled),
+            HASH => None,
+            _ => return Some(Answer::error(404, "404 page not found")),
         };
         if request.method != "GET" {
             let mut refused = Answer::error(405, "Method Not Allowed");
             refused.fields.insert(0, ("Allow", "GET"));
-            return refused;
+            return Some(refused);
         }
-        page(self).unwrap_or_else(|error| Answer::failure(&error))
+        let Some(page) = page else {
+            let cluster = request.field("x-etcd-cluster-id").unwrap_or_default();
+            let is_ours = cluster.is_empty() || cluster == self.cluster.as_bytes();
+            return (!is_ours).then(|| Answer::error(412, "cluster ID mismatch"));
+        };
+        Some(page(self).unwrap_or_else(|error| Answer::failure(&error)))
     }
 
     fn members(&mut self) -> Result<Answer, ReadError> {
@@ -123,6 +172,38 @@ impl Pages {
         let fields = vec![("Content-Type", "text/plain")];
         Ok(Answer { status: 200, fields, tells_cluster: true, body })
     }
+}
+
+/// The revision that is asked for, as Go reads it: what is left out, or null, is 0.
+fn read_revision(json: &Json) -> Option<Revision> {
+    match json {
+        Json::Null => Some(Revision(0)),
+        Json::Object(_) => match json.get("revision") {
+            None | Some(Json::Null) => Some(Revision(0)),
+            Some(Json::Number(text)) => text.parse().ok().map(Revision),
+            Some(_) => None,
+        },
+        _ => None,
+    }
+}
+
+/// A hash as Go's encoder writes etcd's answer: without what is zero.
+fn hash_json(hash: &KeyValueHash) -> String {
+    let fields = [
+        ("hash", i64::from(hash.hash)),
+        ("compact_revision", hash.compacted.0),
+        ("hash_revision", hash.revision.0),
+    ];
+    let header = match hash.current.0 {
+        0 => "{}".to_owned(),
+        revision => format!("{{\"revision\":{revision}}}"),
+    };
+    let mut text = format!("{{\"header\":{header}");
+    for (name, number) in fields.into_iter().filter(|(_, number)| *number != 0) {
+        text.push_str(&format!(",\"{name}\":{number}"));
+    }
+    text.push('}');
+    text
 }
 
 /// A list of members as Go's encoder writes etcd's: with a line end, and without what is empty.
@@ -195,5 +276,38 @@ mod tests {
         );
         assert_eq!(String::from_utf8(members_json(&members)).unwrap(), expected);
         assert_eq!(members_json(&[]), b"[]\n");
+    }
+
+    /// The first as a real etcd 3.7.1 answered.
+    #[test]
+    fn hashes_are_told_as_etcd_tells_them() {
+        let hash = |hash, revision, compacted, current| {
+            let [revision, compacted, current] = [revision, compacted, current].map(Revision);
+            hash_json(&KeyValueHash { hash, revision, compacted, current })
+        };
+        let expected = r#"{"header":{"revision":6},"hash":3280258451,"compact_revision":4,"#;
+        assert_eq!(hash(3_280_258_451, 5, 4, 6), format!(r#"{expected}"hash_revision":5}}"#));
+        assert_eq!(hash(0, 0, 0, 0), r#"{"header":{}}"#);
+    }
+
+    #[test]
+    fn the_revision_of_a_hash_is_read_as_go_reads_it() {
+        let read = |text: &str| {
+            let json = Json::parse(text.as_bytes()).ok()?;
+            read_revision(&json).map(|revision| revision.0)
+        };
+        for (text, expected) in [
+            (r#"{"revision":5}"#, Some(5)),
+            (r#"{"Revision":5,"x":1}"#, Some(5)),
+            (r#"{"revision":-3}"#, Some(-3)),
+            ("{}", Some(0)),
+            ("null", Some(0)),
+            (r#"{"revision":"5"}"#, None),
+            (r#"{"revision":5.0}"#, None),
+            (r#"{"revision":5}x"#, None),
+            ("", None),
+        ] {
+            assert_eq!(read(text), expected, "{text}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use engine::ids::ClusterId;
 use raft::eraftpb::{Entry, Message, MessageType};
 
 use super::*;
-use crate::peer::letter::{SnapshotChunk, SnapshotState};
+use crate::peer::letter::{HashTold, SnapshotChunk, SnapshotState};
 use crate::runtime::sockets::listen;
 use crate::service::test_store::TestStore;
 
@@ -30,6 +30,8 @@ struct Diary {
     wants_snapshot: BTreeSet<MemberId>,
     lanes: BTreeSet<MemberId>,
     is_full: bool,
+    /// Hashes that are wanted.
+    hashes: Vec<u64>,
 }
 
 impl Correspondent for Diary {
@@ -79,6 +81,14 @@ impl Correspondent for Diary {
     fn is_removed(&self) -> bool {
         false
     }
+
+    fn handle_hash_request(&mut self, number: u64, _revision: Revision) {
+        self.hashes.push(number);
+    }
+
+    fn poll_hash(&mut self) -> Option<(u64, HashTold)> {
+        self.hashes.pop().map(|number| (number, HashTold::Nothing))
+    }
 }
 
 /// A member of the test.
@@ -107,7 +117,8 @@ impl World {
         };
         let waker = Waker::new(reactor.eventfd()).unwrap();
         let views = TestStore::new().reader;
-        let mut role = PeerRole::new(settings, vec![listener], views, waker);
+        let metrics = Arc::new(LogMetrics::default());
+        let mut role = PeerRole::new(settings, vec![listener], views, waker, metrics);
         role.begin(&mut reactor);
         Self { id, url, reactor, role, diary: Diary::default(), begun: Instant::now() }
     }

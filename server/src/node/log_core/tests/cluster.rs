@@ -7,6 +7,8 @@ use engine::hash::KeyValueHashScan;
 use super::*;
 use crate::peer::letter::Letter;
 
+mod checks;
+
 /// Nothing takes so many turns.
 const ROUNDS_MAX: usize = 20_000;
 
@@ -17,6 +19,8 @@ struct Cluster {
     away: Vec<usize>,
     /// Connections for stores that are up.
     lanes: BTreeMap<(usize, usize), bool>,
+    /// Who receives other values than were sent.
+    spoiled: Option<usize>,
 }
 
 impl Cluster {
@@ -25,7 +29,7 @@ impl Cluster {
         let found = |&id: &MemberId| World::found(&format!("{name}-{}", id.0), id, &ids);
         let members = ids.iter().map(found).collect();
         let (away, lanes) = (Vec::new(), BTreeMap::new());
-        let mut cluster = Self { name: name.to_owned(), members, away, lanes };
+        let mut cluster = Self { name: name.to_owned(), members, away, lanes, spoiled: None };
         cluster.connect();
         cluster
     }
@@ -69,8 +73,11 @@ impl Cluster {
         panic!("letters without end");
     }
 
-    fn deliver(&mut self, from: usize, to: MemberId, letter: Letter) {
+    fn deliver(&mut self, from: usize, to: MemberId, mut letter: Letter) {
         let target = usize::try_from(to.0).unwrap() - 1;
+        if self.spoiled == Some(target) {
+            checks::spoil(&mut letter);
+        }
         let is_there = |place| !self.away.contains(&place);
         if target < self.members.len() && is_there(from) && is_there(target) {
             self.members[target].core.handle_letter(id_of(from), letter).unwrap();
