@@ -58,6 +58,9 @@ struct Arguments {
     /// Do without disks of the drill's own.
     #[arg(long)]
     no_disks: bool,
+    /// Keep the logs of a drill that passes, too.
+    #[arg(long)]
+    keep: bool,
 }
 
 fn main() -> ExitCode {
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
         scratch: arguments.scratch,
         has_network: !arguments.no_network,
         has_disks: !arguments.no_disks,
+        keeps_logs: arguments.keep,
     };
     let begun = Instant::now();
     match run(&settings) {

@@ -16,6 +16,8 @@ use crate::oracle::history::{Answer, Request};
 use crate::rpc::wire::etcdserverpb as pb;
 
 const POLL_INTERVAL: Duration = Duration::from_millis(30);
+/// A write that takes so long is told of.
+const LONG: Duration = Duration::from_secs(1);
 
 /// The members, and what is known of them.
 pub struct Cluster {
@@ -29,6 +31,8 @@ pub struct Cluster {
     pub runtime: Runtime,
     /// How long the cluster may be without life once nothing is in its way.
     pub bound: Duration,
+    /// What members said of themselves when one last kept a write waiting.
+    pub seen_when_slow: Option<String>,
 }
 
 impl Cluster {
@@ -60,7 +64,9 @@ impl Cluster {
     pub fn check(&mut self) -> Result<(), String> {
         for member in &mut self.members {
             let Some(status) = member.poll_end() else { continue };
-            if !member.may_end {
+            if member.may_end {
+                member.last_words = Some(member.last_line());
+            } else {
                 let (name, tail) = (&member.spec.name, member.log_tail());
                 return Err(format!("{name} ended by itself ({status}):\n{tail}"));
             }
@@ -119,17 +125,21 @@ impl Cluster {
     }
 
     /// Every member must take a write, and those that were allowed to end are started until they
-    /// do; answers with how long that took.
+    /// do; answers with how long that took, and with whom that was waited for if it was long.
     ///
     /// # Errors
     /// As [`wait_for_write`](Self::wait_for_write).
-    pub fn wait_for_all(&mut self) -> Result<Duration, String> {
+    pub fn wait_for_all(&mut self) -> Result<(Duration, Option<usize>), String> {
         let begun = Instant::now();
+        let mut slowest = (LONG, None);
         for place in 0..self.members.len() {
-            self.wait_for_write(place)?;
+            let taken = self.wait_for_write(place)?;
+            if taken > slowest.0 {
+                slowest = (taken, Some(place));
+            }
         }
         self.members.iter_mut().for_each(|member| member.may_end = false);
-        Ok(begun.elapsed())
+        Ok((begun.elapsed(), slowest.1))
     }
 
     /// Waits until a member has acknowledged a write; answers with how long that took.
@@ -140,21 +150,43 @@ impl Cluster {
         let begun = Instant::now();
         let mut caller = Caller::new(self.shared.addresses[place]);
         let put = Request::Put { key: format!("k-{place}").into_bytes(), lease: 0 };
-        let mut last = String::new();
+        let (mut last, mut seen) = (String::new(), None);
         while begun.elapsed() < self.bound {
             self.check()?;
             self.ensure_started(place)?;
             let shared = Arc::clone(&self.shared);
             let put = caller.perform(&shared.record, &put, 0, PROBE_TIME_MAX);
             match self.runtime.block_on(put)? {
-                Ok(_) => return Ok(begun.elapsed()),
+                Ok(_) => {
+                    self.seen_when_slow = seen.or(self.seen_when_slow.take());
+                    return Ok(begun.elapsed());
+                }
                 Err(reason) => last = reason.to_string(),
+            }
+            if seen.is_none() && begun.elapsed() > LONG {
+                seen = Some(self.told_by_members());
             }
             std::thread::sleep(POLL_INTERVAL);
         }
         let (name, bound) = (&self.members[place].spec.name, self.bound);
-        let tail = self.members[place].log_tail();
-        Err(format!("{name} takes no write within {bound:?} (last: {last}); its log:\n{tail}"))
+        let (seen, tail) = (self.told_by_members(), self.members[place].log_tail());
+        Err(format!(
+            "{name} takes no write within {bound:?} (last: {last}; {seen}); its log:\n{tail}"
+        ))
+    }
+
+    /// What members say of themselves, for people.
+    fn told_by_members(&self) -> String {
+        let told = |place: usize| {
+            let name = &self.members[place].spec.name;
+            let Some(status) = self.status(place) else { return format!("{name} is silent") };
+            let own = status.header.map_or(0, |header| header.member_id);
+            let leads = if own == status.leader { " leads" } else { "" };
+            let (term, committed) = (status.raft_term, status.raft_index);
+            let applied = status.raft_applied_index;
+            format!("{name}{leads} term {term} committed {committed} applied {applied}")
+        };
+        (0..self.members.len()).map(told).collect::<Vec<_>>().join(", ")
     }
 
     /// Waits for a condition.

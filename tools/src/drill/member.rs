@@ -57,6 +57,8 @@ pub struct Member {
     dying: Option<Child>,
     /// Whether it may end by itself, because its disk is full.
     pub may_end: bool,
+    /// What it logged last before it did.
+    pub last_words: Option<String>,
     peak_kib: u64,
 }
 
@@ -64,7 +66,7 @@ impl Member {
     /// One that does not run yet.
     #[must_use]
     pub const fn new(spec: Spec) -> Self {
-        Self { spec, child: None, dying: None, may_end: false, peak_kib: 0 }
+        Self { spec, child: None, dying: None, may_end: false, last_words: None, peak_kib: 0 }
     }
 
     /// Starts it; answers with its process id.
@@ -182,6 +184,15 @@ impl Member {
     pub fn log_tail(&self) -> String {
         let log = std::fs::read(&self.spec.log).unwrap_or_default();
         String::from_utf8_lossy(&log[log.len().saturating_sub(LOG_TAIL_BYTES)..]).into_owned()
+    }
+
+    /// The last line that tells of trouble, or the last one of all.
+    #[must_use]
+    pub fn last_line(&self) -> String {
+        let tail = self.log_tail();
+        let is_grave = |line: &&str| ["fatal", "panic"].iter().any(|word| line.contains(word));
+        let grave = tail.lines().rev().find(is_grave);
+        grave.or_else(|| tail.lines().last()).unwrap_or_default().to_owned()
     }
 }
 

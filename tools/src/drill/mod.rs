@@ -81,6 +81,8 @@ pub struct Settings {
     pub has_network: bool,
     /// Stay on the disk of `scratch`.
     pub has_disks: bool,
+    /// Keep the logs and the history of a drill that passed, too.
+    pub keeps_logs: bool,
 }
 
 /// Rounds in which two kinds strike together, unless told.
@@ -98,6 +100,7 @@ pub fn run(settings: &Settings) -> Result<(), String> {
     let directory = directory.canonicalize().map_err(|error| format!("scratch: {error}"))?;
     let outcome = drill(settings, &directory);
     match &outcome {
+        Ok(()) if settings.keeps_logs => println!("logs are kept in {}", directory.display()),
         Ok(()) => {
             std::fs::remove_dir_all(&directory).map_err(|error| format!("scratch: {error}"))?;
         }
@@ -157,7 +160,7 @@ fn drill(settings: &Settings, directory: &Path) -> Result<(), String> {
     let mut scene = Scene { cluster, network, random };
     let outcome = rounds(settings, &troubles, &mut scene).and_then(|()| end(&mut scene, &load));
     load.end();
-    let verdict = outcome.and_then(|()| judge(&scene.cluster, directory));
+    let verdict = outcome.and_then(|()| judge(&scene.cluster, directory, settings.keeps_logs));
     tell_memory(&scene.cluster);
     verdict
 }
@@ -252,7 +255,9 @@ fn rounds(settings: &Settings, troubles: &[Trouble], scene: &mut Scene) -> Resul
     for round in 0..rounds {
         let first = draw(&mut order, troubles, &mut scene.random);
         let mut drawn = vec![first];
-        if round >= troubles.len() && scene.random.once_in(TOGETHER_ONCE_IN) {
+        // When all members are gone, nothing is left for other trouble to strike.
+        let may_be_joined = round >= troubles.len() && first != Trouble::KillAll;
+        if may_be_joined && scene.random.once_in(TOGETHER_ONCE_IN) {
             let other = draw(&mut order, troubles, &mut scene.random);
             // The same means twice would be mended once.
             if other.means() == Means::Processes || other.means() != first.means() {
@@ -312,14 +317,17 @@ fn one_round(settings: &Settings, drawn: &[Trouble], scene: &mut Scene) -> Resul
     for struck in &all {
         scene.mend(struck)?;
     }
-    let ended: Vec<usize> = (0..scene.cluster.members.len())
-        .filter(|&place| !scene.cluster.members[place].is_started())
-        .collect();
     scene.cluster.start_all()?;
-    let taken = scene.cluster.wait_for_all()?;
+    let (taken, slowest) = scene.cluster.wait_for_all()?;
     write!(told, "; {during} writes meanwhile; all write {taken:.1?} after it").expect("memory");
-    if all.iter().any(|struck| struck.trouble == Trouble::DiskFull) && !ended.is_empty() {
-        write!(told, " ({} had ended)", names_of(&ended)).expect("into memory");
+    if let Some(slowest) = slowest {
+        let seen = scene.cluster.seen_when_slow.take().unwrap_or_default();
+        write!(told, "\n           waited for m{}: {seen}", slowest + 1).expect("into memory");
+    }
+    for member in &mut scene.cluster.members {
+        if let Some(words) = member.last_words.take() {
+            write!(told, "\n           {} ended: {words}", member.spec.name).expect("memory");
+        }
     }
     Ok(told)
 }
@@ -337,7 +345,7 @@ fn end(scene: &mut Scene, load: &Load) -> Result<(), String> {
 }
 
 /// The oracle's verdict.
-fn judge(cluster: &Cluster, directory: &Path) -> Result<(), String> {
+fn judge(cluster: &Cluster, directory: &Path, keeps_history: bool) -> Result<(), String> {
     if let Some(wrong) = cluster.shared.wrong() {
         return Err(wrong);
     }
@@ -347,7 +355,7 @@ fn judge(cluster: &Cluster, directory: &Path) -> Result<(), String> {
     let verdict = oracle::check(&operations, witness.changes())
         .map_err(|violation| violation.to_string())
         .and_then(|()| witness.check_leases(&cluster.shared.record.promises()));
-    if verdict.is_err() {
+    if verdict.is_err() || keeps_history {
         let mut text = String::new();
         for operation in &operations {
             writeln!(text, "{operation:?}").expect("into memory");
