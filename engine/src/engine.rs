@@ -27,7 +27,7 @@ use std::sync::Arc;
 use crate::activity::Activity;
 use crate::alarm::AlarmGate;
 use crate::answer::{Answer, ReadError};
-use crate::command::Batch;
+use crate::command::{Batch, CommandKind};
 use crate::compaction::{Compaction, Sweep};
 use crate::events::EventBatch;
 use crate::ids::{Change, ClusterId, LogIndex, MemberId, Revision, Term};
@@ -329,6 +329,22 @@ impl Engine {
         self.note_entry(index, term);
         self.cancel_reservation(batch.bytes().len());
         self.run = Some(BatchRun::new(batch.clone(), term));
+    }
+
+    /// Whether a batch may follow others without their being published first: it is short whatever
+    /// the store holds, and the pages for it are free. A batch that takes long, or waits for pages,
+    /// would keep what was applied before it from being seen.
+    pub fn may_join(&mut self, batch: &Batch) -> bool {
+        if !apply::is_short(batch) {
+            return false;
+        }
+        let is_put = |index| batch.kind(index) == CommandKind::Put;
+        let changes = match (0..batch.len()).all(is_put) {
+            true => batch.len(),
+            // A transaction asks for as much, however few its changes are.
+            false => apply::SLICE_CHANGES_MAX,
+        };
+        self.working.reserve(changes, batch.bytes().len()).is_ok()
     }
 
     /// An entry without commands: raft's own. Moves `applied` and nothing else.

@@ -46,6 +46,8 @@ pub struct KeyValueHash {
 pub struct KeyValueHashScan {
     /// What was asked for.
     asked: Revision,
+    /// Whether a compaction's own hash will do.
+    takes_remembered: bool,
     run: Option<HashRun>,
     result: Option<KeyValueHash>,
 }
@@ -76,7 +78,14 @@ impl KeyValueHashScan {
     /// Begins a hash up to a revision; zero for the newest.
     #[must_use]
     pub fn new(revision: Revision) -> Self {
-        Self { asked: revision, run: None, result: None }
+        Self { asked: revision, takes_remembered: true, run: None, result: None }
+    }
+
+    /// The same, but made by looking at every record. What a compaction left behind is another
+    /// number where no key lives at its revision, so that the two must not be compared.
+    #[must_use]
+    pub fn computed(revision: Revision) -> Self {
+        Self { takes_remembered: false, ..Self::new(revision) }
     }
 
     /// Goes on, touching about `budget` records. The view must not be older than that of the step
@@ -86,7 +95,8 @@ impl KeyValueHashScan {
             return Ok(Progress::Done);
         }
         // etcd looks for the revision as it was asked for, before any other rule.
-        if let Some(hash) = view.compaction_hashes.iter().find(|hash| hash.revision == self.asked) {
+        let mut remembered = view.compaction_hashes.iter().filter(|_| self.takes_remembered);
+        if let Some(hash) = remembered.find(|hash| hash.revision == self.asked) {
             self.result = Some(KeyValueHash { current: view.revision, ..*hash });
             return Ok(Progress::Done);
         }

@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -184,6 +185,20 @@ pub fn starting_etcd_server(member: MemberId, cluster_version: Option<&str>) {
     );
 }
 
+/// Where connections to other members leave from, if the gate for that is open.
+pub fn member_local_address(address: Option<IpAddr>, advertised: &[String]) {
+    if let Some(address) = address {
+        let address = &address as &dyn fmt::Display;
+        log_event!(Info, "setting member local address", "LocalAddr" => address);
+    } else {
+        log_event!(
+            Warn,
+            "unable to set a member local address due to lack of suitable local addresses",
+            "advertise-peer-urls" => advertised,
+        );
+    }
+}
+
 /// The corruption check of a start begins.
 pub fn starting_initial_check(identity: Identity, timeout: Duration) {
     log_event!(
@@ -194,12 +209,13 @@ pub fn starting_initial_check(identity: Identity, timeout: Duration) {
     );
 }
 
-/// It found nothing.
-pub fn passed_initial_check(identity: Identity) {
+/// It found nothing at the members that it could be compared with.
+pub fn passed_initial_check(identity: Identity, compared: u64) {
     log_event!(
         Info,
         "initial corruption checking passed; no corruption",
         "local-member-id" => Value::Id(identity.member.get()),
+        "number-of-peers-checked" => compared,
     );
 }
 

@@ -21,8 +21,6 @@ use crate::{Config, in_memory};
 /// What the medium writes as a whole.
 pub const SECTOR_SIZE_BYTES: usize = 512;
 
-type Sector = [u8; SECTOR_SIZE_BYTES];
-
 /// Seeded numbers, the same on every machine.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
@@ -76,9 +74,39 @@ pub enum Fault {
 struct Inode {
     // What reads see.
     bytes: Vec<u8>,
+    // Differs from `bytes` in what `unsynced` covers, and in its length.
     durable: Vec<u8>,
-    // The versions of each sector since the last sync, oldest first.
-    unsynced: BTreeMap<usize, Vec<Sector>>,
+    // The writes since the last sync, oldest first, without what a later sync of a part covered.
+    unsynced: Vec<Unsynced>,
+    // It was made shorter: what is durable behind its end counts for nothing any more.
+    is_cut: bool,
+    // Something was written: until then both are zeros, which need not be written again.
+    is_written: bool,
+}
+
+/// A write that no sync has covered. Files are zeroed by the megabyte, so zeros are not kept.
+#[derive(Clone)]
+struct Unsynced {
+    from: usize,
+    to: usize,
+    written: Option<Vec<u8>>,
+}
+
+impl Unsynced {
+    /// What of it lies in a range; the bounds are those of sectors.
+    fn part(&self, from: usize, to: usize) -> Option<Self> {
+        let (from, to) = (from.max(self.from), to.min(self.to));
+        let written =
+            || self.written.as_ref().map(|it| it[from - self.from..to - self.from].to_vec());
+        (from < to).then(|| Self { from, to, written: written() })
+    }
+
+    fn sector(&self, from: usize) -> &[u8] {
+        match &self.written {
+            Some(written) => &written[from - self.from..][..SECTOR_SIZE_BYTES],
+            None => &[0; SECTOR_SIZE_BYTES],
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -149,6 +177,7 @@ impl SimDisk {
     /// Damage a file behind everybody's back.
     pub fn damage(&mut self, segment: SegmentSequence, change: impl FnOnce(&mut Vec<u8>)) {
         let inode = &mut self.inodes[self.names[&segment]];
+        inode.is_written = true;
         change(&mut inode.bytes);
         inode.durable.clone_from(&inode.bytes);
         inode.unsynced.clear();
@@ -181,9 +210,7 @@ impl SimDisk {
             DiskOp::List => Ok(Completion::Listed(self.list())),
             DiskOp::Write { segment, offset, buffer } => {
                 let size_bytes = buffer.as_slice().len();
-                let inode = self.inode(segment)?;
-                inode.write(offset, buffer.as_slice());
-                inode.sync_range(offset, size_bytes);
+                self.inode(segment)?.write_through(offset, buffer.as_slice());
                 Ok(Completion::Written { buffer, size_bytes })
             }
             DiskOp::Read { segment, offset, mut buffer } => {
@@ -208,15 +235,16 @@ impl SimDisk {
                     return Err(refused(DiskErrorKind::NoSpace));
                 }
                 self.create(segment);
-                self.inode(segment)?.bytes.resize(in_memory(size_bytes), 0);
+                self.inode(segment)?.resize(in_memory(size_bytes));
             }
             DiskOp::Zero { segment, offset, size_bytes } => {
-                self.inode(segment)?.write(offset, &vec![0; in_memory(size_bytes)]);
+                self.inode(segment)?.zero(offset, in_memory(size_bytes));
             }
             DiskOp::Sync { segment } => self.inode(segment)?.sync(),
             DiskOp::SyncDirectory => {
                 self.names_durable.clone_from(&self.names);
                 self.name_changes.clear();
+                self.forget_nameless();
             }
             DiskOp::Rename { from, to } => {
                 self.inode(from)?;
@@ -318,6 +346,15 @@ impl SimDisk {
         }
     }
 
+    /// Nobody reaches a file again whose last name is gone for good.
+    fn forget_nameless(&mut self) {
+        for (number, inode) in self.inodes.iter_mut().enumerate() {
+            if !inode.bytes.is_empty() && self.names.values().all(|named| *named != number) {
+                *inode = Inode::default();
+            }
+        }
+    }
+
     fn change_name(&mut self, change: NameChange) {
         apply(&mut self.names, &change);
         self.name_changes.push(change);
@@ -345,34 +382,80 @@ fn apply(names: &mut BTreeMap<SegmentSequence, usize>, change: &NameChange) {
     }
 }
 
+/// Gives a file its length. Memory that is asked for as zeros is not touched before it is used.
+fn lengthen(bytes: &mut Vec<u8>, size_bytes: usize) {
+    if bytes.is_empty() {
+        *bytes = vec![0; size_bytes];
+    } else {
+        bytes.resize(size_bytes, 0);
+    }
+}
+
 impl Inode {
     fn write(&mut self, offset: u64, bytes: &[u8]) {
-        let offset = in_memory(offset);
-        assert!(offset.is_multiple_of(SECTOR_SIZE_BYTES));
-        assert!(bytes.len().is_multiple_of(SECTOR_SIZE_BYTES));
-        if self.bytes.len() < offset + bytes.len() {
-            self.bytes.resize(offset + bytes.len(), 0);
-        }
-        self.bytes[offset..offset + bytes.len()].copy_from_slice(bytes);
-        for (index, sector) in bytes.as_chunks::<SECTOR_SIZE_BYTES>().0.iter().enumerate() {
-            let versions = self.unsynced.entry(offset / SECTOR_SIZE_BYTES + index);
-            versions.or_default().push(*sector);
-        }
+        let from = self.put(offset, bytes);
+        let written = Some(bytes.to_vec());
+        self.unsynced.push(Unsynced { from, to: from + bytes.len(), written });
     }
 
-    fn sync(&mut self) {
-        self.unsynced.clear();
-        self.durable.clone_from(&self.bytes);
-    }
-
-    fn sync_range(&mut self, offset: u64, size_bytes: usize) {
-        let from = in_memory(offset);
-        let to = from + size_bytes;
+    /// A write that is durable when it ends.
+    fn write_through(&mut self, offset: u64, bytes: &[u8]) {
+        let from = self.put(offset, bytes);
+        let to = from + bytes.len();
         if self.durable.len() < to {
             self.durable.resize(to, 0);
         }
-        self.durable[from..to].copy_from_slice(&self.bytes[from..to]);
-        self.unsynced.retain(|sector, _| !(from..to).contains(&(sector * SECTOR_SIZE_BYTES)));
+        self.durable[from..to].copy_from_slice(bytes);
+        if self.unsynced.iter().any(|write| write.part(from, to).is_some()) {
+            let outside = |write: &Unsynced| [write.part(0, from), write.part(to, usize::MAX)];
+            self.unsynced = self.unsynced.iter().flat_map(outside).flatten().collect();
+        }
+    }
+
+    fn zero(&mut self, offset: u64, size_bytes: usize) {
+        let from = in_memory(offset);
+        let to = from + size_bytes;
+        assert!(from.is_multiple_of(SECTOR_SIZE_BYTES) && to.is_multiple_of(SECTOR_SIZE_BYTES));
+        if self.bytes.len() < to {
+            lengthen(&mut self.bytes, to);
+        }
+        if self.is_written {
+            self.bytes[from..to].fill(0);
+        }
+        self.unsynced.push(Unsynced { from, to, written: None });
+    }
+
+    fn put(&mut self, offset: u64, bytes: &[u8]) -> usize {
+        let from = in_memory(offset);
+        assert!(from.is_multiple_of(SECTOR_SIZE_BYTES));
+        assert!(bytes.len().is_multiple_of(SECTOR_SIZE_BYTES));
+        if self.bytes.len() < from + bytes.len() {
+            self.bytes.resize(from + bytes.len(), 0);
+        }
+        self.bytes[from..from + bytes.len()].copy_from_slice(bytes);
+        self.is_written = true;
+        from
+    }
+
+    fn resize(&mut self, size_bytes: usize) {
+        self.is_cut |= size_bytes < self.bytes.len();
+        lengthen(&mut self.bytes, size_bytes);
+    }
+
+    fn sync(&mut self) {
+        let unsynced = std::mem::take(&mut self.unsynced);
+        if std::mem::take(&mut self.is_cut) {
+            return self.durable.clone_from(&self.bytes);
+        }
+        if self.durable.len() < self.bytes.len() {
+            lengthen(&mut self.durable, self.bytes.len());
+        }
+        if !self.is_written {
+            return;
+        }
+        for Unsynced { from, to, .. } in unsynced {
+            self.durable[from..to].copy_from_slice(&self.bytes[from..to]);
+        }
     }
 
     fn crash(&mut self, crash: Crash, random: &mut Random) {
@@ -380,8 +463,15 @@ impl Inode {
         if self.durable.len() < self.bytes.len() && crash == Crash::Tears && random.once_in(2) {
             self.durable.resize(self.bytes.len(), 0);
         }
-        for (sector, versions) in std::mem::take(&mut self.unsynced) {
-            let from = sector * SECTOR_SIZE_BYTES;
+        let unsynced = std::mem::take(&mut self.unsynced);
+        // The writes of each sector, oldest first.
+        let mut versions: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (number, write) in unsynced.iter().enumerate() {
+            for from in (write.from..write.to).step_by(SECTOR_SIZE_BYTES) {
+                versions.entry(from).or_default().push(number);
+            }
+        }
+        for (from, versions) in versions {
             let kept = random.below(versions.len() + 1);
             if crash == Crash::LosesAll || kept == 0 {
                 continue;
@@ -389,9 +479,13 @@ impl Inode {
             if self.durable.len() < from + SECTOR_SIZE_BYTES {
                 self.durable.resize(from + SECTOR_SIZE_BYTES, 0);
             }
-            self.durable[from..from + SECTOR_SIZE_BYTES].copy_from_slice(&versions[kept - 1]);
+            let sector = unsynced[versions[kept - 1]].sector(from);
+            self.durable[from..from + SECTOR_SIZE_BYTES].copy_from_slice(sector);
         }
-        self.bytes.clone_from(&self.durable);
+        if !unsynced.is_empty() || self.is_cut || self.bytes.len() != self.durable.len() {
+            self.bytes.clone_from(&self.durable);
+            self.is_cut = false;
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use crate::ids::{LogIndex, Revision, Term};
 use crate::page::disk::{Completion, DiskError, DiskOp, DiskOpKind, FileId, OpToken};
 use crate::page::meta::{META_BLOCK_SIZE_BYTES, Meta};
-use crate::page::{Checkpoint, Epoch, Root};
+use crate::page::{Checkpoint, Epoch, NoSpace, Root};
 use crate::shard::Shard;
 
 use super::files::{OwnerMeta, roots_in_order};
@@ -108,8 +108,7 @@ impl Engine {
             meta: MetaStage::Waiting,
         };
         // Room in every file first: a checkpoint is begun in all shards or in none.
-        let has_room = |shard: &mut Shard| shard.file.reserve(shard.checkpoint_need()).is_ok();
-        if !self.working.shards.iter_mut().all(has_room) {
+        if self.reserve_checkpoint().is_err() {
             return false;
         }
         for shard in &mut self.working.shards {
@@ -118,6 +117,16 @@ impl Engine {
         }
         self.checkpoints.run = Some(run);
         true
+    }
+
+    /// Looks whether there is room to begin a checkpoint, for who must be able to before it goes on.
+    ///
+    /// # Errors
+    /// There is none. With `may_grow` the growth is among the disk operations, and asking again
+    /// after it has ended is worthwhile.
+    pub fn reserve_checkpoint(&mut self) -> Result<(), NoSpace> {
+        let reserve = |shard: &mut Shard| shard.file.reserve(shard.checkpoint_need());
+        self.working.shards.iter_mut().try_for_each(reserve)
     }
 
     /// Whether the last published state is the one of the durable checkpoint: another one would

@@ -36,6 +36,8 @@ use super::{Engine, Failure};
 /// Changed pages are private memory until a checkpoint has written them: beyond this much a step
 /// waits for it.
 const DIRTY_SIZE_BYTES_MAX: u64 = 64 << 20;
+/// And beyond this much one is to begin, so that the disk writes what was built while the rest is.
+const DIRTY_SIZE_BYTES_SOON: u64 = DIRTY_SIZE_BYTES_MAX / 2;
 /// Records for which room is looked for at once, and their bytes; a longer one stands alone.
 const SLICE_RECORDS_MAX: usize = 64;
 const SLICE_SIZE_BYTES_MAX: usize = 64 << 10;
@@ -153,7 +155,7 @@ impl Engine {
         Ok(system::installed(&shard.file, &shard.roots)?)
     }
 
-    /// Whether the install cannot go on without a checkpoint; the owner begins it.
+    /// Whether the install cannot go on for long without a checkpoint; the owner begins it.
     #[must_use]
     pub fn install_wants_checkpoint(&self) -> bool {
         let Some(install) = &self.install else { return false };
@@ -161,10 +163,10 @@ impl Engine {
         waits && self.install_waits() && !self.is_checkpointing() && !self.has_copies_to_drop()
     }
 
-    /// Whether a step would change nothing now.
+    /// Whether steps will soon change nothing, or do so now.
     fn install_waits(&self) -> bool {
         let is_starved = self.install.as_ref().is_some_and(|install| install.is_starved);
-        is_starved || self.dirty_bytes() >= DIRTY_SIZE_BYTES_MAX
+        is_starved || self.dirty_bytes() >= DIRTY_SIZE_BYTES_SOON
     }
 
     /// Goes on with the install, touching about `budget` records. Not inside a batch. The bytes
@@ -214,11 +216,11 @@ impl Engine {
         if install.is_complete {
             return Some(InstallState::Complete);
         }
-        if self.dirty_bytes() < DIRTY_SIZE_BYTES_MAX {
-            return None;
+        let dirty_bytes = self.dirty_bytes();
+        if dirty_bytes >= DIRTY_SIZE_BYTES_SOON {
+            self.await_checkpoint();
         }
-        self.await_checkpoint();
-        Some(InstallState::Waiting)
+        (dirty_bytes >= DIRTY_SIZE_BYTES_MAX).then_some(InstallState::Waiting)
     }
 
     fn refuse(&mut self, rule: InstallRule) -> InstallState {
@@ -272,7 +274,7 @@ impl Engine {
         swap_trees(&mut self.working, install, false);
         let end = end.inspect_err(|_| self.is_poisoned = true)?;
         if end == SliceEnd::Taken {
-            (install.is_starved, install.awaits) = (false, None);
+            install.is_starved = false;
         }
         Ok(end)
     }

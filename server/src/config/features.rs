@@ -54,8 +54,7 @@ pub const GATES: &[Gate] = &[
         GateStand::Moot("what is noted of a lease is durable, as in every cluster from 3.6 on")),
     gate("PriorityRequest", Stage::Alpha, false,
         GateStand::Moot("what is admitted is applied with the next batch")),
-    gate("SetMemberLocalAddr", Stage::Alpha, false,
-        GateStand::Moot("calls to other members leave from the address that the system chooses")),
+    gate(SET_MEMBER_LOCAL_ADDR, Stage::Alpha, false, GateStand::Served),
     gate("StopGRPCServiceOnDefrag", Stage::Alpha, false,
         GateStand::Moot("a defragmentation stops nothing")),
     gate("TxnModeWriteWithSharedBuffer", Stage::Beta, true,
@@ -67,6 +66,7 @@ const ALL_BETA: &str = "AllBeta";
 const COMPACT_HASH_CHECK: &str = "CompactHashCheck";
 const INITIAL_CORRUPT_CHECK: &str = "InitialCorruptCheck";
 const LEASE_CHECKPOINT: &str = "LeaseCheckpoint";
+const SET_MEMBER_LOCAL_ADDR: &str = "SetMemberLocalAddr";
 const LEASE_CHECKPOINT_PERSIST: &str = "LeaseCheckpointPersist";
 
 /// The position of every gate.
@@ -95,6 +95,11 @@ impl FeatureGates {
     /// Whether what it wrote outlives a restart; etcd asks for it beside the other.
     pub fn lease_checkpoint_persist(&self) -> bool {
         self.is_on(LEASE_CHECKPOINT_PERSIST)
+    }
+
+    /// Whether connections to other members leave from an address that this one advertises.
+    pub fn set_member_local_addr(&self) -> bool {
+        self.is_on(SET_MEMBER_LOCAL_ADDR)
     }
 
     /// Sets gates from `A=true,B=false`. A group sets all of its stage that are not set by name.

@@ -3,6 +3,7 @@
 //! A field is here for whoever serves it, also where the table still says that its flag is pending:
 //! whoever brings the feature reads the field and changes the flag's stand in `table`.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -98,6 +99,19 @@ impl Discovery {
     #[must_use]
     pub fn is_set(&self) -> bool {
         !self.endpoints.is_empty() || !self.url.is_empty() || !self.srv.is_empty()
+    }
+}
+
+impl Config {
+    /// The address that connections to other members leave from, by etcd's rule: the first that is
+    /// advertised to them and that is no loopback. `None` leaves it to the system, as without the
+    /// gate.
+    #[must_use]
+    pub fn member_local_address(&self) -> Option<IpAddr> {
+        let is_suitable = |address: &IpAddr| !address.is_loopback() && !address.is_unspecified();
+        let mut hosts = self.initial_advertise_peer_urls.iter().map(|url| &url.host);
+        let is_wanted = self.features.set_member_local_addr();
+        is_wanted.then(|| hosts.find_map(|host| host.parse().ok().filter(is_suitable)))?
     }
 }
 

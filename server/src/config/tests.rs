@@ -646,3 +646,21 @@ fn the_version_has_four_lines_that_scripts_can_cut() {
     assert_eq!(lines[0], "etcd Version: 3.7.1");
     assert!(lines.iter().all(|line| line.contains(": ")), "{text}");
 }
+
+#[test]
+fn connections_to_members_leave_from_the_first_address_that_others_can_reach() {
+    const GATE: &str = "--feature-gates=SetMemberLocalAddr=true";
+    let found = |urls: &str, gate: &[&str]| {
+        let peers = format!("--initial-advertise-peer-urls={urls}");
+        let cluster = format!(
+            "--initial-cluster={}",
+            urls.split(',').map(|url| format!("default={url}")).collect::<Vec<_>>().join(",")
+        );
+        let arguments: Vec<&str> = [&*peers, &*cluster].into_iter().chain(gate.to_vec()).collect();
+        config(&arguments).member_local_address().map(|address| address.to_string())
+    };
+    let urls = "http://127.0.0.1:1,http://name:2,http://10.0.0.5:3,http://10.0.0.6:4";
+    assert_eq!(found(urls, &[GATE]).as_deref(), Some("10.0.0.5"));
+    assert_eq!(found(urls, &[]), None);
+    assert_eq!(found("http://[::1]:1,http://0.0.0.0:2", &[GATE]), None);
+}

@@ -32,7 +32,9 @@ pub struct PeerMetrics {
 }
 
 impl PeerMetrics {
-    fn new(member: u64) -> Self {
+    /// Of somebody who may not be a member, and of whom no scrape hears.
+    #[must_use]
+    pub fn unlisted(member: u64) -> Self {
         Self {
             member,
             sent_bytes: Counter::default(),
@@ -46,7 +48,7 @@ impl PeerMetrics {
     }
 }
 
-/// All members that letters were ever exchanged with. Locked when one comes, and by a scrape.
+/// All members that there have been since the start. Locked when one comes, and by a scrape.
 #[derive(Debug, Default)]
 pub struct Peers(Mutex<Vec<Arc<PeerMetrics>>>);
 
@@ -58,7 +60,7 @@ impl Peers {
         if let Some(known) = all.iter().find(|known| known.member == member) {
             return Arc::clone(known);
         }
-        let new = Arc::new(PeerMetrics::new(member));
+        let new = Arc::new(PeerMetrics::unlisted(member));
         all.push(Arc::clone(&new));
         all.sort_by_key(|known| known.member);
         new

@@ -6,7 +6,8 @@
 //! hashes that compactions left behind.
 //!
 //! Invariants:
-//! - What cannot be compared accuses nobody: a member that is behind, compacted elsewhere, or silent.
+//! - What cannot be compared accuses nobody: a member that is behind, compacted elsewhere, or
+//!   silent.
 //! - Of members that differ it is the majority that is believed. Where there is none all are
 //!   suspect: the alarm names member 0.
 
@@ -131,7 +132,8 @@ pub fn judge_compaction(
     let is_complete = compared == told.len();
     let mut accused = Vec::new();
     if by_hash.len() > 1 {
-        let quorum = (told.len() + 1) / 2 + 1;
+        let member_count = told.len() + 1;
+        let quorum = member_count / 2 + 1;
         let believed = by_hash.iter().find(|(_, members)| members.len() >= quorum);
         match believed.map(|(hash, _)| *hash) {
             Some(hash) => drop(by_hash.remove(&hash)),

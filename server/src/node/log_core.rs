@@ -13,6 +13,7 @@
 //!   A full disk is none: what needs room is refused, or waits for it asleep ([`admission`]).
 
 mod admission;
+mod applying;
 mod changes;
 mod checks;
 mod cluster;
@@ -21,6 +22,7 @@ mod meter;
 mod pace;
 mod quota;
 mod retention;
+mod succession;
 mod telling;
 #[cfg(test)]
 mod tests;
@@ -33,21 +35,24 @@ use std::time::Duration;
 
 use engine::ids::{LogIndex, MemberId, Revision, Term};
 use engine::lease::Lease;
-use engine::{Answer, Batch, BatchHeader, Engine, Outcome, Progress};
-use raft::eraftpb::{Entry, EntryType, Message};
+use engine::{Answer, Engine};
+use raft::eraftpb::{Entry, Message};
 use wal::{Lsn, RecordKind, Writer};
 
+pub use self::applying::APPLY_KEYS_MAX;
+use self::applying::{Applying, Unpublished};
 use self::changes::Changes;
-pub use self::checks::CheckSettings;
+pub use self::checks::{ANSWER_TIME_MAX, CheckSettings};
 use self::checks::{Checks, SLOT_CHECK};
 use self::cluster::Peers;
 use self::leases::Leases;
 use self::meter::Meter;
 pub use self::meter::SlowApply;
-use self::quota::{QuotaWatch, SLOT_ALARM};
+use self::quota::QuotaWatch;
+use self::succession::Succession;
 use self::transfers::Transfers;
-use self::upkeep::{Upkeep, own_outcome};
-use super::checkpoint::{CheckpointPolicy, Cost, Tail};
+use self::upkeep::Upkeep;
+use super::checkpoint::{CheckpointPolicy, Tail};
 use super::failure::Failure;
 use super::shared::{Status, WatchInterest};
 use crate::mail::{Ask, FrontendId, LeaseAsk, Reply, Slot, Unavailable, Verdict};
@@ -60,18 +65,12 @@ use crate::sequencer::batch::{Batcher, Ticket, frame_size};
 use crate::sequencer::lessor::LessorConfig;
 use crate::sequencer::read_index::ReadIndex;
 
-/// Keys that one call of [`LogCore::apply`] may touch before it returns to the loop: a few
-/// milliseconds, well below a heartbeat.
-pub const APPLY_KEYS_MAX: usize = 1024;
-/// Runs of pages whose private copies a turn gives back after a checkpoint: each is a system call
-/// of one to two microseconds. The next checkpoint waits for the last of them, of which there may
-/// be fifty thousand.
-const COPY_RUNS_MAX: u32 = 256;
-/// The same in pages: each costs the kernel a fraction of a microsecond.
-const COPY_PAGES_MAX: u32 = 2048;
 /// Log that is kept behind the newest checkpoint, for followers that lag: they catch up from it
-/// without a snapshot.
+/// without a snapshot. As much as stays in memory, once that was said.
 pub const CATCH_UP_SIZE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// etcd's default of `--heartbeat-interval`.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Entries of a leader's that may wait for the disk, or for the engine, before no more are read.
 const LETTERS_SIZE_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -144,6 +143,8 @@ pub struct LogCore {
     changes: Changes,
     checks: Checks,
     transfers: Transfers,
+    succession: Option<Succession>,
+    heartbeat_interval: Duration,
     reads: ReadIndex,
     leases: Leases,
     checkpoint: CheckpointPolicy,
@@ -155,9 +156,13 @@ pub struct LogCore {
     writes_unsynced: usize,
     committed: VecDeque<Entry>,
     applying: Option<Applying>,
+    /// Entries that are applied and in no view yet, and the answers to their commands.
+    unpublished: Vec<Unpublished>,
+    answers: Vec<Answer>,
     /// Where each entry's record begins, for retention.
     retained: VecDeque<(LogIndex, Lsn)>,
-    answers: Vec<Answer>,
+    /// How much of the log is retained behind a checkpoint.
+    catch_up_size_bytes: u64,
     lost: Vec<Ticket>,
     /// The revision of the view that readers see.
     published: Revision,
@@ -185,15 +190,6 @@ struct Unsynced {
     messages: Vec<Message>,
     /// The entry of a snapshot that raft has gone on from.
     installed: Option<LogIndex>,
-}
-
-struct Applying {
-    index: LogIndex,
-    term: Term,
-    /// `None` for an entry of raft's own.
-    batch: Option<Batch>,
-    /// A change of the members is applied when it is begun.
-    is_applied: bool,
 }
 
 impl LogCore {
@@ -239,6 +235,8 @@ impl LogCore {
             changes: Changes::default(),
             checks: Checks::default(),
             transfers: Transfers::default(),
+            succession: None,
+            heartbeat_interval: HEARTBEAT_INTERVAL,
             reads: ReadIndex::new(member, boot_nonce, request_timeout),
             leases: Leases::new(lessor, &leases),
             checkpoint,
@@ -249,8 +247,10 @@ impl LogCore {
             writes_unsynced: 0,
             committed: VecDeque::new(),
             applying: None,
-            retained,
+            unpublished: Vec::new(),
+            catch_up_size_bytes: CATCH_UP_SIZE_BYTES_MAX,
             answers: Vec::new(),
+            retained,
             lost: Vec::new(),
             stopping: false,
             introduction,
@@ -272,7 +272,13 @@ impl LogCore {
 
     /// How much of what is applied stays in memory for followers that lag.
     pub fn set_window(&mut self, window: Window) {
+        self.catch_up_size_bytes = window.size_bytes_max as u64;
         self.consensus.set_window(window);
+    }
+
+    /// `--heartbeat-interval`, which is the time between two ticks.
+    pub fn set_heartbeat_interval(&mut self, interval: Duration) {
+        self.heartbeat_interval = interval;
     }
 
     /// What this core counts, for whoever watches it.
@@ -447,6 +453,7 @@ impl LogCore {
         self.meter.handle_turn(now);
         self.note_durable();
         self.advance_install()?;
+        self.advance_succession(now);
         self.introduce();
         self.revoke_expired(now);
         self.propose(now)?;
@@ -457,58 +464,6 @@ impl LogCore {
             self.write(work)?;
         }
         self.end_install();
-        Ok(())
-    }
-
-    /// Applies committed entries, at most [`APPLY_KEYS_MAX`] keys of them, publishes, and leaves
-    /// answers and events with [`Self::reply`]. `clock` tells the time for what is measured; of
-    /// what is done it decides only when background work goes on.
-    ///
-    /// # Errors
-    /// The engine met a corrupt page, or an entry it does not understand.
-    pub fn apply(&mut self, now: Duration, clock: impl Fn() -> Duration) -> Result<(), Failure> {
-        let mut budget = APPLY_KEYS_MAX;
-        let (mut commands, mut entries) = (0, 0);
-        let mut last = None;
-        while budget > 0 && (self.applying.is_some() || !self.committed.is_empty()) {
-            let begun = last.unwrap_or_else(&clock);
-            if self.applying.is_none() && !self.begin_next()? {
-                break;
-            }
-            let progress = match &self.applying {
-                Some(Applying { is_applied: true, .. }) => Progress::Done,
-                _ => self.engine.apply_step(budget, &mut self.answers)?,
-            };
-            let applied = clock();
-            if progress == Progress::More {
-                self.meter.handle_step(applied - begun);
-                break;
-            }
-            let Applying { index, term, batch, .. } =
-                self.applying.take().expect("one is under way");
-            let count = batch.as_ref().map_or(0, Batch::len);
-            if let Some(batch) = &batch {
-                self.quota.handle_applied(batch, &mut self.answers);
-                self.meter.handle_applied(applied - begun, batch, &self.answers);
-            }
-            budget = budget.saturating_sub(count.max(1));
-            commands += count;
-            entries += 1;
-            self.finish((index, term), batch.as_ref().map(|batch| *batch.header()), now)?;
-            let published = clock();
-            self.meter.handle_published(published - applied, count);
-            last = Some(published);
-        }
-        self.engine.drop_copies(COPY_RUNS_MAX, COPY_PAGES_MAX)?;
-        let log_end = self.wal.durable().0;
-        self.checkpoint.handle_applied(now, Cost { commands, entries, log_end });
-        if self.applying.is_none() && self.committed.is_empty() {
-            self.work_in_background(now, clock)?;
-        }
-        self.release_reads();
-        self.answer_leases(now);
-        self.answer_moves(now);
-        self.publish_status();
         Ok(())
     }
 
@@ -558,7 +513,9 @@ impl LogCore {
     /// When there is something to do that nobody asks for.
     #[must_use]
     pub fn wake_at(&self) -> Option<Duration> {
-        self.leases.wake_at().filter(|_| self.is_primary() && !self.stopping)
+        let leases = self.leases.wake_at().filter(|_| self.is_primary() && !self.stopping);
+        let succession = self.succession.as_ref().map(Succession::due);
+        [leases, succession].into_iter().flatten().min()
     }
 
     /// The engine, for read handles and what a start must know.
@@ -705,125 +662,6 @@ impl LogCore {
             self.reads.handle_confirmed(&state.request_ctx, LogIndex(state.index));
         }
         Ok(())
-    }
-
-    fn begin_next(&mut self) -> Result<bool, Failure> {
-        let Some(entry) = self.committed.pop_front() else { return Ok(false) };
-        let (index, term) = (LogIndex(entry.index), Term(entry.term));
-        let mut applying = Applying { index, term, batch: None, is_applied: false };
-        if entry.data.is_empty() {
-            self.engine.apply_empty(index, term);
-            self.reads.handle_new_term();
-        } else if entry.get_entry_type() != EntryType::EntryNormal {
-            let is_applied = self.apply_change(&entry)?;
-            if !is_applied {
-                self.committed.push_front(entry);
-            }
-            return Ok(is_applied);
-        } else {
-            let (events, previous) = self.interest.any();
-            self.engine.set_events_wanted(events, previous);
-            self.quota.handle_begun(self.engine.newest_view().size_bytes, entry.data.len());
-            let batch = Batch::validate(entry.data)
-                .map_err(|cause| Failure::InvalidEntry { index, cause })?;
-            if batch.membership_change().is_some() {
-                // raft was not told: members would go by different configurations.
-                return Err(Failure::UnknownEntry { index });
-            }
-            self.engine.begin_batch(index, term, &batch);
-            applying.batch = Some(batch);
-        }
-        self.applying = Some(applying);
-        Ok(true)
-    }
-
-    fn finish(
-        &mut self,
-        (index, term): (LogIndex, Term),
-        header: Option<BatchHeader>,
-        now: Duration,
-    ) -> Result<(), Failure> {
-        self.engine.set_local_reads(self.consensus.is_leader() && self.consensus.is_sole_voter());
-        self.engine.publish();
-        self.look_at_members()?;
-        self.consensus.handle_applied(index);
-        self.reads.handle_published(index);
-        self.leases.handle_changes(&self.engine.take_lease_changes(), now);
-        let revision = self.engine.revision();
-        self.deliver_events(revision != self.published);
-        self.published = revision;
-        let mut tickets = self.batcher.take_applied(index, term, &mut self.lost);
-        if let Some(header) = header.filter(|header| header.member == self.member)
-            && tickets.is_empty()
-        {
-            tickets = self.batcher.take_forwarded(header.boot_nonce, header.sequence_first);
-        }
-        for ticket in std::mem::take(&mut self.lost) {
-            self.refuse(ticket, Unavailable::LeaderChanged);
-        }
-        if tickets.is_empty() {
-            self.answers.clear();
-            return Ok(());
-        }
-        assert_eq!(tickets.len(), self.answers.len(), "an answer for every command");
-        let (mut answered, mut is_alarm_raised) = (0, false);
-        for (place, (ticket, answer)) in tickets.into_iter().zip(self.answers.drain(..)).enumerate()
-        {
-            if ticket.frontend == FrontendId::NOBODY {
-                if ticket.slot == SLOT_INTRODUCTION {
-                    self.introduced = Introduced::Done;
-                }
-                self.leases.handle_own(ticket.slot);
-                self.upkeep.handle_own(ticket.slot, own_outcome(&answer.outcome), now, revision);
-                is_alarm_raised |= ticket.slot == SLOT_ALARM;
-                continue;
-            }
-            answered += 1;
-            if self.quota.holds(place) {
-                self.quota.hold(ticket, answer);
-                continue;
-            }
-            if let Outcome::Compacted { sweep: Some(revision) } = answer.outcome {
-                self.replies[ticket.frontend.place()].patient.push(ticket.slot);
-                self.sweeping.push_back((revision, ticket, answer));
-                continue;
-            }
-            let reply = &mut self.replies[ticket.frontend.place()];
-            reply.answers.push((ticket.slot, Verdict::Applied(answer)));
-        }
-        self.meter.handle_answered(answered);
-        if is_alarm_raised {
-            self.answer_over_quota();
-        }
-        self.raise_quota_alarm();
-        Ok(())
-    }
-
-    /// Compactions are accepted in the order of their revisions, and swept in it.
-    fn answer_swept(&mut self) {
-        let swept = self.engine.swept();
-        while let Some((_, ticket, answer)) = self.sweeping.pop_front_if(|first| first.0 <= swept) {
-            let reply = &mut self.replies[ticket.frontend.place()];
-            reply.answers.push((ticket.slot, Verdict::Applied(answer)));
-        }
-    }
-
-    fn deliver_events(&mut self, changed: bool) {
-        let events = self.engine.take_events();
-        if !changed {
-            return;
-        }
-        for (place, reply) in self.replies.iter_mut().enumerate() {
-            let frontend = FrontendId(u16::try_from(place).expect("fewer front-ends than cores"));
-            if !self.interest.wants_events(frontend) {
-                continue;
-            }
-            match &events {
-                Some(events) => reply.events.push(Arc::clone(events)),
-                // The watcher came while the batch was applied, too late for its events.
-                None => reply.gap = true,
-            }
-        }
     }
 
     fn release_reads(&mut self) {

@@ -7,7 +7,9 @@
 //!
 //! A letter that comes is handed over at once. When the log core has no room for more of them the
 //! connections that carry entries are not read: what their senders have to say stays with them, in
-//! queues that are bounded.
+//! queues that are bounded. Senders do not wait for ever for somebody who takes nothing, and cannot
+//! know why; so when there is no room for long ([`held_back`]), what comes is read again and entries
+//! are thrown away. raft finds out what a follower misses.
 //!
 //! Invariants:
 //! - The log core is told of each change of a link once, and of every letter that was dropped.
@@ -18,24 +20,28 @@
 
 mod accepted;
 mod correspondent;
+mod held_back;
 mod outgoing;
 mod pages;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::ids::{MemberId, Revision};
-use engine::{Identity, Member, ReadHandle};
+use engine::ids::MemberId;
+use engine::{Identity, KeyValueHashScan, Member, ReadHandle};
 
 use self::accepted::{Accepted, Next, Speaker};
 pub use self::correspondent::Correspondent;
+use self::held_back::{HeldBack, Reading};
 use self::outgoing::Outgoing;
 use self::pages::Pages;
 use super::failure::Failure;
+use super::log_core::ANSWER_TIME_MAX;
 use crate::bootstrap::SERVER_NAME;
 use crate::log_event;
 use crate::log_lines;
@@ -57,8 +63,9 @@ const ACCEPTED_MAX: usize = 1024;
 const UNGREETED_MAX: usize = 64;
 /// How long a connection may go without greeting or asking.
 const UNGREETED_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long somebody who asks for a hash may wait for it.
-const HASH_TIME_MAX: Duration = Duration::from_secs(300);
+/// How long somebody who asks for a hash may wait for it: as long as the log core works on it, and a
+/// while for the answer to leave.
+const HASH_TIME_MAX: Duration = ANSWER_TIME_MAX.saturating_add(UNGREETED_TIME_MAX);
 /// Members that are answered although they are not known to be members.
 const GUESTS_MAX: usize = 16;
 /// etcd's time for connecting to a member, besides an election.
@@ -83,6 +90,8 @@ pub struct PeerSettings {
     pub election_timeout: Duration,
     /// Where it is reached, while the store does not say.
     pub own_urls: Vec<String>,
+    /// Where its connections to other members leave from, if that is not for the system to choose.
+    pub local_address: Option<IpAddr>,
     /// What it tells over HTTP while the store names no members: itself, if it founded its cluster
     /// alone.
     pub alone: Option<Member>,
@@ -143,13 +152,15 @@ pub struct PeerRole {
     followed: Option<u64>,
     /// Accepted connections that are to end.
     dismissed: Vec<SocketId>,
+    /// Whether connections that carry entries are read.
+    held_back: HeldBack,
     /// Who waits for a hash, by the number that the log core was given.
     hashes: BTreeMap<u64, SocketId>,
     hashes_counted: u64,
     /// What the log core is to be asked.
-    hashes_wanted: Vec<(u64, Revision)>,
-    /// Whether connections that carry entries are not read.
-    is_full: bool,
+    hashes_wanted: Vec<(u64, KeyValueHashScan)>,
+    /// Whose askers have gone.
+    hashes_unwanted: Vec<u64>,
 }
 
 impl PeerRole {
@@ -166,13 +177,14 @@ impl PeerRole {
         let Identity { cluster, member } = settings.identity;
         let server = format!("{SERVER_NAME}{server_version}");
         let boot_nonce = settings.boot_nonce;
+        let dialer = Dialer::new(waker, settings.local_address);
         Self {
             oneself: Oneself { cluster, member, boot_nonce, server_version },
             pages: Pages::new(cluster, server, views, settings.alone.clone()),
             settings,
             listeners,
             listening: 0..0,
-            outgoing: Outgoing::new(Dialer::new(waker), Arc::clone(&metrics)),
+            outgoing: Outgoing::new(dialer, Arc::clone(&metrics)),
             metrics,
             seats: Vec::new(),
             accepted_count: 0,
@@ -181,10 +193,11 @@ impl PeerRole {
             known: Known::default(),
             followed: None,
             dismissed: Vec::new(),
+            held_back: HeldBack::default(),
             hashes: BTreeMap::new(),
             hashes_counted: 0,
             hashes_wanted: Vec::new(),
-            is_full: false,
+            hashes_unwanted: Vec::new(),
         }
     }
 
@@ -286,7 +299,7 @@ impl PeerRole {
         self.pass_hashes(core, reactor, now);
         let has_sent = self.advance_links(core, reactor, now)?;
         self.expire(reactor, now);
-        self.hold_back(core, reactor);
+        self.hold_back(core, reactor, now);
         Ok(has_sent)
     }
 
@@ -294,7 +307,8 @@ impl PeerRole {
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
         let ungreeted = self.ungreeted.iter().map(|(_, until)| *until).min();
-        ungreeted.into_iter().chain(self.outgoing.deadline()).min()
+        let other = [self.outgoing.deadline(), self.held_back.deadline()];
+        ungreeted.into_iter().chain(other.into_iter().flatten()).min()
     }
 
     /// Whether another member has said that this one was removed from the cluster for ever.
@@ -360,7 +374,7 @@ impl PeerRole {
         core: &mut C,
         now: Duration,
     ) -> Result<(), Failure> {
-        let Self { seats, oneself, known, outgoing, .. } = self;
+        let Self { seats, oneself, known, outgoing, held_back, .. } = self;
         let Some(Seat { tenant: Tenant::Accepted(accepted), .. }) =
             seats.get_mut(socket.index()).and_then(Option::as_mut)
         else {
@@ -382,6 +396,7 @@ impl PeerRole {
                 let mut input = bytes;
                 loop {
                     match receiver.handle_received(&mut input, known) {
+                        Ok(Some(Heard::Letter(letter))) if held_back.refuses(&letter) => {}
                         Ok(Some(Heard::Letter(letter))) => {
                             let (from, _) = receiver.greeted().expect("greetings come first");
                             match letter {
@@ -428,10 +443,10 @@ impl PeerRole {
         if has_asked {
             self.give_time(socket, now + UNGREETED_TIME_MAX);
         }
-        if let Some(revision) = hash_wanted {
+        if let Some(scan) = hash_wanted {
             self.hashes_counted += 1;
             self.hashes.insert(self.hashes_counted, socket);
-            self.hashes_wanted.push((self.hashes_counted, revision));
+            self.hashes_wanted.push((self.hashes_counted, scan));
             self.give_time(socket, now + HASH_TIME_MAX);
         }
     }
@@ -450,8 +465,11 @@ impl PeerRole {
         reactor: &mut Reactor,
         now: Duration,
     ) {
-        for (number, revision) in self.hashes_wanted.drain(..) {
-            core.handle_hash_request(number, revision);
+        for (number, scan) in self.hashes_wanted.drain(..) {
+            core.handle_hash_request(number, scan);
+        }
+        for number in self.hashes_unwanted.drain(..) {
+            core.handle_hash_unwanted(number);
         }
         while let Some((number, told)) = core.poll_hash() {
             let Some(socket) = self.hashes.remove(&number) else { continue };
@@ -474,16 +492,27 @@ impl PeerRole {
     fn welcome(&mut self, socket: SocketId, greeted: Greeted) {
         let Greeted { from, lane, guest_urls, .. } = greeted;
         self.ungreeted.retain(|(other, _)| *other != socket);
-        let metrics = self.metrics.peers.of(from.0);
-        if let Some(Tenant::Accepted(accepted)) = self.tenant(socket) {
-            accepted.metrics = Some(metrics);
-        }
+        self.count_for(socket, from);
         if let Some(earlier) = self.greeted.insert((from, lane), socket) {
             self.dismissed.push(earlier);
+        }
+        if let Some(link) = self.outgoing.link(from) {
+            link.handle_present();
         }
         if !guest_urls.is_empty() && self.outgoing.guest_count() < GUESTS_MAX {
             let config = self.link_config(from);
             self.outgoing.invite(from, guest_urls, config);
+        }
+    }
+
+    /// What comes over a connection counts for its member. Guests are anybody, and not counted.
+    fn count_for(&mut self, socket: SocketId, from: MemberId) {
+        if self.known.standing(from) != Standing::Member {
+            return;
+        }
+        let metrics = self.metrics.peers.of(from.0);
+        if let Some(Tenant::Accepted(accepted)) = self.tenant(socket) {
+            accepted.metrics.get_or_insert(metrics);
         }
     }
 
@@ -531,6 +560,8 @@ impl PeerRole {
     /// What is known of an accepted connection besides its seat.
     fn forget_accepted(&mut self, socket: SocketId) {
         self.accepted_count -= 1;
+        let unwanted = self.hashes.extract_if(.., |_, asker| *asker == socket);
+        self.hashes_unwanted.extend(unwanted.map(|(number, _)| number));
         self.ungreeted.retain(|(other, _)| *other != socket);
         let left = self.greeted.iter().find(|(_, other)| **other == socket).map(|(key, _)| *key);
         if let Some(left) = left {
@@ -588,16 +619,17 @@ impl PeerRole {
     }
 
     /// Stops reading entries while there is no room for them.
-    fn hold_back<C: Correspondent>(&mut self, core: &C, reactor: &mut Reactor) {
+    fn hold_back<C: Correspondent>(&mut self, core: &C, reactor: &mut Reactor, now: Duration) {
         if self.greeted.is_empty() {
             return;
         }
-        let was_full = std::mem::replace(&mut self.is_full, !core.has_letter_room());
-        if !self.is_full && !was_full {
+        let before = self.held_back.reading();
+        let reading = self.held_back.handle_room(core.has_letter_room(), now);
+        if (before, reading) == (Reading::All, Reading::All) {
             return;
         }
         for (_, &socket) in self.greeted.iter().filter(|((_, lane), _)| *lane == Lane::Bulk) {
-            if self.is_full {
+            if reading == Reading::Nothing {
                 reactor.pause(socket);
             } else {
                 reactor.resume(socket);
@@ -661,6 +693,10 @@ impl PeerRole {
         for (id, urls) in others {
             let config = self.link_config(id);
             self.outgoing.keep(id, urls, config);
+        }
+        let greeted: Vec<_> = self.greeted.iter().map(|(key, socket)| (*socket, key.0)).collect();
+        for (socket, from) in greeted {
+            self.count_for(socket, from);
         }
         let Known { members, removed } = &self.known;
         let is_member = |id: MemberId| members.iter().any(|member| member.id == id);

@@ -123,7 +123,7 @@ fn run_checked(config: &Arc<Config>, connections_max: usize) -> Result<End, Erro
     let started = open_stages(config, &mut data_dir, beginning, boot_nonce)?;
     let identity = started.stages.engine.identity();
     if !is_new && config.features.initial_corrupt_check() {
-        initial_check::run(&started.stages.engine, request_timeout(config))?;
+        initial_check::run(&started.stages.engine)?;
     }
     signals::block()?;
     let switch = Arc::new(Switch::default());
@@ -467,6 +467,7 @@ fn set_up(core: &mut LogCore, config: &Config) {
     core.set_slow_apply(config.warning_apply_duration);
     core.set_quota(Quota::from_flag(config.quota_backend_bytes));
     core.set_strict_reconfig(config.strict_reconfig_check);
+    core.set_heartbeat_interval(Duration::from_millis(config.heartbeat_interval_ms));
     core.set_checks(CheckSettings {
         periodic: Some(config.corrupt_check_time).filter(|interval| !interval.is_zero()),
         compactions: Some(config.compact_hash_check_time)
@@ -668,8 +669,13 @@ fn peer_settings(
         name: config.name.clone(),
         client_urls: crate::config::texts(&config.advertise_client_urls),
     });
+    let local_address = config.member_local_address();
+    if config.features.set_member_local_addr() {
+        log_lines::member_local_address(local_address, &own_urls);
+    }
     PeerSettings {
         identity,
+        local_address,
         boot_nonce: life.boot_nonce,
         is_new: life.is_new,
         election_timeout: Duration::from_millis(config.election_timeout_ms),

@@ -31,8 +31,8 @@ use crate::service::stream::ServerStream;
 /// store what is overwritten meanwhile; two leave a second client its turn beside a slow one.
 pub const HELD_MAX: usize = 2;
 /// Streams that hold a view take so many steps in a turn, a fraction of a millisecond, and then
-/// rest until an interval has passed since, in messages of 32 KiB. One message a turn took twice the
-/// time of its processors.
+/// rest until an interval has passed since, in messages of 32 KiB. One message a turn took twice
+/// the time of its processors.
 pub const HELD_STEPS: u32 = 4;
 /// The interval while somebody writes: 131 MB/s. Measured on two cores, a backup of 940 MB at
 /// 470 MB/s had the 99th percentile of puts at five times its quiet self, and at 205 MB/s at 1.3 to

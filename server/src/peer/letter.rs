@@ -12,7 +12,8 @@
 //! SnapshotChunk         transfer u64, number u64, records
 //! SnapshotEnd           transfer u64, chunks u64, bytes u64
 //! SnapshotAcknowledged  transfer u64, next chunk u64, state u8, seven zero bytes
-//! HashQuestion          number u64, revision i64
+//! HashQuestion          number u64, revision i64, wanted u8 (0 computed, 1 of a compaction), seven
+//!                       zero bytes
 //! HashAnswer            number u64, outcome u8, three zero bytes, hash u32, revision i64,
 //!                       compacted i64, current i64
 //! Probe, ProbeAnswer    the prober's clock u64
@@ -205,6 +206,16 @@ pub struct SnapshotAcknowledged {
     pub state: SnapshotState,
 }
 
+/// Which hash is meant. The two are different numbers where no key lives at the revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum HashWanted {
+    /// One that is computed now.
+    Computed = 0,
+    /// One that a compaction left behind.
+    OfCompaction = 1,
+}
+
 /// Asks for the hash of a member's keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HashQuestion {
@@ -212,6 +223,8 @@ pub struct HashQuestion {
     pub number: u64,
     /// Up to which revision; 0 for the newest.
     pub revision: Revision,
+    /// Which hash.
+    pub wanted: HashWanted,
 }
 
 /// What a member says about its keys.
@@ -360,6 +373,7 @@ impl Letter {
                 let mut writer = FrameWriter::new(FrameKind::HashQuestion);
                 writer.put(&question.number.to_le_bytes());
                 writer.put(&question.revision.0.to_le_bytes());
+                writer.put(&[question.wanted as u8, 0, 0, 0, 0, 0, 0, 0]);
                 writer.finish()
             }
             Self::HashAnswer(answer) => answer.encode(),
@@ -491,7 +505,13 @@ fn decode_probe(body: &[u8]) -> Option<u64> {
 fn decode_hash_question(body: &[u8]) -> Option<HashQuestion> {
     let mut reader = Reader::new(body);
     let (number, revision) = (reader.word()?, Revision(reader.signed()?));
-    (reader.len() == 0).then_some(HashQuestion { number, revision })
+    let wanted = match reader.byte()? {
+        0 => HashWanted::Computed,
+        1 => HashWanted::OfCompaction,
+        _ => return None,
+    };
+    reader.zeros(7)?;
+    (reader.len() == 0).then_some(HashQuestion { number, revision, wanted })
 }
 
 fn encode_questions(questions: &[LeaseQuestion]) -> OutFrame {
@@ -702,6 +722,7 @@ mod tests {
             8 => Letter::HashQuestion(HashQuestion {
                 number: random.next(),
                 revision: Revision(random.next().cast_signed()),
+                wanted: [HashWanted::Computed, HashWanted::OfCompaction][random.below(2)],
             }),
             10 => Letter::Probe(random.next()),
             11 => Letter::ProbeAnswer(random.next()),
@@ -746,7 +767,8 @@ mod tests {
         let chunk = SnapshotChunk { transfer: 1, number: 2, records: Bytes::from_static(b"r") };
         let end = SnapshotEnd { transfer: 1, chunk_count: 2, size_bytes: 3 };
         let state = SnapshotState::Installed;
-        let question = HashQuestion { number: 1, revision: Revision(-2) };
+        let (revision, wanted) = (Revision(-2), HashWanted::OfCompaction);
+        let question = HashQuestion { number: 1, revision, wanted };
         let [revision, compacted, current] = [3, -2, 5].map(Revision);
         let hash = KeyValueHash { hash: 9, revision, compacted, current };
         let hashed = HashAnswer { number: 1, told: HashTold::Hash(hash) };
@@ -772,7 +794,7 @@ mod tests {
             (Letter::SnapshotChunk(chunk), [&word(1)[..], &word(2), b"r"].concat()),
             (Letter::SnapshotEnd(end), [word(1), word(2), word(3)].concat()),
             (Letter::SnapshotAcknowledged(acknowledged), [word(1), word(2), word(1)].concat()),
-            (Letter::HashQuestion(question), [word(1), minus].concat()),
+            (Letter::HashQuestion(question), [word(1), minus, word(1)].concat()),
             (Letter::Probe(7), word(7).to_vec()),
             (Letter::ProbeAnswer(8), word(8).to_vec()),
             (

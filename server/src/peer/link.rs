@@ -107,6 +107,8 @@ pub enum Action {
 pub enum LinkFailure {
     /// It could not be dialed.
     Dial,
+    /// Its host says that nobody listens there.
+    Absent,
     /// Dialing took too long.
     DialTimeout,
     /// The other side did not answer the greeting in time.
@@ -127,6 +129,7 @@ impl fmt::Display for LinkFailure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Dial => formatter.write_str("cannot connect"),
+            Self::Absent => formatter.write_str("nobody listens there"),
             Self::DialTimeout => formatter.write_str("connecting took too long"),
             Self::GreetTimeout => formatter.write_str("no answer to the greeting"),
             Self::Refused(refusal) => write!(formatter, "the member refused: {refusal}"),
@@ -327,6 +330,8 @@ pub struct Link {
     /// Of the jitter (splitmix64).
     random: u64,
     is_unreachable: bool,
+    /// How often in succession the control lane found nobody listening; each time at another URL.
+    absences: usize,
     dropped_letters: u64,
     up_since: Option<Duration>,
     /// What the last welcome said.
@@ -348,6 +353,7 @@ impl Link {
             lanes: Lane::ALL.map(LaneState::new),
             random,
             is_unreachable: false,
+            absences: 0,
             dropped_letters: 0,
             up_since: None,
             boot_nonce: 0,
@@ -363,6 +369,7 @@ impl Link {
             return;
         }
         self.urls = urls;
+        self.absences = 0;
         for lane in Lane::ALL {
             self.lanes[lane.place()].url_index = 0;
             if self.lanes[lane.place()].state != State::Idle {
@@ -418,6 +425,7 @@ impl Link {
         if !self.is_present(connection) {
             return;
         }
+        self.absences = 0;
         let hello = Hello {
             versions: VERSIONS,
             lane: connection.lane,
@@ -445,6 +453,18 @@ impl Link {
         let is_dialing = matches!(self.lanes[connection.lane.place()].state, State::Dialing(_));
         let failure = if is_dialing { LinkFailure::Dial } else { LinkFailure::Lost };
         self.fail(connection.lane, failure, now, false);
+    }
+
+    /// A connection could not be dialed because nobody listens there.
+    pub fn handle_absent(&mut self, connection: ConnectionId, now: Duration) {
+        if self.is_present(connection) {
+            self.fail(connection.lane, LinkFailure::Absent, now, false);
+        }
+    }
+
+    /// The member has connected to us, so it runs.
+    pub fn handle_present(&mut self) {
+        self.absences = 0;
     }
 
     /// Of the send that is under way, so many bytes have left; possibly not all.
@@ -546,6 +566,15 @@ impl Link {
         self.lanes[lane.place()].queued_bytes
     }
 
+    /// Whether nobody listens where the member is reached: each of its URLs was tried and its host
+    /// has refused, and there is no connection. A member that runs and is slow, or that nobody
+    /// reaches, is not absent.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        let is_over = |lane: &LaneState| matches!(lane.state, State::Greeting(_) | State::Up);
+        !self.urls.is_empty() && self.absences >= self.urls.len() && !self.lanes.iter().any(is_over)
+    }
+
     /// Letters that were dropped since the start, for the metrics.
     #[must_use]
     pub fn dropped_letters(&self) -> u64 {
@@ -641,6 +670,10 @@ impl Link {
         self.end(lane);
         if !must_close {
             self.closing.retain(|closing| *closing != connection);
+        }
+        if lane == Lane::Control {
+            let is_absent = failure == LinkFailure::Absent;
+            self.absences = if is_absent { self.absences.saturating_add(1) } else { 0 };
         }
         let jitter = self.next_random();
         let state = &mut self.lanes[lane.place()];

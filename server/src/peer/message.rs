@@ -26,6 +26,8 @@
 //! - A message that was decoded is one that could have been encoded: the bytes are used up to the
 //!   last, and what must be zero is.
 //! - Kinds that are local to a member ([`is_between_members`]) are never decoded.
+//! - Entries come with the kinds that carry them, and as raft takes them for granted: appended ones
+//!   follow each other behind the message's index, and a read-index round is one.
 
 use std::fmt;
 
@@ -218,7 +220,34 @@ pub fn decode(body: &Bytes) -> Result<Message, MessageError> {
         return Err(MessageError { reason: "a raft message goes on behind its end" });
     }
     message.entries = entries.into();
+    check_entries(&message)?;
     Ok(message)
+}
+
+/// raft looks at entries without asking whether they are there and in order.
+fn check_entries(message: &Message) -> Result<(), MessageError> {
+    let entries = &message.entries;
+    match message.get_msg_type() {
+        MessageType::MsgAppend => {
+            let mut before = (message.index, message.log_term);
+            for entry in entries {
+                let follows = before.0.checked_add(1) == Some(entry.index);
+                if !follows || entry.term < before.1 || entry.term > message.term {
+                    return Err(MessageError {
+                        reason: "appended entries do not follow each other",
+                    });
+                }
+                before = (entry.index, entry.term);
+            }
+            Ok(())
+        }
+        MessageType::MsgReadIndex | MessageType::MsgReadIndexResp if entries.len() == 1 => Ok(()),
+        MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => {
+            Err(MessageError { reason: "a read-index round is not one entry" })
+        }
+        _ if entries.is_empty() => Ok(()),
+        _ => Err(MessageError { reason: "entries in a message that carries none" }),
+    }
 }
 
 fn decode_head(reader: &mut Reader<'_>) -> Result<(Message, usize), MessageError> {
@@ -354,10 +383,17 @@ mod tests {
         message.priority = i64::from_le_bytes(random.next().to_le_bytes());
         message.reject = random.once_in(2);
         message.context = random.bytes(40).into();
-        let entries: Vec<Entry> = (0..random.below(5))
-            .map(|_| {
-                let mut entry =
-                    Entry { index: random.next(), term: random.next(), ..Entry::default() };
+        message.index >>= 1;
+        message.log_term = message.log_term.min(message.term);
+        let entry_count = match message.get_msg_type() {
+            MessageType::MsgAppend => random.below(5) as u64,
+            MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => 1,
+            _ => 0,
+        };
+        let entries: Vec<Entry> = (1..=entry_count)
+            .map(|number| {
+                let index = message.index + number;
+                let mut entry = Entry { index, term: message.term, ..Entry::default() };
                 entry.set_entry_type(
                     [
                         EntryType::EntryNormal,
@@ -398,9 +434,9 @@ mod tests {
 
     #[test]
     fn golden_bytes_freeze_the_message() {
-        let mut message = Message { to: 1, from: 2, term: 3, log_term: 4, ..Message::default() };
+        let mut message = Message { to: 1, from: 2, term: 3, log_term: 3, ..Message::default() };
         message.set_msg_type(MessageType::MsgAppend);
-        (message.index, message.commit, message.commit_term) = (5, 6, 7);
+        (message.index, message.commit, message.commit_term) = (0x0101, 6, 7);
         (message.request_snapshot, message.reject_hint, message.priority) = (8, 9, -1);
         message.reject = true;
         message.context = b"ctx".to_vec().into();
@@ -422,8 +458,9 @@ mod tests {
         message.set_snapshot(snapshot);
 
         let mut golden = vec![1, 3, 0, 0, 1, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0];
-        for word in 1..=9_u8 {
-            golden.extend([word, 0, 0, 0, 0, 0, 0, 0]);
+        for (low, high) in [(1, 0), (2, 0), (3, 0), (3, 0), (1, 1), (6, 0), (7, 0), (8, 0), (9, 0)]
+        {
+            golden.extend([low, high, 0, 0, 0, 0, 0, 0]);
         }
         golden.extend([0xff; 8]);
         golden.extend(b"ctx");
@@ -472,8 +509,8 @@ mod tests {
         let payload = Bytes::from(vec![1; 4096]);
         let mut message = Message::default();
         message.set_msg_type(MessageType::MsgAppend);
-        let entry = Entry { data: payload.clone(), ..Entry::default() };
-        message.entries = vec![entry.clone(), entry].into();
+        let entry = |index| Entry { index, data: payload.clone(), ..Entry::default() };
+        message.entries = vec![entry(1), entry(2)].into();
         let frame = encode(&message);
         let shared = frame.pieces().iter().filter(|piece| piece.as_ptr() == payload.as_ptr());
         assert_eq!(shared.count(), 2);
@@ -494,6 +531,49 @@ mod tests {
             longer.push(0);
             assert!(decode(&longer.into()).is_err(), "seed {seed}");
         }
+    }
+
+    /// Found in review: raft indexes the entries of a round, and its log panics at a gap.
+    #[test]
+    fn entries_that_raft_could_not_bear_are_refused() {
+        let entry = |index, term| Entry { index, term, ..Entry::default() };
+        let message = |kind, entries: Vec<Entry>| {
+            let mut message = Message { index: 4, log_term: 2, term: 3, ..Message::default() };
+            message.set_msg_type(kind);
+            message.entries = entries.into();
+            decode(&body(&message))
+        };
+        use MessageType as M;
+        let taken = [
+            (M::MsgAppend, vec![]),
+            (M::MsgAppend, vec![entry(5, 2), entry(6, 3), entry(7, 3)]),
+            (M::MsgReadIndex, vec![entry(0, 0)]),
+            (M::MsgReadIndexResp, vec![entry(0, 0)]),
+        ];
+        for (kind, entries) in taken {
+            assert!(message(kind, entries.clone()).is_ok(), "{kind:?} {entries:?}");
+        }
+        let refused = [
+            (M::MsgAppend, vec![entry(6, 3)]),
+            (M::MsgAppend, vec![entry(4, 3)]),
+            (M::MsgAppend, vec![entry(5, 3), entry(7, 3)]),
+            (M::MsgAppend, vec![entry(5, 3), entry(5, 3)]),
+            (M::MsgAppend, vec![entry(5, 1)]),
+            (M::MsgAppend, vec![entry(5, 3), entry(6, 2)]),
+            (M::MsgAppend, vec![entry(5, 4)]),
+            (M::MsgReadIndex, vec![]),
+            (M::MsgReadIndex, vec![entry(0, 0), entry(0, 0)]),
+            (M::MsgReadIndexResp, vec![]),
+            (M::MsgHeartbeat, vec![entry(5, 3)]),
+            (M::MsgRequestVote, vec![entry(5, 3)]),
+        ];
+        for (kind, entries) in refused {
+            assert!(message(kind, entries.clone()).is_err(), "{kind:?} {entries:?}");
+        }
+        let mut last = Message { index: u64::MAX, term: 3, ..Message::default() };
+        last.set_msg_type(M::MsgAppend);
+        last.entries = vec![entry(0, 3)].into();
+        assert!(decode(&body(&last)).is_err());
     }
 
     #[test]

@@ -117,6 +117,7 @@ pub enum ProposeError {
 /// raft-rs and its log.
 pub struct Consensus {
     node: RawNode<LogStore>,
+    has_pre_vote: bool,
     /// See [`Self::set_election_seed`].
     election_seed: Option<u64>,
     /// Terms on their way to the disk, by the works that bring them.
@@ -152,7 +153,13 @@ impl Consensus {
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let term_durable = Term(store.hard_state().term);
         let node = RawNode::new(&raft_config, store, &logger)?;
-        Ok(Self { node, election_seed: None, terms: VecDeque::new(), term_durable })
+        Ok(Self {
+            node,
+            has_pre_vote: config.pre_vote,
+            election_seed: None,
+            terms: VecDeque::new(),
+            term_durable,
+        })
     }
 
     /// Draws the times of elections from a seed instead of the system's random numbers, for a
@@ -163,20 +170,25 @@ impl Consensus {
 
     /// Lets one tick of the raft clock pass.
     pub fn handle_tick(&mut self) {
-        // A sole voter wins the moment it stands, and raft-rs wants all of a leader's log to be
-        // durable then. It may be behind where the last change has left this member alone.
-        let log = &self.node.raft.raft_log;
-        if self.is_sole_voter() && !self.is_leader() && log.last_index() != log.persisted {
+        if self.would_win_too_early() {
             return;
         }
         // raft-rs looks at its election's time in a tick alone, so this overrides whatever it drew.
         if let Some(seed) = self.election_seed {
             let ticks = self.node.raft.election_timeout();
-            let extra = drawn(seed, self.node.raft.term, self.node.raft.state) % ticks as u64;
+            let role = self.node.raft.state as u64;
+            let extra = drawn(seed, self.node.raft.term, role) % ticks as u64;
             let extra = usize::try_from(extra).expect("below a number of ticks");
             self.node.raft.set_randomized_election_timeout(ticks + extra);
         }
         self.node.tick();
+    }
+
+    /// A sole voter wins the moment it stands, and raft-rs wants all of a leader's log to be
+    /// durable then. It may be behind where the last change has left this member alone.
+    fn would_win_too_early(&self) -> bool {
+        let log = &self.node.raft.raft_log;
+        self.is_sole_voter() && !self.is_leader() && log.last_index() != log.persisted
     }
 
     /// Takes a message of a peer. A message that raft refuses (an unknown sender, a local kind) is
@@ -207,10 +219,38 @@ impl Consensus {
         self.node.mut_store().release(applied);
     }
 
-    /// Stands for election at once: a sole voter need not wait for a time-out.
+    /// Stands for election at once, if this member may: a sole voter need not wait for a time-out,
+    /// nor need others when they know that the leader is gone.
     pub fn campaign(&mut self) {
-        // Refused only when already leader or not promotable, both of which the tick settles.
-        drop(self.node.campaign());
+        if self.node.raft.promotable() && !self.would_win_too_early() {
+            // Refused only when already leader, which the tick settles.
+            drop(self.node.campaign());
+        }
+    }
+
+    /// Forgets this leader, so that other members may be told that they could win, as if an
+    /// election's time had passed. Whether this member was a follower of it. Not without pre-votes:
+    /// who then stands for nothing ends a leadership that works.
+    pub fn forget_leader(&mut self, leader: MemberId) -> bool {
+        let raft = &mut self.node.raft;
+        let follows = raft.state == StateRole::Follower && raft.leader_id == leader.0;
+        if !follows || !self.has_pre_vote {
+            return false;
+        }
+        raft.become_follower(raft.term, raft::INVALID_ID);
+        true
+    }
+
+    /// Whether this member asks for votes that count, or has them.
+    #[must_use]
+    pub fn is_candidate(&self) -> bool {
+        matches!(self.node.raft.state, StateRole::Candidate | StateRole::Leader)
+    }
+
+    /// Ticks without a leader after which one may be elected.
+    #[must_use]
+    pub fn election_ticks(&self) -> u32 {
+        u32::try_from(self.node.raft.election_timeout()).expect("a number of ticks")
     }
 
     /// Appends `data` as one entry and tells its place in the log.
@@ -422,9 +462,9 @@ impl Consensus {
     }
 }
 
-/// A number for an election: the same for the same seed, term and role.
-fn drawn(seed: u64, term: u64, role: StateRole) -> u64 {
-    let mut word = seed ^ term.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ ((role as u64) << 60);
+/// A number for an election: the same for the same seed, term and role or try.
+pub(crate) fn drawn(seed: u64, term: u64, number: u64) -> u64 {
+    let mut word = seed ^ term.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ number.rotate_left(60);
     word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     word ^ (word >> 31)

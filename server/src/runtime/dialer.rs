@@ -10,13 +10,13 @@
 //!   a socket, and would hand `EAGAIN` through for one that does not.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
 use super::wake::Waker;
 use crate::config::Url;
@@ -48,14 +48,16 @@ pub struct Dialer {
     report: mpsc::Sender<Dialed>,
     ended: mpsc::Receiver<Dialed>,
     waker: Waker,
+    from: Option<IpAddr>,
 }
 
 impl Dialer {
-    /// `waker` is called after each dial.
+    /// `waker` is called after each dial. Connections leave from the address `from`, or from one
+    /// that the system chooses.
     #[must_use]
-    pub fn new(waker: Waker) -> Self {
+    pub fn new(waker: Waker, from: Option<IpAddr>) -> Self {
         let (report, ended) = mpsc::channel();
-        Self { under_way: 0, report, ended, waker }
+        Self { under_way: 0, report, ended, waker, from }
     }
 
     /// Connects to a URL's place within `timeout`.
@@ -69,10 +71,10 @@ impl Dialer {
         if self.under_way > DIALS_MAX {
             return refuse(io::Error::other("too many connections are being made"));
         }
-        let (report, waker) = (self.report.clone(), self.waker.clone());
+        let (report, waker, from) = (self.report.clone(), self.waker.clone(), self.from);
         let thread = std::thread::Builder::new().name("peer-dial".into()).stack_size(STACK_BYTES);
         let spawned = thread.spawn(move || {
-            let result = connect(&url, timeout);
+            let result = connect(&url, from, timeout);
             // A core that has ended wants no connection any more.
             if report.send(Dialed { token, result }).is_ok() {
                 waker.wake();
@@ -94,7 +96,7 @@ impl Dialer {
     }
 }
 
-fn connect(url: &Url, timeout: Duration) -> io::Result<OwnedFd> {
+fn connect(url: &Url, from: Option<IpAddr>, timeout: Duration) -> io::Result<OwnedFd> {
     if url.scheme.is_secure() {
         return Err(io::Error::other("TLS is not spoken yet"));
     }
@@ -103,21 +105,37 @@ fn connect(url: &Url, timeout: Duration) -> io::Result<OwnedFd> {
     }
     let deadline = Instant::now() + timeout;
     let mut last = io::Error::new(io::ErrorKind::NotFound, "no such host");
+    let is_refused = |cause: &io::Error| cause.kind() == io::ErrorKind::ConnectionRefused;
+    let mut has_failed_otherwise = false;
     for address in url.authority().to_socket_addrs()? {
-        match connect_to(address, deadline) {
+        match connect_to(address, from, deadline) {
             Ok(stream) => return Ok(stream.into()),
-            Err(cause) => last = cause,
+            // That nobody listens is said only if it is so at all addresses.
+            Err(cause) if is_refused(&cause) && has_failed_otherwise => {}
+            Err(cause) => {
+                has_failed_otherwise = !is_refused(&cause);
+                last = cause;
+            }
         }
     }
     Err(last)
 }
 
-fn connect_to(address: SocketAddr, deadline: Instant) -> io::Result<TcpStream> {
+fn connect_to(
+    address: SocketAddr,
+    from: Option<IpAddr>,
+    deadline: Instant,
+) -> io::Result<TcpStream> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {
         return Err(io::ErrorKind::TimedOut.into());
     }
-    let stream = TcpStream::connect_timeout(&address, left)?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if let Some(from) = from {
+        socket.bind(&SocketAddr::new(from, 0).into())?;
+    }
+    socket.connect_timeout(&address.into(), left)?;
+    let stream = TcpStream::from(socket);
     stream.set_nodelay(true)?;
     let socket = SockRef::from(&stream);
     socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
@@ -154,7 +172,7 @@ mod tests {
     #[test]
     fn a_dial_wakes_the_core_with_a_connection_that_its_ring_can_use() {
         let mut reactor = Reactor::new().unwrap();
-        let mut dialer = Dialer::new(Waker::new(reactor.eventfd()).unwrap());
+        let mut dialer = Dialer::new(Waker::new(reactor.eventfd()).unwrap(), None);
         let path = std::env::temp_dir().join(format!("ringd-dialer-{}", std::process::id()));
         drop(std::fs::remove_file(&path));
         let unix = UnixListener::bind(&path).unwrap();
@@ -194,13 +212,26 @@ mod tests {
         std::fs::remove_file(path).unwrap();
     }
 
+    #[test]
+    fn a_dial_leaves_from_the_address_that_it_is_told() {
+        let mut reactor = Reactor::new().unwrap();
+        let from: IpAddr = "127.0.0.2".parse().unwrap();
+        let waker = Waker::new(reactor.eventfd()).unwrap();
+        let mut dialer = Dialer::new(waker, Some(from));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let text = format!("http://{}", listener.local_addr().unwrap());
+        dialer.dial(1, url(&text), Duration::from_secs(60));
+        assert!(dialed(&mut reactor, &mut dialer).result.is_ok());
+        assert_eq!(listener.accept().unwrap().1.ip(), from);
+    }
+
     trait ReadWrite: Read + Write {}
     impl<T: Read + Write> ReadWrite for T {}
 
     #[test]
     fn a_dial_that_fails_is_told_as_well() {
         let mut reactor = Reactor::new().unwrap();
-        let mut dialer = Dialer::new(Waker::new(reactor.eventfd()).unwrap());
+        let mut dialer = Dialer::new(Waker::new(reactor.eventfd()).unwrap(), None);
         let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let refused = format!("http://{closed}");
         for text in [&*refused, "unix:///nowhere/at/all", "https://127.0.0.1:1"] {

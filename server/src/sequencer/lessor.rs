@@ -21,7 +21,7 @@
 
 mod schedule;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use engine::ids::LeaseId;
@@ -140,7 +140,8 @@ pub struct Lessor {
     notes: Schedule,
     /// When a note is to be wiped out because its lease was renewed.
     wipes: Schedule,
-    waiting: HashMap<LeaseId, Vec<Renewer>>,
+    /// By lease, so that they are answered in an order that is the same in each run.
+    waiting: BTreeMap<LeaseId, Vec<Renewer>>,
     replies: Vec<(Ticket, LeaseReply)>,
     window_end: Duration,
     window_left: u32,
@@ -159,7 +160,7 @@ impl Lessor {
             due: BTreeSet::new(),
             notes: Schedule::default(),
             wipes: Schedule::default(),
-            waiting: HashMap::new(),
+            waiting: BTreeMap::new(),
             replies: Vec::new(),
             window_end: Duration::ZERO,
             window_left: REVOKES_PER_WINDOW,
@@ -229,7 +230,10 @@ impl Lessor {
     pub fn promote(&mut self, now: Duration) {
         assert!(!self.is_primary, "a leader is promoted once");
         self.is_primary = true;
-        let ids: Vec<LeaseId> = self.leases.keys().copied().collect();
+        // In an order of their own: a simulated run has to be the same each time, whatever comes to
+        // hang on it.
+        let mut ids: Vec<LeaseId> = self.leases.keys().copied().collect();
+        ids.sort_unstable();
         for &id in &ids {
             self.refresh(id, now, self.config.extension);
             self.schedule_checkpoint(id, now);

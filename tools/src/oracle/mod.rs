@@ -71,7 +71,7 @@ struct Witness<'h> {
 }
 
 /// Revisions between two states that are kept.
-const STATES_EVERY: usize = 64;
+const STATES_EVERY: usize = 8;
 
 impl<'h> Witness<'h> {
     fn new(operations: &[Operation], changes: &'h [Change]) -> Result<Self, Violation> {

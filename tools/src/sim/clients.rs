@@ -9,16 +9,19 @@
 use std::collections::BTreeMap;
 
 use engine::command::{
-    CompactRef, CompareRef, DeleteRangeRef, LeaseGrantRef, OperationRef, PutRef, TxnRef,
+    AlarmAction, AlarmRef, CompactRef, CompareRef, DeleteRangeRef, LeaseGrantRef, OperationRef,
+    PutRef, TxnRef,
 };
 use engine::ids::{LeaseId, Revision};
 use engine::{
-    FrameWriter, OperationOutcome, Outcome, OwnedRecord, Progress, RangeQuery, RangeScan, View,
+    Alarm, FrameWriter, OperationOutcome, Outcome, OwnedRecord, Progress, RangeQuery, RangeScan,
+    Rejection, View,
 };
 use server::mail::{LeaseAsk, Unavailable, Verdict};
 
 use super::random::Random;
-use crate::oracle::history::{Answer, Found, OpId, Request, value_of};
+use super::values;
+use crate::oracle::history::{Answer, Found, OpId, Request};
 
 /// Keys that clients write and delete.
 const KEYS: u64 = 8;
@@ -77,7 +80,7 @@ impl Client {
         members: usize,
         newest: i64,
         compact_once_in: u64,
-        has_leases: bool,
+        lease_once_in: u64,
     ) -> Wish {
         if self.random.once_in(8) {
             self.place = self.random.place(members);
@@ -86,7 +89,7 @@ impl Client {
             let back = i64::try_from(self.random.below(20)).expect("few");
             return Wish::Compact((newest - back).max(1));
         }
-        if has_leases && self.random.once_in(5) {
+        if lease_once_in > 0 && self.random.once_in(lease_once_in) {
             return self.wish_about_lease();
         }
         let key = self.key();
@@ -167,9 +170,9 @@ impl Client {
     }
 }
 
-/// The frame of a write.
-pub fn push(request: &Request, id: OpId, frames: &mut Vec<u8>) {
-    let (mut writer, value) = (FrameWriter::new(), value_of(id));
+/// The frame of a write, whose value is at least as long as that.
+pub fn push(request: &Request, id: OpId, size_bytes: usize, frames: &mut Vec<u8>) {
+    let (mut writer, value) = (FrameWriter::new(), values::of(id, size_bytes));
     match request {
         Request::Put { key, lease } => {
             let lease = LeaseId(*lease);
@@ -206,6 +209,12 @@ pub fn push_compact(revision: i64, frames: &mut Vec<u8>) {
     FrameWriter::new().push_compact(frames, compact);
 }
 
+/// The frame that ends an alarm.
+pub fn push_disarm(alarm: Alarm, frames: &mut Vec<u8>) {
+    let change = AlarmRef { action: AlarmAction::Lower, alarm };
+    FrameWriter::new().push_alarm(frames, change);
+}
+
 /// The question that keeps a lease alive.
 #[must_use]
 pub const fn renewal(id: LeaseId, sequence: u64) -> LeaseAsk {
@@ -232,6 +241,8 @@ pub fn answer_of(request: &Request, verdict: Verdict) -> Result<Option<Answer>, 
     };
     let revision = answer.revision.0;
     Ok(Some(match (request, answer.outcome) {
+        // Over the quota a write is refused, whether or not it was done.
+        (_, Outcome::Rejected(Rejection::NoSpace)) => return Ok(None),
         (_, Outcome::Rejected(_)) => Answer::Refused,
         (Request::Put { .. }, Outcome::Put { .. }) => Answer::Written { revision },
         (Request::Delete { .. }, Outcome::DeleteRange { deleted, .. }) => {
@@ -257,7 +268,7 @@ pub fn answer_of(request: &Request, verdict: Verdict) -> Result<Option<Answer>, 
 fn found_of(record: &OwnedRecord) -> Found {
     Found {
         key: record.key.clone(),
-        value: record.value.clone(),
+        value: values::brief(&record.value),
         created: record.create_revision.0,
         changed: record.mod_revision.0,
         version: record.version,

@@ -51,6 +51,15 @@ impl SimFile {
         self.unsynced.push(Change::Write(Unsynced { offset, bytes: bytes.to_vec() }));
     }
 
+    /// A write that fails: any of its sectors may have been written.
+    pub fn write_some(&mut self, offset: usize, bytes: &[u8], random: &mut Random) {
+        for (sector, piece) in bytes.chunks(SECTOR_SIZE_BYTES).enumerate() {
+            if random.once_in(2) {
+                self.write(offset + sector * SECTOR_SIZE_BYTES, piece);
+            }
+        }
+    }
+
     /// Makes the file longer, with zeros, or shorter.
     pub fn resize(&mut self, size_bytes: usize) {
         self.current.resize(size_bytes, 0);

@@ -35,6 +35,8 @@ struct Contents {
     random: Random,
     /// The store's files cannot grow.
     is_store_full: bool,
+    /// Operations of the store until one fails.
+    store_ops: Option<u64>,
     /// Operations until the power fails, during a start.
     power_ops: Option<u64>,
     segment_size_bytes: u64,
@@ -50,6 +52,7 @@ impl Machine {
             store: SimDirectory::default(),
             random: random.split(1),
             is_store_full: false,
+            store_ops: None,
             power_ops: None,
             segment_size_bytes: 64 << 10,
         };
@@ -80,7 +83,7 @@ impl Machine {
     ) {
         let mut disks = self.disks.borrow_mut();
         let disks = &mut *disks;
-        disks.power_ops = None;
+        (disks.power_ops, disks.store_ops) = (None, None);
         disks.log.crash(log_ops, crash);
         for op in store_ops {
             // A sync that has not ended has synced nothing that could be relied upon.
@@ -104,6 +107,11 @@ impl Machine {
         self.disks.borrow_mut().log.fail_after(ops, fault);
     }
 
+    /// An operation of the store will fail, after so many that do not.
+    pub fn fail_store_after(&self, ops: u64) {
+        self.disks.borrow_mut().store_ops = Some(ops);
+    }
+
     /// How large the log's segments are.
     pub fn set_segment_size(&self, segment_size_bytes: u64) {
         self.disks.borrow_mut().segment_size_bytes = segment_size_bytes;
@@ -111,7 +119,9 @@ impl Machine {
 
     /// A fault that was to come does not.
     pub fn forget_fault(&self) {
-        self.disks.borrow_mut().log.forget_fault();
+        let mut disks = self.disks.borrow_mut();
+        disks.log.forget_fault();
+        disks.store_ops = None;
     }
 
     /// The disk is full, or no more.
@@ -172,11 +182,35 @@ impl Contents {
         }
     }
 
-    fn perform_store(&mut self, op: DiskOp) -> Completion {
-        let name = match op.file {
-            FileId::Meta => META_NAME,
-            FileId::Shard(shard) => 1 + u64::from(shard),
+    /// Whether the operation that comes now is the one to fail.
+    fn fails_now(&mut self) -> bool {
+        let ops = self.store_ops.take();
+        self.store_ops = ops.and_then(|left| left.checked_sub(1));
+        ops == Some(0)
+    }
+
+    /// An operation fails half-way. What a sync that failed was to cover is as open as before.
+    fn fail_store(&mut self, op: DiskOp) -> Completion {
+        let (name, file) = (name_of(op.file), op.file);
+        let buffer = match op.kind {
+            DiskOpKind::Write { offset, bytes } => {
+                let offset = usize::try_from(offset).expect("a small file");
+                let mut random = self.random.split(4);
+                self.store.create(name).write_some(offset, &bytes, &mut random);
+                bytes
+            }
+            _ => Vec::new(),
         };
+        let cause = std::io::Error::from_raw_os_error(EIO);
+        let error = DiskError { file, operation: "use", cause };
+        Completion { token: op.token, buffer, result: Err(error) }
+    }
+
+    fn perform_store(&mut self, op: DiskOp) -> Completion {
+        if self.fails_now() {
+            return self.fail_store(op);
+        }
+        let name = name_of(op.file);
         let is_full = self.is_store_full;
         let file = self.store.create(name);
         let failed = |operation, code| {
@@ -212,6 +246,13 @@ impl Contents {
 
 const ENOSPC: i32 = 28;
 const EIO: i32 = 5;
+
+fn name_of(file: FileId) -> u64 {
+    match file {
+        FileId::Meta => META_NAME,
+        FileId::Shard(shard) => META_NAME + 1 + u64::from(shard),
+    }
+}
 
 fn resize(file: &mut SimFile, size_bytes: u64, wants: impl FnOnce(usize, usize) -> bool) {
     let wanted = usize::try_from(size_bytes).expect("a small file");
@@ -286,7 +327,7 @@ impl Disks for Machine {
     fn log_config(&self, identity: Vec<u8>) -> wal::Config {
         wal::Config {
             segment_size_bytes: self.disks.borrow().segment_size_bytes,
-            backlog_size_bytes_max: 8 << 20,
+            backlog_size_bytes_max: 16 << 20,
             ..wal::Config::new(identity)
         }
     }

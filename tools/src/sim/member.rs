@@ -12,10 +12,11 @@ use std::time::Duration;
 use engine::command::MemberPublishRef;
 use engine::ids::{ClusterId, MemberId};
 use engine::page::disk::DiskOp;
+use engine::quota::Quota;
 use engine::{FrameWriter, Identity, Member as ClusterMember, ReadHandle};
 use server::mail::FrontendId;
 use server::node::failure::Failure;
-use server::node::log_core::{Introduction, LogCore};
+use server::node::log_core::{CheckSettings, Introduction, LogCore};
 use server::node::shared::{Status, WatchInterest};
 use server::node::start::{Origin, StartConfig, Started, start_on};
 use server::raft::storage::Window;
@@ -28,7 +29,7 @@ pub const FRONTEND: FrontendId = FrontendId(0);
 /// Every simulated cluster's id.
 pub const CLUSTER: ClusterId = ClusterId(0xc1);
 /// Ticks without a leader before an election.
-const ELECTION_TICKS: usize = 10;
+pub const ELECTION_TICKS: usize = 10;
 /// By a member's own clock.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
 
@@ -82,12 +83,17 @@ pub struct Member {
     pub origin: Origin,
     /// Its disk was damaged and it refuses to start, or it was removed: it never runs again.
     pub is_lost: bool,
+    /// It was removed and has ended. Whoever runs the cluster may start it once more, when all is
+    /// calm: what it knows may be all that the last of the others needs to lead.
+    pub is_dismissed: bool,
     /// It does nothing until then.
     pub paused_until: u64,
     /// An operation of its disk was made to fail, so it may stop.
     pub may_fail: bool,
     /// Its disk was damaged at some time.
     pub is_damaged: bool,
+    /// Its store has come from another member, or begun to.
+    pub has_installed: bool,
     /// How its clock goes.
     pub clock_rate: u64,
     /// How many times slower its disk is.
@@ -102,6 +108,8 @@ pub struct Running {
     pub clock: Clock,
     /// For reads.
     pub reader: ReadHandle,
+    /// Says what those who watch want of events.
+    pub interest: Arc<WatchInterest>,
     /// Operations of the log on their way, by number.
     pub log_ops: BTreeMap<u64, (wal::OpId, wal::DiskOp)>,
     /// Operations of the store on their way, by number.
@@ -110,6 +118,10 @@ pub struct Running {
     pub turn_due: Option<u64>,
     /// Turns since something happened to it.
     pub idle_turns: u32,
+    /// It was removed and goes on for a while, so that the others can come to lead.
+    pub is_leaving: bool,
+    /// It keeps the clocks of leases.
+    pub is_primary: bool,
 }
 
 /// How a member starts, besides what it is.
@@ -125,10 +137,12 @@ pub struct Boot {
     pub election_seed: u64,
     /// The rules of leases.
     pub lessor: LessorConfig,
+    /// What its store may hold.
+    pub quota_bytes: Option<u64>,
     /// Whether a candidate first asks whether it could win.
     pub pre_vote: bool,
-    /// How many applied entries stay in memory for followers that lag.
-    pub window_entries: usize,
+    /// How much of what is applied stays for followers that lag.
+    pub window: Window,
 }
 
 impl Member {
@@ -143,9 +157,11 @@ impl Member {
             boots: 0,
             is_founded: false,
             is_lost: false,
+            is_dismissed: false,
             paused_until: 0,
             may_fail: false,
             is_damaged: false,
+            has_installed: false,
             clock_rate: Clock::RATE_RIGHT,
             disk_slowness: 1,
         }
@@ -181,8 +197,9 @@ impl Member {
         let replayed = started.replayed;
         let clock = Clock { rate: self.clock_rate, begun: boot.now };
         let mut running = Running::new(self.id, started, clock);
-        let window = Window { entries_max: boot.window_entries, size_bytes_max: 1 << 20 };
-        running.core.set_window(window);
+        running.core.set_window(boot.window);
+        let quota = boot.quota_bytes.and_then(|bytes| i64::try_from(bytes).ok());
+        running.core.set_quota(Quota::from_flag(quota.unwrap_or(-1)));
         running.core.start();
         self.running = Some(running);
         Ok(replayed)
@@ -205,17 +222,25 @@ impl Running {
         let interest = Arc::new(WatchInterest::new(1));
         interest.set(FRONTEND, true, false);
         let status = Arc::new(Status::default());
-        let mut core = LogCore::new(started.stages, introduction, 1, status, interest);
+        let watched = Arc::clone(&interest);
+        let mut core = LogCore::new(started.stages, introduction, 1, status, watched);
         core.set_strict_reconfig(true);
+        core.set_checks(CheckSettings {
+            periodic: Some(Duration::from_millis(700)),
+            compactions: Some(Duration::from_millis(900)),
+        });
         let reader = core.engine().read_handle();
         Self {
             core,
             clock,
             reader,
+            interest,
             log_ops: BTreeMap::new(),
             store_ops: BTreeMap::new(),
             turn_due: None,
             idle_turns: 0,
+            is_leaving: false,
+            is_primary: false,
         }
     }
 }

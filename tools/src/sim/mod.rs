@@ -17,13 +17,15 @@ mod network;
 mod plan;
 pub mod random;
 mod trouble;
+mod values;
+mod watching;
 mod witness;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use engine::ids::Revision;
-use engine::{KeyValueHash, KeyValueHashScan, Progress};
+use engine::{AlarmKind, KeyValueHash, KeyValueHashScan, Progress};
 
 use self::clients::Wish;
 use self::network::Place;
@@ -63,6 +65,8 @@ pub struct Report {
 
 /// Time in which a calm cluster has to come right.
 const CALM_MICROS: u64 = 20_000_000;
+/// Time of it in which clients go on as before.
+const BUSY_MICROS: u64 = 4_000_000;
 /// Time that it gets to answer the last questions and to let all leases end.
 const END_MICROS: u64 = 40_000_000;
 /// Between two looks at a cluster that has to come right.
@@ -93,6 +97,8 @@ fn run_world(seed: u64, settings: Settings) -> Result<Report, Wrong> {
     world.run_until(duration)?;
     world.tell(|| "calm".to_owned());
     trouble::calm(&mut world);
+    world.run_until(duration + BUSY_MICROS)?;
+    world.is_slow = true;
     world.run_until(duration + CALM_MICROS)?;
     world.tell(|| "the end".to_owned());
     finish(&mut world).map_err(|wrong| format!("{wrong}{}", world.describe()))?;
@@ -170,6 +176,7 @@ fn difference(world: &mut World, survivors: &[(Place, bool)]) -> Result<Option<W
     let mut first = None;
     for &(place, _) in survivors {
         let told = world.watcher_told(place);
+        let late = world.late_watch(place);
         let Some(running) = &mut world.members[place].running else {
             return Ok(Some(format!("m{} does not run although all is calm", place + 1)));
         };
@@ -182,6 +189,15 @@ fn difference(world: &mut World, survivors: &[(Place, bool)]) -> Result<Option<W
         }
         if told != view.revision.0 {
             return Ok(Some(format!("a watcher of m{} was told up to {told} only", place + 1)));
+        }
+        if let Some(late) = late {
+            return Ok(Some(format!("m{}: {late}", place + 1)));
+        }
+        // The members compare themselves all the time; nobody ever differs.
+        let alarms =
+            view.alarms().map_err(|error| format!("the alarms cannot be read: {error}"))?;
+        if let Some(alarm) = alarms.iter().find(|alarm| alarm.kind == AlarmKind::CORRUPT) {
+            return Err(format!("{} is taken for corrupt", alarm.member));
         }
         let hash = hash_of(&view)?;
         let (of_place, same) = *first.get_or_insert((place, hash));
@@ -197,7 +213,7 @@ fn difference(world: &mut World, survivors: &[(Place, bool)]) -> Result<Option<W
 }
 
 fn hash_of(view: &engine::View) -> Result<KeyValueHash, Wrong> {
-    let mut scan = KeyValueHashScan::new(Revision(0));
+    let mut scan = KeyValueHashScan::computed(Revision(0));
     loop {
         match scan.step(view, usize::MAX) {
             Ok(Progress::More) => {}

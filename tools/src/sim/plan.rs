@@ -23,10 +23,12 @@ pub enum Trouble {
     Divide,
     /// One direction of the network is cut.
     OneWay,
-    /// A member does nothing for a while.
+    /// A member does nothing for a while, and its clock goes on.
     Pause,
     /// An operation of a log fails.
     DiskError,
+    /// An operation of a store fails.
+    StoreError,
     /// A disk is full for a while.
     DiskFull,
     /// A disk is slow for a while.
@@ -37,9 +39,11 @@ pub enum Trouble {
     Members,
     /// Another member is asked to lead.
     Lead,
+    /// The leader's disk hangs, and the leader is cut off until there is another one.
+    Supplant,
 }
 
-const TROUBLES: [Trouble; 14] = [
+const TROUBLES: [Trouble; 16] = [
     Trouble::Kill,
     Trouble::Crash,
     Trouble::PowerCut,
@@ -49,12 +53,17 @@ const TROUBLES: [Trouble; 14] = [
     Trouble::OneWay,
     Trouble::Pause,
     Trouble::DiskError,
+    Trouble::StoreError,
     Trouble::DiskFull,
     Trouble::DiskSlow,
     Trouble::Damage,
     Trouble::Members,
     Trouble::Lead,
+    Trouble::Supplant,
 ];
+
+/// Less than twice what ten of the largest values take.
+const QUOTA_BYTES: u64 = 12 << 20;
 
 /// What a run is.
 #[derive(Debug, Clone)]
@@ -80,12 +89,21 @@ pub struct Plan {
     pub segment_size_bytes: u64,
     /// How many applied entries stay in memory for followers that lag.
     pub window_entries: usize,
+    /// What they take at most, and how much of the log stays on the disk.
+    pub window_size_bytes: usize,
     /// Of how many operations of clients one is a compaction; 0 for none.
     pub compact_once_in: u64,
     /// Whether a candidate first asks whether it could win.
     pub pre_vote: bool,
-    /// Whether there are leases.
-    pub has_leases: bool,
+    /// Of how many operations of clients one is about a lease; 0 for none.
+    pub lease_once_in: u64,
+    /// Values that are as large as a request may be, or a good part of that.
+    pub large_values: u64,
+    /// What a store may hold before writes are refused; a store that comes from another member and
+    /// is built beside the old one must not count twice.
+    pub quota_bytes: Option<u64>,
+    /// Members are removed as long as more than so many are left.
+    pub members_min: usize,
     /// A client waits so long at most between two operations, in microseconds.
     pub think_micros: u64,
     /// A write to a disk takes so long at most, in microseconds.
@@ -108,6 +126,8 @@ impl Plan {
         }
         let weather = if random.once_in(3) { Weather::FAIR } else { Weather::draw(random) };
         let is_full = troubles.contains(&Trouble::DiskFull);
+        let large_values = if random.once_in(8) { random.between(2, 10) } else { 0 };
+        let has_quota = large_values > 4 && random.once_in(2);
         Self {
             members,
             clients: usize::try_from(random.between(2, 6)).expect("few"),
@@ -117,15 +137,20 @@ impl Plan {
             duration_micros: random.between(8_000_000, 25_000_000),
             clock_skew: *random.pick(&[0, 0, 1_000, 200_000]),
             snapshot_count: *random.pick(&[3, 20, 100, 10_000]),
-            segment_size_bytes: if is_full {
-                4 << 20
-            } else {
-                *random.pick(&[48 << 10, 256 << 10])
+            segment_size_bytes: match (large_values, is_full) {
+                (1.., _) => 8 << 20,
+                (0, true) => 4 << 20,
+                (0, false) => *random.pick(&[48 << 10, 256 << 10]),
             },
             window_entries: *random.pick(&[0, 5, 100, 5000]),
-            compact_once_in: *random.pick(&[0, 20, 100]),
+            window_size_bytes: *random.pick(&[32 << 10, 1 << 20]),
+            // What was compacted leaves holes, by which one store is longer than another.
+            compact_once_in: if has_quota { 0 } else { *random.pick(&[0, 20, 100]) },
+            quota_bytes: has_quota.then_some(QUOTA_BYTES),
             pre_vote: !random.once_in(4),
-            has_leases: random.once_in(2),
+            lease_once_in: *random.pick(&[0, 0, 0, 2, 5, 5]),
+            large_values,
+            members_min: *random.pick(&[1, 1, 2]),
             think_micros: *random.pick(&[10_000, 50_000, 300_000]),
             disk_micros: *random.pick(&[200, 2_000, 20_000]),
         }

@@ -18,6 +18,8 @@ use super::world::{Change, Event, Mend, World};
 const RESTART_MICROS: u64 = 3_000_000;
 /// Operations before one of them fails, at most.
 const FAIL_AFTER_MAX: u64 = 30;
+/// A peer that takes nothing for so long is held to be gone.
+const STALL_MICROS: u64 = 5_000_000;
 
 /// Members at a time, and over a run.
 const MEMBERS_MAX: usize = 5;
@@ -37,7 +39,7 @@ pub fn strike(world: &mut World) -> Result<(), Wrong> {
         return Ok(());
     }
     let trouble = *world.trouble.pick(&world.plan.troubles);
-    let place = world.trouble.place(world.members.len());
+    let place = victim(world);
     let gap = world.plan.trouble_gap_micros;
     world.later(gap, Event::Trouble);
     world.tell(|| format!("trouble: {trouble:?} m{}", place + 1));
@@ -64,10 +66,18 @@ pub fn strike(world: &mut World) -> Result<(), Wrong> {
         }
         Trouble::Divide | Trouble::OneWay => divide(world, trouble == Trouble::OneWay),
         Trouble::Pause => {
-            let time = world.trouble.between(100_000, 6_000_000);
-            world.members[place].paused_until = world.now + time;
+            let most = if world.trouble.once_in(4) { 30_000_000 } else { 6_000_000 };
+            let time = world.trouble.between(100_000, most);
+            // What waits for a member waits for one moment, or it would not keep its order.
+            if world.members[place].paused_until <= world.now {
+                world.members[place].paused_until = world.now + time;
+            }
+            world.at(world.now + STALL_MICROS, Event::Stall(place));
         }
-        Trouble::DiskError => fail_disk(world, place),
+        Trouble::DiskError | Trouble::StoreError => {
+            fail_disk(world, place, trouble == Trouble::StoreError);
+        }
+        Trouble::Supplant => supplant(world, place),
         Trouble::DiskFull => {
             world.members[place].machine.set_full(true);
             world.later(10_000_000, Event::Mend(Mend::Room(place)));
@@ -88,6 +98,25 @@ pub fn strike(world: &mut World) -> Result<(), Wrong> {
     Ok(())
 }
 
+/// Anybody; or the leader, to whom more can happen.
+fn victim(world: &mut World) -> Place {
+    let anybody = world.trouble.place(world.members.len());
+    if world.trouble.once_in(3) { world.leader().unwrap_or(anybody) } else { anybody }
+}
+
+/// What the leader has taken stays with it, while others lead: it waits for the disk, and then for
+/// a way to them.
+fn supplant(world: &mut World, place: Place) {
+    let place = world.leader().unwrap_or(place);
+    world.members[place].disk_slowness = 100;
+    world.later(10_000_000, Event::Mend(Mend::Speed(place)));
+    let others: Vec<Place> = (0..world.members.len()).filter(|other| *other != place).collect();
+    let is_one_way = world.trouble.once_in(3);
+    world.network.divide(&[place], &others, is_one_way);
+    let time = world.trouble.between(1_500_000, 6_000_000);
+    world.at(world.now + time, Event::Mend(Mend::Network));
+}
+
 fn change_members(world: &mut World, place: Place) {
     let Some(running) = &world.members[place].running else { return };
     if !world.members[place].is_active(world.now) {
@@ -101,7 +130,9 @@ fn change_members(world: &mut World, place: Place) {
     }
     let change = match (learner, world.trouble.below(4)) {
         (Some(id), 0..3) => Change::Promote(id),
-        (_, 0..2) if ids.len() > 2 => Change::Remove(*world.trouble.pick(&ids)),
+        (_, 0..2) if ids.len() > world.plan.members_min => {
+            Change::Remove(*world.trouble.pick(&ids))
+        }
         _ if ids.len() < MEMBERS_MAX && world.members.len() < MACHINES_MAX => {
             let is_learner = world.trouble.once_in(2);
             Change::Add { id: world.prepare_member(), is_learner }
@@ -125,18 +156,21 @@ fn divide(world: &mut World, is_one_way: bool) {
     world.later(12_000_000, Event::Mend(Mend::Network));
 }
 
-fn fail_disk(world: &mut World, place: Place) {
+fn fail_disk(world: &mut World, place: Place, is_store: bool) {
     if world.members[place].running.is_none() {
         return;
+    }
+    world.members[place].may_fail = true;
+    let after = world.trouble.below(FAIL_AFTER_MAX);
+    if is_store {
+        return world.members[place].machine.fail_store_after(after);
     }
     let fault = *world.trouble.pick(&[
         Fault::Error(DiskErrorKind::Io),
         Fault::Error(DiskErrorKind::NoSpace),
         Fault::Short,
     ]);
-    let after = world.trouble.below(FAIL_AFTER_MAX);
     world.members[place].machine.fail_log_after(after, fault);
-    world.members[place].may_fail = true;
 }
 
 /// The disk of a member that does not run changes by itself.
@@ -167,13 +201,13 @@ pub fn mend(world: &mut World, mend: Mend) {
 pub fn calm(world: &mut World) {
     world.is_calm = true;
     world.network.heal();
+    world.lift_quota();
     for place in 0..world.members.len() {
-        let now = world.now;
+        world.wake(place);
         let member = &mut world.members[place];
         member.machine.set_full(false);
         member.machine.forget_fault();
         member.disk_slowness = 1;
-        member.paused_until = member.paused_until.min(now);
         if member.is_founded || member.origin != Origin::Joins {
             world.later(100_000, Event::Start(place));
         }

@@ -9,6 +9,7 @@ use engine::events::{EventKind, EventRef, EventSink, Interest, events_since};
 use engine::ids::Revision;
 use engine::{ReadError, Rejection, View};
 
+use super::values;
 use crate::oracle::history::Change;
 
 /// A violation, told in words.
@@ -48,6 +49,16 @@ impl Witness {
         let place = usize::try_from(revision.checked_sub(2)?).ok()?;
         let end = *self.ends.get(place)?;
         Some(place.checked_sub(1).map_or(0, |before| self.ends[before])..end)
+    }
+
+    /// Where the changes of a revision begin among all, or would.
+    #[must_use]
+    pub fn place_of(&self, revision: i64) -> usize {
+        let Some(before) = usize::try_from(revision - 2).ok().and_then(|it| it.checked_sub(1))
+        else {
+            return 0;
+        };
+        self.ends.get(before).copied().unwrap_or(self.changes.len())
     }
 
     /// The changes of a revision.
@@ -175,7 +186,7 @@ fn change_of(event: &EventRef<'_>) -> Change {
         revision: event.change.main.0,
         sub: event.change.sub,
         key: event.record.key.to_vec(),
-        value: (event.kind == EventKind::Put).then(|| event.record.value.to_vec()),
+        value: (event.kind == EventKind::Put).then(|| values::brief(event.record.value)),
         lease: event.record.lease.0,
     }
 }

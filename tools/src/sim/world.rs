@@ -10,9 +10,12 @@
 
 mod asking;
 mod letters;
+mod quota;
+mod watching;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use engine::FrameWriter;
@@ -21,15 +24,18 @@ use engine::ids::{LeaseId, MemberId};
 use server::mail::{Ask, Slot};
 use server::node::failure::Failure;
 use server::node::start::Origin;
+use server::raft::storage::Window;
 use server::sequencer::lessor::LessorConfig;
 
 use super::clients::Client;
 use super::links::{Link, Way};
 use super::machine::Machine;
-use super::member::{Boot, Clock, FRONTEND, Member, founders, peer_url};
+use super::member::{Boot, Clock, ELECTION_TICKS, FRONTEND, Member, founders, peer_url};
 use super::network::{Network, Place};
 use super::plan::Plan;
 use super::random::Random;
+use super::values::Sizes;
+use super::watching::WatchDesk;
 use super::witness::{Seen, Watcher, Witness, Wrong};
 use crate::oracle::history::{Operation, State};
 
@@ -45,6 +51,9 @@ pub const LESSOR: LessorConfig = LessorConfig {
 const PATIENCE_MICROS: u64 = 10_000_000;
 /// Turns that a member may want without anything happening: more is spinning.
 const IDLE_TURNS_MAX: u32 = 20_000;
+
+/// How long a member that was removed goes on, in times of elections, as the real one does.
+const REMOVED_LINGER_ELECTIONS: u64 = 3;
 
 /// No client: whoever runs the cluster.
 const NOBODY: usize = usize::MAX;
@@ -74,10 +83,33 @@ pub enum Event {
     Start(Place),
     /// Members that were added may be known by now.
     Roster,
+    /// A member that was removed ends.
+    Dismiss(Place, u64),
+    /// The others may hold a member to be gone that does nothing.
+    Stall(Place),
+    /// Whoever watches at a member is told.
+    Watch(Place, u64),
+    /// Alarms are looked at.
+    Alarms,
     /// Trouble.
     Trouble,
     /// Something that was made worse is as before.
     Mend(Mend),
+}
+
+impl Event {
+    /// The member whose own doing it is.
+    const fn place(&self) -> Option<Place> {
+        match self {
+            Self::Turn(place, _)
+            | Self::Tick(place, _)
+            | Self::LogOp(place, ..)
+            | Self::StoreOp(place, ..)
+            | Self::Watch(place, _) => Some(*place),
+            Self::Frame(frame) => Some(frame.way.1),
+            _ => None,
+        }
+    }
 }
 
 /// A frame on its way.
@@ -193,6 +225,8 @@ pub struct World {
     pub trouble: Random,
     /// Whether trouble is over.
     pub is_calm: bool,
+    /// Whether clients take their time: what is left to see is that all comes right.
+    pub is_slow: bool,
     /// Whether clients ask anything more.
     pub clients_ask: bool,
     /// Whether what happens is told.
@@ -206,6 +240,12 @@ pub struct World {
     questions: u64,
     seen: Vec<Seen>,
     watchers: Vec<Watcher>,
+    desks: Vec<WatchDesk>,
+    sizes: Sizes,
+    /// What a store took at most that its own member has built.
+    size_bytes_max: u64,
+    /// Somebody has raised an alarm.
+    has_alarm: bool,
     leases: BTreeMap<LeaseId, LeaseKnown>,
     /// The keys behind all changes.
     state: State,
@@ -236,6 +276,7 @@ impl World {
             witness: Witness::default(),
             trouble: random.split(13),
             is_calm: false,
+            is_slow: false,
             clients_ask: true,
             is_told: false,
             queue: BinaryHeap::new(),
@@ -246,6 +287,10 @@ impl World {
             questions: 0,
             seen: vec![Seen::NOTHING; count],
             watchers: vec![Watcher::new(); count],
+            desks: Vec::new(),
+            sizes: Sizes::new(random.split(16), plan.large_values),
+            size_bytes_max: 0,
+            has_alarm: false,
             leases: BTreeMap::new(),
             state: State::default(),
             delays: random.split(14),
@@ -260,6 +305,8 @@ impl World {
             let skew = world.plan.clock_skew;
             world.members[place].clock_rate =
                 Clock::RATE_RIGHT - skew + world.boots.below(2 * skew + 1);
+            let desk = WatchDesk::new(world.boots.split(place as u64));
+            world.desks.push(desk);
             world.later(1000, Event::Start(place));
         }
         for client in 0..world.clients.len() {
@@ -325,6 +372,19 @@ impl World {
     }
 
     fn handle(&mut self, event: Event) -> Result<(), Wrong> {
+        let damaged = event.place().filter(|place| self.members[*place].is_damaged);
+        let Some(place) = damaged else { return self.handle_event(event) };
+        // A log whose end is damaged may look as if it had never been longer; raft ends a process
+        // that has forgotten what it acknowledged.
+        let handled = catch_unwind(AssertUnwindSafe(|| self.handle_event(event)));
+        handled.unwrap_or_else(|_| {
+            self.tell(|| format!("m{} ends for its damage", place + 1));
+            self.members[place].is_lost = true;
+            self.stop_member(place, wal::sim::Crash::KeepsAll, 1)
+        })
+    }
+
+    fn handle_event(&mut self, event: Event) -> Result<(), Wrong> {
         match event {
             Event::Turn(place, boot) if self.is_life(place, boot) => self.turn(place),
             Event::Tick(place, boot) if self.is_life(place, boot) => self.tick(place),
@@ -334,7 +394,15 @@ impl World {
             Event::StoreOp(place, boot, op) if self.is_life(place, boot) => {
                 self.end_store_op(place, op)
             }
+            Event::Watch(place, boot) if self.is_life(place, boot) => self.tell_watchers(place),
+            Event::Dismiss(place, boot) if self.is_life(place, boot) => self.dismiss(place),
             Event::Turn(..) | Event::Tick(..) | Event::LogOp(..) | Event::StoreOp(..) => Ok(()),
+            Event::Watch(..) | Event::Dismiss(..) => Ok(()),
+            Event::Stall(place) => self.stall(place),
+            Event::Alarms => {
+                self.lift_quota();
+                Ok(())
+            }
             Event::Frame(frame) => self.deliver(frame),
             Event::Dial(way) => self.dial(way),
             Event::SnapshotLane(way, epoch) => self.open_snapshot_lane(way, epoch),
@@ -375,9 +443,26 @@ impl World {
         true
     }
 
+    /// A member that is held up goes on now, with all that has waited for it, in its order.
+    pub fn wake(&mut self, place: Place) {
+        let until = std::mem::take(&mut self.members[place].paused_until);
+        let now = self.now;
+        if until <= now {
+            return;
+        }
+        let mut queue = std::mem::take(&mut self.queue).into_vec();
+        for Reverse(queued) in &mut queue {
+            if queued.at == until && queued.event.place() == Some(place) {
+                queued.at = now;
+            }
+        }
+        self.queue = queue.into();
+    }
+
     fn start(&mut self, place: Place) -> Result<(), Wrong> {
         let member = &mut self.members[place];
-        if member.running.is_some() || member.is_lost {
+        let is_over = member.is_lost || (member.is_dismissed && !self.is_calm);
+        if member.running.is_some() || is_over {
             return Ok(());
         }
         if !member.is_founded {
@@ -390,8 +475,12 @@ impl World {
             snapshot_count: self.plan.snapshot_count,
             election_seed: self.boots.word(),
             lessor: LESSOR,
+            quota_bytes: self.plan.quota_bytes,
             pre_vote: self.plan.pre_vote,
-            window_entries: self.plan.window_entries,
+            window: Window {
+                entries_max: self.plan.window_entries,
+                size_bytes_max: self.plan.window_size_bytes,
+            },
         };
         let crashes_in_start = !self.is_calm && super::trouble::crashes_in_start(self);
         let ops = crashes_in_start.then(|| self.trouble.below(60));
@@ -412,6 +501,7 @@ impl World {
         let Some(running) = self.members[place].running.as_mut() else { return Ok(()) };
         // Whoever watches comes back and reads what he has missed.
         self.watchers[place].catch_up(&mut self.witness, &running.reader.pin())?;
+        self.begin_watches(place)?;
         let boot = self.members[place].boots;
         self.later(TICK_MICROS, Event::Tick(place, boot));
         for other in 0..self.members.len() {
@@ -455,6 +545,7 @@ impl World {
         self.tell(|| format!("m{} ends: {crash:?}", place + 1));
         let log_ops = running.log_ops.into_values().map(|(_, op)| op);
         self.members[place].machine.crash(log_ops, running.store_ops.into_values(), crash);
+        self.desks[place].end();
         self.members[place].may_fail = false;
         self.members[place].machine.forget_fault();
         self.members[place].paused_until = 0;
@@ -507,9 +598,11 @@ impl World {
         let (now, boot) = (self.now, self.members[place].boots);
         let running = self.members[place].running.as_mut().expect("it lives");
         running.core.handle_tick(running.clock.at(now));
+        self.desks[place].handle_tick(running.clock.at(now));
         let next = running.clock.takes(TICK_MICROS);
         self.at(now + next, Event::Tick(place, boot));
         self.soon(place);
+        self.want_watch(place);
         Ok(())
     }
 
@@ -544,18 +637,53 @@ impl World {
         }
         self.begin_ops(place);
         self.post(place)?;
-        if self.members[place].running.as_ref().is_some_and(|running| running.core.is_removed()) {
-            return self.end_membership(place);
-        }
+        self.note_role(place)?;
+        self.look_at_quota(place)?;
         self.plan_turn(place);
         Ok(())
     }
 
-    /// A member was removed and knows it.
-    fn end_membership(&mut self, place: Place) -> Result<(), Wrong> {
-        self.tell(|| format!("m{} was removed", place + 1));
-        self.members[place].is_lost = true;
+    /// What a member is by now: the keeper of the leases' clocks, or no member any more.
+    fn note_role(&mut self, place: Place) -> Result<(), Wrong> {
+        let Some(running) = self.members[place].running.as_mut() else { return Ok(()) };
+        let was_primary = std::mem::replace(&mut running.is_primary, running.core.is_primary());
+        let is_new = running.is_primary && !was_primary;
+        if running.core.is_removed() && !running.is_leaving {
+            running.is_leaving = true;
+            let linger = REMOVED_LINGER_ELECTIONS * ELECTION_TICKS as u64 * TICK_MICROS;
+            let boot = self.members[place].boots;
+            self.tell(|| format!("m{} was removed", place + 1));
+            self.at(self.now + linger, Event::Dismiss(place, boot));
+        }
+        if is_new { self.prolong_all(place) } else { Ok(()) }
+    }
+
+    /// A member that was removed, or is told so, ends.
+    fn dismiss(&mut self, place: Place) -> Result<(), Wrong> {
+        self.tell(|| format!("m{} is dismissed", place + 1));
+        let member = &mut self.members[place];
+        (member.is_lost, member.is_dismissed) = (self.is_calm || member.is_dismissed, true);
         self.stop_member(place, wal::sim::Crash::KeepsAll, 1)
+    }
+
+    /// Who takes nothing for so long is held to be gone: connections to it end.
+    fn stall(&mut self, place: Place) -> Result<(), Wrong> {
+        if self.members[place].paused_until > self.now {
+            for other in (0..self.members.len()).filter(|other| *other != place) {
+                self.break_link((other, place))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Who keeps the clocks of leases, as far as anybody knows.
+    #[must_use]
+    pub fn leader(&self) -> Option<Place> {
+        let term = |place: &Place| {
+            let running = self.members[*place].running.as_ref()?;
+            running.core.is_primary().then(|| running.core.term())
+        };
+        (0..self.members.len()).filter(|place| term(place).is_some()).max_by_key(term)
     }
 
     /// A machine for a member that is yet to be added. It is started when a member names it.
@@ -566,6 +694,7 @@ impl World {
         self.pending.push(BTreeMap::new());
         self.seen.push(Seen::NOTHING);
         self.watchers.push(Watcher::new());
+        self.desks.push(WatchDesk::new(self.boots.split(id.0)));
         self.later(1_000_000, Event::Roster);
         id
     }

@@ -26,8 +26,8 @@ impl FrontendCore {
     pub(super) fn step_streams(&mut self, now: Duration) {
         self.desk.now = now;
         loop {
-            let Desk { views, streams, node, .. } = &mut self.desk;
-            let begun = streams.begin_step(now, node.committed.0, || views.hold());
+            let Desk { views, streams, status, .. } = &mut self.desk;
+            let begun = streams.begin_step(now, status.get().committed, || views.hold());
             let Some(streaming) = begun else { return };
             let is_last = streaming.view.is_none();
             self.step_stream(streaming, now);

@@ -137,7 +137,17 @@ impl LogCore {
     /// Whether there is room for a peer's batch; why not, if there never will be.
     pub(super) fn room_for_peer(&mut self, batch: &Batch) -> Result<bool, Unavailable> {
         let need = if batch.frees_space() { Need::Frees } else { Need::Stores };
-        match self.room_for(batch.bytes().len(), need) {
+        self.room_now(batch.bytes().len(), need)
+    }
+
+    /// The same for a change of the members. It may take as much of the last room as what frees
+    /// space: a member whose disk is full may have to be replaced.
+    pub(super) fn room_for_change(&mut self, size_bytes: usize) -> Result<bool, Unavailable> {
+        self.room_now(size_bytes, Need::Frees)
+    }
+
+    fn room_now(&mut self, size_bytes: usize, need: Need) -> Result<bool, Unavailable> {
+        match self.room_for(size_bytes, need) {
             Room::Yes => Ok(true),
             Room::Soon => Ok(false),
             Room::No => Err(Unavailable::NoSpace),

@@ -18,10 +18,12 @@ use engine::ids::{LogIndex, MemberId, Term};
 use engine::{Batch, BatchHeader, Member, MembershipChange, Outcome};
 use raft::eraftpb::Entry;
 
-use super::{Applying, LogCore};
+use super::LogCore;
+use super::applying::Applying;
 use crate::mail::{FrontendId, Slot, Unavailable, Verdict};
 use crate::node::failure::Failure;
 use crate::raft::change::{decode_change, encode_conf_state};
+use crate::raft::conf::sorted;
 use crate::sequencer::batch::Ticket;
 use crate::sequencer::membership::{self, ChangeRefused, MemberChange, Roster, RosterMember};
 
@@ -42,6 +44,16 @@ enum Source {
     Own(Ticket, Vec<u8>),
     /// Another member: its batch as it came.
     Peer(MemberId, Batch),
+}
+
+impl Source {
+    /// The size of the batch that it becomes.
+    fn size_bytes(&self) -> usize {
+        match self {
+            Self::Own(_, frame) => BATCH_HEADER_SIZE_BYTES + frame.len(),
+            Self::Peer(_, batch) => batch.bytes().len(),
+        }
+    }
 }
 
 /// A move of leadership under way.
@@ -199,7 +211,14 @@ impl LogCore {
                 continue;
             }
             match membership::check(waiting.change, &self.roster(), now) {
-                Ok(()) => self.propose_change(waiting.source)?,
+                Ok(()) => match self.room_for_change(waiting.source.size_bytes()) {
+                    Ok(true) => self.propose_change(waiting.source)?,
+                    Ok(false) => {
+                        self.changes.waiting.push_front(waiting);
+                        return Ok(());
+                    }
+                    Err(reason) => self.refuse_change(waiting.source, reason),
+                },
                 Err(ChangeRefused::ChangePending) => {
                     self.changes.waiting.push_front(waiting);
                     return Ok(());
@@ -211,6 +230,7 @@ impl LogCore {
     }
 
     fn propose_change(&mut self, source: Source) -> Result<(), Failure> {
+        let size_bytes = source.size_bytes();
         let bytes = match &source {
             Source::Own(ticket, frame) => self.batcher.take_alone(*ticket, frame),
             Source::Peer(_, batch) => batch.bytes().to_vec(),
@@ -221,6 +241,9 @@ impl LogCore {
             // Other URLs of a member are nothing to raft.
             None => self.consensus.propose(bytes),
         };
+        if proposed.is_err() {
+            self.engine.cancel_reservation(size_bytes);
+        }
         match (proposed, source) {
             (Ok((index, term)), Source::Own(..)) => self.batcher.handle_proposed(index, term),
             (Ok(_), Source::Peer(..)) => {}
@@ -283,10 +306,12 @@ impl LogCore {
         };
         if !matches!(answer.outcome, Outcome::Rejected(_)) {
             let conf_state = self.consensus.apply_membership(&change)?;
-            self.engine.put_conf_state(&encode_conf_state(&conf_state))?;
+            // raft keeps the ids in no order; the store has the same bytes on all members.
+            self.engine.put_conf_state(&encode_conf_state(&sorted(conf_state)))?;
         }
         self.answers.push(answer);
-        self.applying = Some(Applying { index, term, batch: Some(batch), is_applied: true });
+        let batch = Some(batch);
+        self.applying = Some(Applying { index, term, batch, is_applied: true, is_alone: true });
         Ok(true)
     }
 

@@ -6,9 +6,12 @@
 //!
 //! Invariants:
 //! - A check belongs to one leadership: who leads no more compares nothing.
-//! - One check is under way at a time, and every question of it ends: by its answer, by the end of
-//!   the connection, or by the time that it may take.
-//! - What waits is bounded: a member's next question takes the place of the one before.
+//! - One check is under way at a time, and each ends: by its answers, by the end of connections, or
+//!   by the time that it may take.
+//! - What waits is bounded in number and in time: a member's next question takes the place of the
+//!   one before, and what comes over HTTP can take few places.
+//! - A hash that was computed is compared with computed ones, and one of a compaction with those of
+//!   compactions.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -19,19 +22,24 @@ use engine::{Alarm, AlarmKind, KeyValueHash, KeyValueHashScan, Progress, ReadErr
 
 use super::LogCore;
 use crate::config::Notice;
+use crate::log::Level;
 use crate::mail::{FrontendId, Slot};
 use crate::node::corruption::{Judgement, judge_compaction, judge_periodic, unchecked};
-use crate::node::failure::Failure;
-use crate::peer::letter::{HashAnswer, HashQuestion, HashTold, Letter};
+use crate::peer::letter::{HashAnswer, HashQuestion, HashTold, HashWanted, Letter};
 use crate::sequencer::batch::Ticket;
 
-/// Records that a step of a hash may touch: a tenth of a millisecond or two.
-const HASH_KEYS_MAX: usize = 512;
-/// Hashes that may wait.
+/// Records that a step of a hash may touch: a tenth of a millisecond, and on a store that is not in
+/// memory some pages from the disk.
+const HASH_KEYS_MAX: usize = 128;
+/// Hashes that may wait; and those among them that strangers have asked for over HTTP.
 const HASHES_MAX: usize = 64;
+const PAGES_MAX: usize = 4;
 /// How long a member may take for a hash: it walks through its whole store, besides all its other
 /// work. One that is gone is not waited for.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(300);
+pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(300);
+/// How long a whole check may take. The next one may have more luck: a hash begins again when
+/// history is compacted.
+const CHECK_TIME_MAX: Duration = Duration::from_secs(1200);
 /// Nobody's slots: the alarm's, and the read round's of a check.
 const SLOT_CORRUPT: Slot = Slot(u32::MAX - 7);
 pub(super) const SLOT_CHECK: Slot = Slot(u32::MAX - 8);
@@ -58,6 +66,8 @@ enum Asker {
 struct Hashing {
     asker: Asker,
     scan: KeyValueHashScan,
+    /// Nobody waits any longer.
+    until: Duration,
 }
 
 /// The other members of a check, and what they told.
@@ -83,9 +93,10 @@ enum Stage {
     Compaction(KeyValueHash, Round, VecDeque<KeyValueHash>),
 }
 
-struct Run {
+pub(super) struct Run {
     term: Term,
     stage: Stage,
+    until: Duration,
 }
 
 /// The checks.
@@ -96,7 +107,7 @@ pub(super) struct Checks {
     compactions_due: Option<Duration>,
     /// The newest compaction whose hash all members share.
     checked: Revision,
-    run: Option<Run>,
+    pub(super) run: Option<Run>,
     hashing: VecDeque<Hashing>,
     /// A read round of a check, of this one or of one before, has not ended.
     is_confirming: bool,
@@ -111,14 +122,17 @@ impl Checks {
     }
 
     /// Wants a hash; `false` if too many wait.
-    fn hash(&mut self, asker: Asker, revision: Revision) -> bool {
+    fn hash(&mut self, asker: Asker, scan: KeyValueHashScan, until: Duration) -> bool {
         if let Asker::Member(member, _) = asker {
             self.hashing
                 .retain(|other| !matches!(other.asker, Asker::Member(of, _) if of == member));
         }
-        let has_room = self.hashing.len() < HASHES_MAX;
+        let is_page = |asker: Asker| matches!(asker, Asker::Page(_));
+        let page_count = self.hashing.iter().filter(|hashing| is_page(hashing.asker)).count();
+        let has_place = !is_page(asker) || page_count < PAGES_MAX;
+        let has_room = has_place && self.hashing.len() < HASHES_MAX;
         if has_room {
-            self.hashing.push_back(Hashing { asker, scan: KeyValueHashScan::new(revision) });
+            self.hashing.push_back(Hashing { asker, scan, until });
         }
         has_room
     }
@@ -143,11 +157,17 @@ impl LogCore {
         self.checks.settings = settings;
     }
 
-    /// Somebody asks over HTTP for the hash of the keys up to a revision.
-    pub fn handle_hash_request(&mut self, ticket: u64, revision: Revision) {
-        if self.stopping || !self.checks.hash(Asker::Page(ticket), revision) {
+    /// Somebody asks over HTTP for the hash of the keys.
+    pub fn handle_hash_request(&mut self, ticket: u64, scan: KeyValueHashScan) {
+        let until = self.ticked + ANSWER_TIME_MAX;
+        if self.stopping || !self.checks.hash(Asker::Page(ticket), scan, until) {
             self.checks.pages.push_back((ticket, HashTold::Nothing));
         }
+    }
+
+    /// Whoever asked has gone.
+    pub fn handle_hash_unwanted(&mut self, ticket: u64) {
+        self.checks.hashing.retain(|hashing| hashing.asker != Asker::Page(ticket));
     }
 
     /// An answer to such a request.
@@ -161,11 +181,26 @@ impl LogCore {
     }
 
     pub(super) fn handle_hash_question(&mut self, from: MemberId, question: HashQuestion) {
-        let HashQuestion { number, revision } = question;
-        if self.stopping || !self.checks.hash(Asker::Member(from, number), revision) {
-            let answer = HashAnswer { number, told: HashTold::Nothing };
-            self.peers.send(from, Letter::HashAnswer(answer));
-        }
+        let HashQuestion { number, revision, wanted } = question;
+        let told = match wanted {
+            HashWanted::OfCompaction => {
+                let view = self.engine.newest_view();
+                let mut remembered = view.compaction_hashes().iter();
+                remembered
+                    .find(|hash| hash.revision == revision)
+                    .map_or(HashTold::Nothing, |hash| HashTold::Hash(*hash))
+            }
+            HashWanted::Computed if self.stopping => HashTold::Nothing,
+            HashWanted::Computed => {
+                let scan = KeyValueHashScan::computed(revision);
+                let until = self.ticked + ANSWER_TIME_MAX;
+                if self.checks.hash(Asker::Member(from, number), scan, until) {
+                    return;
+                }
+                HashTold::Nothing
+            }
+        };
+        self.peers.send(from, Letter::HashAnswer(HashAnswer { number, told }));
     }
 
     pub(super) fn handle_hash_answer(&mut self, from: MemberId, answer: HashAnswer) {
@@ -176,7 +211,7 @@ impl LogCore {
         }
     }
 
-    /// A member cannot be reached: nothing comes from it.
+    /// Letters to a member were lost, and perhaps a question among them.
     pub(super) fn handle_peer_lost_to_checks(&mut self, peer: MemberId) {
         if let Some(round) = self.checks.round() {
             let lost = round.waiting.extract_if(.., |_, member| *member == peer);
@@ -189,8 +224,10 @@ impl LogCore {
     pub(super) fn handle_check_tick(&mut self, now: Duration) {
         let leads = self.is_primary() && !self.stopping;
         let term = self.consensus.term();
+        self.forget_late_hashes(now);
         let checks = &mut self.checks;
-        if checks.run.as_ref().is_some_and(|run| !leads || run.term != term) {
+        let is_over = |run: &Run| !leads || run.term != term || run.until <= now;
+        if checks.run.as_ref().is_some_and(is_over) {
             checks.abandon();
         }
         if let Some(round) = checks.round()
@@ -213,8 +250,11 @@ impl LogCore {
             && *checks.periodic_due.get_or_insert(now + interval) <= now
         {
             checks.periodic_due = Some(now + interval);
-            if leads && checks.hash(Asker::Oneself, Revision(0)) {
-                checks.run = Some(Run { term, stage: Stage::First });
+            let until = now + CHECK_TIME_MAX;
+            let scan = KeyValueHashScan::computed(Revision(0));
+            if leads && checks.hash(Asker::Oneself, scan, until) {
+                checks.run = Some(Run { term, stage: Stage::First, until });
+                return;
             }
         }
         if let Some(interval) = compactions
@@ -225,7 +265,7 @@ impl LogCore {
             let hashes = self.engine.newest_view().compaction_hashes();
             let hashes = VecDeque::from(unchecked(hashes, checks.checked));
             if leads {
-                self.compare_compactions(hashes, term, now);
+                self.compare_compactions(hashes, (term, now + CHECK_TIME_MAX), now);
             }
         }
     }
@@ -234,16 +274,17 @@ impl LogCore {
     fn compare_compactions(
         &mut self,
         mut hashes: VecDeque<KeyValueHash>,
-        term: Term,
+        (term, until): (Term, Duration),
         now: Duration,
     ) {
         let Some(first) = hashes.pop_front() else { return self.checks.run = None };
-        let round = self.ask_others(first.revision, now);
-        self.checks.run = Some(Run { term, stage: Stage::Compaction(first, round, hashes) });
+        let round = self.ask_others(first.revision, HashWanted::OfCompaction, now);
+        let stage = Stage::Compaction(first, round, hashes);
+        self.checks.run = Some(Run { term, stage, until });
     }
 
     /// Asks every other member for its hash at a revision.
-    fn ask_others(&mut self, revision: Revision, now: Duration) -> Round {
+    fn ask_others(&mut self, revision: Revision, wanted: HashWanted, now: Duration) -> Round {
         let mut round = Round { until: now + ANSWER_TIME_MAX, ..Round::default() };
         let others: Vec<MemberId> = self.members().iter().map(|member| member.id).collect();
         for member in others.into_iter().filter(|member| *member != self.member) {
@@ -255,7 +296,7 @@ impl LogCore {
             let number = self.boot_nonce.wrapping_add(self.checks.asked);
             self.checks.asked += 1;
             round.waiting.insert(number, member);
-            let question = HashQuestion { number, revision };
+            let question = HashQuestion { number, revision, wanted };
             self.peers.send(member, Letter::HashQuestion(question));
         }
         round
@@ -266,11 +307,13 @@ impl LogCore {
         if self.checks.round().is_none_or(|round| !round.waiting.is_empty()) {
             return;
         }
-        let Some(Run { term, stage }) = self.checks.run.take() else { return };
+        let Some(Run { term, stage, until }) = self.checks.run.take() else { return };
         match stage {
-            Stage::Others(first, round) => {
+            Stage::Others(first, mut round) => {
+                // Who is accused must not depend on whose answer came first.
+                round.told.sort_unstable_by_key(|(member, _)| *member);
                 let stage = Stage::Confirming(first, round);
-                self.checks.run = Some(Run { term, stage });
+                self.checks.run = Some(Run { term, stage, until });
                 self.checks.is_confirming = true;
                 let ticket = Ticket { frontend: FrontendId::NOBODY, slot: SLOT_CHECK };
                 self.reads.handle_read(ticket, now);
@@ -285,7 +328,7 @@ impl LogCore {
                 }
                 // What cannot be compared with everybody may be by an older compaction.
                 if !is_complete && !is_found {
-                    self.compare_compactions(left, term, now);
+                    self.compare_compactions(left, (term, until), now);
                 }
             }
             Stage::First | Stage::Confirming(..) | Stage::Second(..) => {
@@ -299,30 +342,56 @@ impl LogCore {
         let checks = &mut self.checks;
         checks.is_confirming = false;
         let is_waited_for = |run: &mut Run| matches!(run.stage, Stage::Confirming(..));
-        let Some(Run { term, stage: Stage::Confirming(first, round) }) =
+        let Some(Run { term, stage: Stage::Confirming(first, round), until }) =
             checks.run.take_if(is_waited_for)
         else {
             return;
         };
-        if is_confirmed && checks.hash(Asker::Oneself, Revision(0)) {
-            checks.run = Some(Run { term, stage: Stage::Second(first, round) });
+        let scan = KeyValueHashScan::computed(Revision(0));
+        if is_confirmed && checks.hash(Asker::Oneself, scan, until) {
+            checks.run = Some(Run { term, stage: Stage::Second(first, round), until });
         }
     }
 
     /// Gets on with the hash that is first.
-    pub(super) fn step_hashes(&mut self, now: Duration) -> Result<(), Failure> {
-        let Some(first) = self.checks.hashing.front_mut() else { return Ok(()) };
+    pub(super) fn step_hashes(&mut self, now: Duration) {
+        let Some(first) = self.checks.hashing.front_mut() else { return };
         let told = match first.scan.step(self.engine.newest_view(), HASH_KEYS_MAX) {
-            Ok(Progress::More) => return Ok(()),
+            Ok(Progress::More) => return,
             Ok(Progress::Done) => {
                 HashTold::Hash(first.scan.result().expect("a hash that is done has a result"))
             }
             Err(ReadError::Rejection(rejection)) => HashTold::Rejected(rejection),
-            // A page that cannot be read is the plainest corruption of all.
-            Err(ReadError::Fault(fault)) => return Err(engine::Failure::from(fault).into()),
+            // As a client's read of the page: it is told, and the member goes on as long as it can.
+            Err(ReadError::Fault(fault)) => {
+                let fields = vec![("error", fault.to_string())];
+                let message = "the store is damaged: its keys cannot be hashed".to_owned();
+                let notice = Notice { level: Level::Error, message, fields };
+                self.checks.notices.push_back(notice);
+                HashTold::Nothing
+            }
         };
         let asker = first.asker;
         self.checks.hashing.pop_front();
+        self.tell_hash(asker, told, now);
+    }
+
+    /// Those who have waited too long get nothing.
+    fn forget_late_hashes(&mut self, now: Duration) {
+        let late: Vec<Asker> = self
+            .checks
+            .hashing
+            .iter()
+            .filter(|hashing| hashing.until <= now)
+            .map(|hashing| hashing.asker)
+            .collect();
+        self.checks.hashing.retain(|hashing| hashing.until > now);
+        for asker in late {
+            self.tell_hash(asker, HashTold::Nothing, now);
+        }
+    }
+
+    fn tell_hash(&mut self, asker: Asker, told: HashTold, now: Duration) {
         match asker {
             Asker::Page(ticket) => self.checks.pages.push_back((ticket, told)),
             Asker::Member(member, number) => {
@@ -330,17 +399,16 @@ impl LogCore {
             }
             Asker::Oneself => self.handle_own_hash(told, now),
         }
-        Ok(())
     }
 
     fn handle_own_hash(&mut self, told: HashTold, now: Duration) {
-        let Some(Run { term, stage }) = self.checks.run.take() else { return };
-        // The newest revision can always be hashed.
+        let Some(Run { term, stage, until }) = self.checks.run.take() else { return };
+        // The newest revision can be hashed, if it can be read, and in time.
         let HashTold::Hash(hash) = told else { return };
         match stage {
             Stage::First => {
-                let round = self.ask_others(hash.revision, now);
-                self.checks.run = Some(Run { term, stage: Stage::Others(hash, round) });
+                let round = self.ask_others(hash.revision, HashWanted::Computed, now);
+                self.checks.run = Some(Run { term, stage: Stage::Others(hash, round), until });
             }
             Stage::Second(first, round) => {
                 let judged = judge_periodic(self.member, (&first, &hash), &round.told);
@@ -369,14 +437,7 @@ impl LogCore {
     pub(super) fn stop_checks(&mut self) {
         self.checks.abandon();
         for hashing in std::mem::take(&mut self.checks.hashing) {
-            match hashing.asker {
-                Asker::Page(ticket) => self.checks.pages.push_back((ticket, HashTold::Nothing)),
-                Asker::Member(member, number) => {
-                    let answer = HashAnswer { number, told: HashTold::Nothing };
-                    self.peers.send(member, Letter::HashAnswer(answer));
-                }
-                Asker::Oneself => {}
-            }
+            self.tell_hash(hashing.asker, HashTold::Nothing, self.ticked);
         }
     }
 }

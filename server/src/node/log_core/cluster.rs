@@ -49,6 +49,8 @@ pub(super) struct Peers {
 
 #[derive(Debug)]
 struct WaitingAsk {
+    /// Who was asked.
+    of: MemberId,
     ticket: Ticket,
     ask: LeaseAsk,
     until: Duration,
@@ -194,13 +196,14 @@ impl LogCore {
             return;
         }
         self.peers.up.remove(&peer);
-        self.handle_peer_lost_to_checks(peer);
         self.handle_unreachable(peer);
+        self.notice_isolation();
     }
 
     /// Letters to a peer were dropped on their way.
     pub fn handle_unreachable(&mut self, peer: MemberId) {
         self.consensus.handle_unreachable(peer);
+        self.handle_peer_lost_to_checks(peer);
         if self.consensus.leader() == Some(peer) {
             // Batches may be among them: what comes now is not to wait for their answers.
             self.batcher.handle_leader_changed();
@@ -226,11 +229,8 @@ impl LogCore {
                 }
             }
             Letter::LeaseAnswers(answers) => {
-                for LeaseAnswer { number, outcome } in answers {
-                    if let Some(WaitingAsk { ticket, ask, .. }) = self.peers.asks.remove(&number) {
-                        let reply = &mut self.replies[ticket.frontend.place()];
-                        reply.leases.push((ticket.slot, reply_of(ask, outcome)));
-                    }
+                for answer in answers {
+                    self.handle_lease_answer(from, answer);
                 }
             }
             Letter::SnapshotBegin(begin) => self.handle_snapshot_begin(from, begin)?,
@@ -307,7 +307,8 @@ impl LogCore {
         let Some(question) = question_of(number, ask) else { return false };
         self.peers.asks_numbered += 1;
         let until = now + self.request_timeout;
-        self.peers.asks.insert(question.number, WaitingAsk { ticket, ask, until });
+        let waiting = WaitingAsk { of: leader, ticket, ask, until };
+        self.peers.asks.insert(question.number, waiting);
         self.peers.questions.push((leader, question));
         true
     }
@@ -403,6 +404,18 @@ impl LogCore {
             LeaseQuestionKind::TimeToLive => LeaseAsk::TimeToLive(id),
         };
         self.leases.handle_ask(Ticket { frontend: FrontendId::PEERS, slot }, ask);
+    }
+
+    /// Whoever was not asked has nothing to say: another member's clocks may stand.
+    fn handle_lease_answer(&mut self, from: MemberId, answer: LeaseAnswer) {
+        let LeaseAnswer { number, outcome } = answer;
+        if self.peers.asks.get(&number).is_none_or(|asked| asked.of != from) {
+            return;
+        }
+        let asked = self.peers.asks.remove(&number).expect("it was there just now");
+        let WaitingAsk { ticket, ask, .. } = asked;
+        let reply = &mut self.replies[ticket.frontend.place()];
+        reply.leases.push((ticket.slot, reply_of(ask, outcome)));
     }
 
     /// Answers a question about a lease, wherever it came from.

@@ -4,8 +4,9 @@
 //! - The clocks run only while this member leads and has applied all that was acknowledged before.
 //! - A question about a lease that is not known waits until everything committed is applied: the
 //!   lease may just have been granted.
-//! - Nothing is renewed after a pause as long as an election before this member knows that it still
-//!   leads: another one may have led meanwhile, and revoked.
+//! - Nothing is renewed after a pause as long as an election, or after the last connections to a
+//!   majority have ended, before this member knows that it still leads: another one may have led
+//!   meanwhile, and revoked.
 //! - Questions of one stream are answered in their order, but for renewals that wait for a revoke.
 //! - What has run out rides with a batch of clients' where one comes soon: alone it would take a
 //!   sync that the next write has to wait for.
@@ -200,8 +201,14 @@ impl LogCore {
     /// Time has passed since the last tick; whether it was more than a tick's.
     pub(super) fn notice_pause(&mut self, now: Duration) {
         let pause = now.saturating_sub(self.ticked);
-        let is_long = pause >= self.leases.lessor.extension() && !self.ticked.is_zero();
-        if is_long && self.consensus.is_leader() && !self.consensus.is_sole_voter() {
+        if pause >= self.leases.lessor.extension() && !self.ticked.is_zero() {
+            self.doubt_leading(now);
+        }
+    }
+
+    /// Another member may lead by now.
+    pub(super) fn doubt_leading(&mut self, now: Duration) {
+        if self.consensus.is_leader() && !self.consensus.is_sole_voter() {
             self.leases.is_confirmed = false;
             self.ask_whether_leading(now);
         }

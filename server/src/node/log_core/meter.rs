@@ -36,6 +36,8 @@ pub(super) struct Meter {
     slow: Option<SlowApply>,
     /// What the batch under way has taken so far.
     spent: Duration,
+    /// What those took that are applied and not published.
+    applied: Duration,
     checkpoint_begun: Option<Duration>,
     checkpoint_ended: bool,
     sweep_begun: Option<Duration>,
@@ -57,6 +59,7 @@ impl Meter {
             slow_apply: Duration::MAX,
             slow: None,
             spent: Duration::ZERO,
+            applied: Duration::ZERO,
             checkpoint_begun: None,
             checkpoint_ended: false,
             sweep_begun: None,
@@ -153,7 +156,7 @@ impl Meter {
 
     /// The last step of a batch, and its answers; what they are to become of is known later.
     pub(super) fn handle_applied(&mut self, duration: Duration, batch: &Batch, answers: &[Answer]) {
-        self.spent += duration;
+        let spent = self.end_apply(duration, answers.len());
         let mut commands = AppliedCommands::default();
         for (index, answer) in answers.iter().enumerate() {
             let done = match &answer.outcome {
@@ -166,22 +169,29 @@ impl Meter {
             };
             commands.note(batch.kind(index), done);
         }
-        self.metrics.note_applied(&commands, self.spent);
+        self.metrics.note_applied(&commands, spent);
     }
 
-    /// The view of a batch is published, its events and answers are on their way.
+    /// What a batch has taken with its last step.
+    fn end_apply(&mut self, duration: Duration, commands: usize) -> Duration {
+        let took = std::mem::take(&mut self.spent) + duration;
+        self.applied += took;
+        if took > self.slow_apply {
+            self.metrics.slow_applies.add(1);
+            self.slow = Some(SlowApply { took, commands });
+        }
+        took
+    }
+
+    /// The view of one batch or of several is published, their events and answers are on their way.
     pub(super) fn handle_published(&mut self, duration: Duration, commands: usize) {
-        let spent = std::mem::take(&mut self.spent);
+        let applied = std::mem::take(&mut self.applied);
         if commands == 0 {
             return;
         }
-        self.apply.record(spent, commands as u64);
+        self.apply.record(applied, commands as u64);
         self.publish.record(duration, commands as u64);
-        self.metrics.commits.observe_duration(spent + duration, 1);
-        if spent > self.slow_apply {
-            self.metrics.slow_applies.add(1);
-            self.slow = Some(SlowApply { took: spent, commands });
-        }
+        self.metrics.commits.observe_duration(applied + duration, 1);
     }
 
     pub(super) fn handle_activity(&mut self, activity: &Activity) {
@@ -303,10 +313,13 @@ mod tests {
         let mut meter = Meter::new();
         meter.set_slow_apply(at(100));
         meter.handle_step(at(60));
-        meter.handle_step(at(40));
-        meter.handle_published(at(500), 1);
+        assert_eq!(meter.end_apply(at(40), 1), at(100));
+        // Nor are two that are published together.
+        assert_eq!(meter.end_apply(at(60), 1), at(60));
+        meter.handle_published(at(500), 2);
         assert_eq!(meter.poll_slow(), None);
-        meter.handle_step(at(101));
+        meter.handle_step(at(60));
+        meter.end_apply(at(41), 3);
         meter.handle_published(at(1), 3);
         assert_eq!(meter.poll_slow(), Some(SlowApply { took: at(101), commands: 3 }));
         assert_eq!(meter.poll_slow(), None);

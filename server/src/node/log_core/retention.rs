@@ -2,12 +2,13 @@
 //! where on the log stays.
 //!
 //! Invariants:
-//! - No entry that the newest durable checkpoint does not hold is released, nor the last one of the log.
+//! - No entry that the newest durable checkpoint does not hold is released, nor the last one of the
+//!   log.
 //! - What waits for room gets the checkpoint that makes it, at the next tick.
 
 use std::time::Duration;
 
-use super::{CATCH_UP_SIZE_BYTES_MAX, LogCore};
+use super::LogCore;
 
 impl LogCore {
     /// Begins a checkpoint when one is due.
@@ -50,7 +51,7 @@ impl LogCore {
     pub(super) fn release_log(&mut self) {
         let (checkpointed, _) = self.engine.durable();
         // A sole voter has nobody who could lag.
-        let catch_up = if self.consensus.is_sole_voter() { 0 } else { CATCH_UP_SIZE_BYTES_MAX };
+        let catch_up = if self.consensus.is_sole_voter() { 0 } else { self.catch_up_size_bytes };
         let keep_from = self.wal.durable().0.saturating_sub(catch_up);
         let mut release = None;
         while let Some(&(index, start)) = self.retained.front() {

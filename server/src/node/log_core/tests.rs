@@ -15,7 +15,9 @@ use engine::engine::{Founding, Imported};
 use engine::ids::{ClusterId, LeaseId, MemberId};
 use engine::page::disk::{Completion, DiskError, DiskOp, DiskOpKind};
 use engine::quota::Quota;
-use engine::{Alarm, AlarmKind, EngineConfig, EngineFiles, Identity, Member, Outcome, Rejection};
+use engine::{
+    Alarm, AlarmKind, EngineConfig, EngineFiles, Identity, Member, Outcome, Progress, Rejection,
+};
 use raft::eraftpb::HardState;
 use wal::sim::{self, SimDisk};
 use wal::{SegmentSequence, Start};

@@ -20,6 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use engine::engine::InstallState;
 use engine::ids::{LeaseId, LogIndex, MemberId, Term};
+use engine::page::NoSpace;
 use engine::{HeldView, InstallRule, Progress, TransferScan};
 use raft::eraftpb::{Message, SnapshotMetadata};
 use wal::Lsn;
@@ -135,6 +136,13 @@ impl Transfers {
     pub(super) fn has_job(&self) -> bool {
         let can_send = |it: &Outgoing| it.is_up && !it.is_scanned && it.has_room();
         self.outgoing.iter().any(can_send) || self.is_building()
+    }
+
+    /// Nothing can be done before the disk has done something.
+    fn wait(&mut self) {
+        if let Some(incoming) = &mut self.incoming {
+            incoming.is_waiting = true;
+        }
     }
 
     /// The disk has done something for the store, or is to be asked again for what it refused.
@@ -505,6 +513,20 @@ impl LogCore {
         if !self.would_take(&incoming.message) {
             self.fail_incoming();
             return Ok(());
+        }
+        // From here on raft stands still until a checkpoint is durable: one that could not be begun
+        // would take a vote away from the cluster for as long as the disk is full.
+        match self.engine.reserve_checkpoint() {
+            Ok(()) => {}
+            Err(NoSpace { may_grow: true, .. }) if self.engine.growth_failure().is_none() => {
+                self.transfers.wait();
+                return Ok(());
+            }
+            Err(_) => {
+                self.transfers.refused = Some(InstallRule::NoSpace);
+                self.fail_incoming();
+                return Ok(());
+            }
         }
         if self.engine.finish_install()?.is_err() {
             self.fail_incoming();

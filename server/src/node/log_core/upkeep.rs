@@ -120,7 +120,7 @@ impl LogCore {
         if self.has_job() && (now >= self.upkeep.due() || self.transfers.is_building()) {
             let begun = clock();
             self.step_transfers()?;
-            self.step_hashes(now)?;
+            self.step_hashes(now);
             if may_sweep {
                 let has_more = self.engine.background_step(BACKGROUND_KEYS_MAX)?;
                 self.meter.handle_swept(begun, clock(), !has_more);
@@ -129,6 +129,11 @@ impl LogCore {
             self.upkeep.pace.handle_step(begun, clock());
         }
         self.answer_swept();
+        if self.engine.install_wants_checkpoint() && self.engine.begin_checkpoint() {
+            self.checkpoint.handle_begun(now);
+            // What it writes is not held against the next step any more.
+            self.transfers.handle_disk();
+        }
         if self.engine.defrag_wants_checkpoint() && self.engine.begin_checkpoint() {
             self.checkpoint.handle_begun(now);
             self.store_wants_room = false;

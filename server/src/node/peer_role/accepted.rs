@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use engine::ids::Revision;
+use engine::KeyValueHashScan;
 
 use super::pages::Pages;
 use crate::frontend::http1::{Connection, Event, INPUT_BYTES_HIGH};
@@ -38,8 +38,10 @@ pub struct Accepted {
     is_ending: bool,
     /// The body that comes, while one is wanted.
     body: Option<Vec<u8>>,
-    /// Up to where a hash is wanted that nobody has begun.
-    hash_wanted: Option<Revision>,
+    /// A hash that is wanted and that nobody has begun.
+    hash_wanted: Option<KeyValueHashScan>,
+    /// A hash is being made.
+    awaits_hash: bool,
     /// What is counted of the member that has greeted.
     pub metrics: Option<Arc<PeerMetrics>>,
 }
@@ -77,6 +79,7 @@ impl Accepted {
             is_ending,
             body: None,
             hash_wanted: None,
+            awaits_hash: false,
             metrics: None,
         }
     }
@@ -128,7 +131,8 @@ impl Accepted {
                 }
                 Event::BodyEnd => {
                     if let Some(body) = self.body.take() {
-                        self.hash_wanted = pages.hash_revision(http, &body);
+                        self.hash_wanted = pages.hash_wanted(http, &body);
+                        self.awaits_hash = self.hash_wanted.is_some();
                     }
                 }
             }
@@ -144,18 +148,21 @@ impl Accepted {
         if !output.is_empty() {
             self.queue.push_back(output.into());
         }
-        self.is_ending |= http.is_over() || http.input_bytes() > INPUT_BYTES_HIGH;
+        // Who closes its half before the hash is there has most likely gone.
+        let is_deserted = self.awaits_hash && http.is_deserted();
+        self.is_ending |= http.is_over() || is_deserted || http.input_bytes() > INPUT_BYTES_HIGH;
         has_asked
     }
 
-    /// Up to where a hash is wanted, once.
-    pub fn take_hash_wanted(&mut self) -> Option<Revision> {
+    /// The hash that is wanted, once.
+    pub fn take_hash_wanted(&mut self) -> Option<KeyValueHashScan> {
         self.hash_wanted.take()
     }
 
     /// The hash is there.
     pub fn tell_hash(&mut self, pages: &Pages, told: HashTold) {
         if let Speaker::Http(http) = &mut self.speaker {
+            self.awaits_hash = false;
             pages.tell_hash(http, told);
         }
     }

@@ -1,7 +1,9 @@
 //! The log core, as the transport sees it: letters both ways, and what is known of the members.
 
-use engine::Member;
-use engine::ids::{MemberId, Revision};
+use std::time::Duration;
+
+use engine::ids::MemberId;
+use engine::{KeyValueHashScan, Member};
 
 use crate::node::failure::Failure;
 use crate::node::log_core::LogCore;
@@ -22,6 +24,9 @@ pub trait Correspondent {
     fn handle_peer(&mut self, peer: MemberId, is_up: bool);
     /// Letters to a member were dropped.
     fn handle_unreachable(&mut self, peer: MemberId);
+    /// A member's process is gone: there is no connection to or from it, and its host says that
+    /// nobody listens where it is reached. Told once, until it is back.
+    fn handle_absent(&mut self, peer: MemberId, now: Duration);
     /// The connection for raft snapshots to a member stands, or does not any more.
     fn handle_snapshot_lane(&mut self, peer: MemberId, is_up: bool);
     /// Whether there is a raft snapshot for a member.
@@ -34,8 +39,10 @@ pub trait Correspondent {
     fn removed(&self) -> &[MemberId];
     /// Whether this member itself was.
     fn is_removed(&self) -> bool;
-    /// Somebody wants the hash of the keys up to a revision.
-    fn handle_hash_request(&mut self, number: u64, revision: Revision);
+    /// Somebody wants a hash of the keys.
+    fn handle_hash_request(&mut self, number: u64, scan: KeyValueHashScan);
+    /// And has gone before it was there.
+    fn handle_hash_unwanted(&mut self, number: u64);
     /// An answer to that.
     fn poll_hash(&mut self) -> Option<(u64, HashTold)>;
 }
@@ -59,6 +66,10 @@ impl Correspondent for LogCore {
 
     fn handle_unreachable(&mut self, peer: MemberId) {
         self.handle_unreachable(peer);
+    }
+
+    fn handle_absent(&mut self, peer: MemberId, now: Duration) {
+        self.handle_absent(peer, now);
     }
 
     fn handle_snapshot_lane(&mut self, peer: MemberId, is_up: bool) {
@@ -85,8 +96,12 @@ impl Correspondent for LogCore {
         self.is_removed()
     }
 
-    fn handle_hash_request(&mut self, number: u64, revision: Revision) {
-        self.handle_hash_request(number, revision);
+    fn handle_hash_request(&mut self, number: u64, scan: KeyValueHashScan) {
+        self.handle_hash_request(number, scan);
+    }
+
+    fn handle_hash_unwanted(&mut self, number: u64) {
+        self.handle_hash_unwanted(number);
     }
 
     fn poll_hash(&mut self) -> Option<(u64, HashTold)> {

@@ -1,6 +1,7 @@
 //! The links to other members, their sockets, and how they come about.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ struct Peer {
     is_guest: bool,
     /// Its link is stopped for good.
     is_stopped: bool,
+    /// The log core knows that its process is gone.
+    is_absent: bool,
     metrics: Arc<PeerMetrics>,
 }
 
@@ -70,7 +73,10 @@ impl Outgoing {
     pub(super) fn keep(&mut self, id: MemberId, urls: Vec<String>, config: LinkConfig) {
         match self.peers.get_mut(&id) {
             Some(peer) => {
-                peer.is_guest = false;
+                if std::mem::take(&mut peer.is_guest) {
+                    peer.metrics = self.metrics.peers.of(id.0);
+                    peer.metrics.is_active.set(peer.link.is_up().into());
+                }
                 peer.link.set_own_urls(&config.own_urls);
                 if peer.link.urls() != urls {
                     log_lines::updated_remote_peer(config.from, id, &urls);
@@ -95,9 +101,13 @@ impl Outgoing {
 
     fn add(&mut self, id: MemberId, urls: Vec<String>, config: LinkConfig, is_guest: bool) {
         let link = Link::new(config, urls);
-        let metrics = self.metrics.peers.of(id.0);
-        let sockets = [None; 3];
-        self.peers.insert(id, Peer { link, sockets, is_guest, is_stopped: false, metrics });
+        let (sockets, is_stopped, is_absent) = ([None; 3], false, false);
+        let metrics = match is_guest {
+            true => Arc::new(PeerMetrics::unlisted(id.0)),
+            false => self.metrics.peers.of(id.0),
+        };
+        let peer = Peer { link, sockets, is_guest, is_stopped, is_absent, metrics };
+        self.peers.insert(id, peer);
     }
 
     pub(super) fn guest_count(&self) -> usize {
@@ -187,6 +197,15 @@ impl Outgoing {
             *place = None;
         }
         peer.link.handle_closed(connection, now);
+    }
+
+    /// Whether the log core is to hear that a member's process is gone: it has no connection here,
+    /// and nobody listens where it is reached.
+    fn has_become_absent(&mut self, id: MemberId, is_connected: bool) -> bool {
+        let Some(peer) = self.peers.get_mut(&id) else { return false };
+        let is_absent = peer.link.is_absent() && !is_connected;
+        let was_absent = std::mem::replace(&mut peer.is_absent, is_absent);
+        is_absent && !was_absent
     }
 
     pub(super) fn deadline(&self) -> Option<Duration> {
@@ -305,6 +324,9 @@ impl PeerRole {
                 has_sent |= self.perform(id, action, reactor, now);
             }
             self.outgoing.tell(self.settings.identity.member, id, core)?;
+            if self.outgoing.has_become_absent(id, self.is_connected(id)) {
+                core.handle_absent(id, now);
+            }
         }
         self.outgoing.peers.retain(|_, peer| !peer.is_stopped);
         Ok(has_sent)
@@ -364,7 +386,11 @@ impl PeerRole {
                 }
                 Err(cause) => {
                     log_lines::dial_failed(id, &cause);
-                    peer.link.handle_closed(connection, now);
+                    if cause.kind() == ErrorKind::ConnectionRefused {
+                        peer.link.handle_absent(connection, now);
+                    } else {
+                        peer.link.handle_closed(connection, now);
+                    }
                 }
             }
         }

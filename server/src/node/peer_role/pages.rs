@@ -3,11 +3,11 @@
 //! protocol, and so may people.
 //!
 //! The answers are etcd's, but for a `Server` field: by it a member tells the cluster of its own
-//! kind from one of etcd. The hash of the keys takes its time: it is made elsewhere, and told when it
-//! is there.
+//! kind from one of etcd. The hash of the keys takes its time: it is made elsewhere, and told when
+//! it is there.
 
 use engine::ids::{ClusterId, Revision};
-use engine::{KeyValueHash, Member, ReadError, ReadHandle, Rejection};
+use engine::{KeyValueHash, KeyValueHashScan, Member, ReadError, ReadHandle, Rejection};
 
 use crate::bootstrap::json::Json;
 use crate::config::ETCD_VERSION;
@@ -74,13 +74,13 @@ impl Pages {
         false
     }
 
-    /// The revision up to which somebody wants a hash; or writes what is wrong with the question.
-    pub fn hash_revision(&self, http: &mut Connection, body: &[u8]) -> Option<Revision> {
-        let revision = Json::parse(body).ok().and_then(|json| read_revision(&json));
-        if revision.is_none() {
+    /// The hash that somebody wants; or writes what is wrong with the question.
+    pub fn hash_wanted(&self, http: &mut Connection, body: &[u8]) -> Option<KeyValueHashScan> {
+        let scan = Json::parse(body).ok().and_then(|json| read_question(&json));
+        if scan.is_none() {
             self.write(http, Answer::error(400, "error unmarshalling request"));
         }
-        revision
+        scan
     }
 
     /// Writes what came of the hash.
@@ -174,7 +174,17 @@ impl Pages {
     }
 }
 
-/// The revision that is asked for, as Go reads it: what is left out, or null, is 0.
+/// The hash that is asked for. The revision is read as Go reads it: what is left out, or null, is 0.
+/// `computed` is ours: what a compaction left behind will not do.
+fn read_question(json: &Json) -> Option<KeyValueHashScan> {
+    let revision = read_revision(json)?;
+    let is_computed = json.get("computed").and_then(Json::switch).unwrap_or_default();
+    Some(match is_computed {
+        true => KeyValueHashScan::computed(revision),
+        false => KeyValueHashScan::new(revision),
+    })
+}
+
 fn read_revision(json: &Json) -> Option<Revision> {
     match json {
         Json::Null => Some(Revision(0)),

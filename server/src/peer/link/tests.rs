@@ -43,7 +43,7 @@ fn raft(kind: MessageType, payload_len: usize) -> Letter {
     message.set_msg_type(kind);
     if payload_len > 0 {
         message.entries =
-            vec![Entry { data: vec![1; payload_len].into(), ..Entry::default() }].into();
+            vec![Entry { index: 1, data: vec![1; payload_len].into(), ..Entry::default() }].into();
     }
     Letter::Raft(message)
 }
@@ -435,7 +435,8 @@ fn both_ends_agree_whatever_happens_to_the_connections() {
             } else {
                 let mut message = Message { index: step, ..raft_of(MessageType::MsgAppend) };
                 let payload = random.bytes(2000).into();
-                message.entries = vec![Entry { data: payload, ..Entry::default() }].into();
+                let entry = Entry { index: message.index + 1, data: payload, ..Entry::default() };
+                message.entries = vec![entry].into();
                 Letter::Raft(message)
             };
             if random.once_in(3) && world.link.push(&letter) {
@@ -533,4 +534,49 @@ impl World {
             self.link.handle_received(connection, &output, self.now);
         }
     }
+}
+
+/// A dial that fails for another reason says nothing about the process, nor does one URL of two.
+#[test]
+fn a_member_is_absent_when_nobody_listens_at_any_of_its_urls() {
+    let mut link = link();
+    let connections = bring_up(&mut link, ms(0));
+    let mut now = ms(0);
+    let mut redial = |link: &mut Link, control: ConnectionId| {
+        now += ms(2000);
+        link.handle_time(now);
+        let (mut connection, _) = dial(link, now);
+        while connection.lane != control.lane {
+            (connection, _) = dial(link, now);
+        }
+        (connection, now)
+    };
+    link.handle_closed(connections[0], ms(0));
+    assert!(!link.is_absent(), "it is only disconnected");
+    let (control, at) = redial(&mut link, connections[0]);
+    link.handle_absent(control, at);
+    assert!(!link.is_absent(), "it has another URL");
+    let (control, at) = redial(&mut link, control);
+    link.handle_closed(control, at);
+    let (control, at) = redial(&mut link, control);
+    link.handle_absent(control, at);
+    assert!(!link.is_absent(), "that of the other URL is not known");
+    let (control, at) = redial(&mut link, control);
+    link.handle_absent(control, at);
+    assert!(!link.is_absent(), "the lane for entries is up");
+    link.handle_closed(connections[1], at);
+    assert!(link.is_absent());
+    link.handle_present();
+    assert!(!link.is_absent());
+    for _ in 0..2 {
+        let (control, at) = redial(&mut link, control);
+        link.handle_absent(control, at);
+    }
+    assert!(link.is_absent());
+    let (control, at) = redial(&mut link, control);
+    assert!(link.is_absent(), "it is dialed");
+    link.handle_connected(control, at);
+    assert!(!link.is_absent(), "somebody listens");
+    link.handle_closed(control, at);
+    assert!(!link.is_absent(), "and has to be found gone anew");
 }

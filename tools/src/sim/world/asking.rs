@@ -4,12 +4,15 @@ use engine::ids::LeaseId;
 use server::mail::{Ask, LeaseReply, Renewed, Slot, Verdict};
 
 use super::{Asked, Event, LeaseKnown, PATIENCE_MICROS, Pending, World};
-use crate::oracle::history::{Answer, OpId, Operation, Request};
+use crate::oracle::history::{Answer, OpId, Operation, Request, writer_of};
 use crate::sim::clients::{self, Wish};
 use crate::sim::member::{Clock, FRONTEND};
 use crate::sim::network::Place;
 use crate::sim::plan::Plan;
 use crate::sim::witness::Wrong;
+
+/// How long clients think at most that take their time.
+const SLOW_MICROS: u64 = 2_000_000;
 
 impl World {
     pub(super) fn look_at(&mut self, place: Place) -> Result<(), Wrong> {
@@ -46,6 +49,14 @@ impl World {
                     known.safe_until - self.now
                 ));
             }
+            if let Some(value) = &change.value
+                && let Some(id) = writer_of(value)
+                && !self.sizes.is_whole(id, value)
+            {
+                return Err(format!(
+                    "revision {revision} has a value that nobody wrote: {change:?}"
+                ));
+            }
             self.state.apply(change);
         }
         Ok(())
@@ -57,6 +68,7 @@ impl World {
         if !reply.is_empty() {
             running.idle_turns = 0;
         }
+        let is_news = self.desks[place].handle_reply(&reply.events, reply.gap);
         let watcher = &mut self.watchers[place];
         let view = running.reader.pin();
         for batch in &reply.events {
@@ -72,6 +84,9 @@ impl World {
                 "m{} has published revision {newest}, and its watcher knows of {told}",
                 place + 1
             ));
+        }
+        if is_news {
+            self.want_watch(place);
         }
         for (slot, verdict) in reply.answers {
             self.handle_verdict(place, slot, verdict)?;
@@ -95,9 +110,9 @@ impl World {
             return Ok(());
         }
         let (members, newest) = (self.members.len(), self.witness.newest());
-        let Plan { compact_once_in, has_leases, think_micros, .. } = self.plan;
+        let Plan { compact_once_in, lease_once_in, think_micros, .. } = self.plan;
         let client = &mut self.clients[number];
-        let wish = client.wish(members, newest, compact_once_in, has_leases);
+        let wish = client.wish(members, newest, compact_once_in, lease_once_in);
         let place = client.place;
         if !self.members[place].is_active(self.now) {
             self.clients[number].place = (place + 1) % members;
@@ -131,7 +146,9 @@ impl World {
                     }
                     Request::Read { .. } => ask.reads.push(slot),
                     request => {
-                        clients::push(request, id, &mut ask.frames);
+                        let is_put = matches!(request, Request::Put { .. });
+                        let size_bytes = if is_put { self.sizes.next(id) } else { 0 };
+                        clients::push(request, id, size_bytes, &mut ask.frames);
                         ask.slots.push(slot);
                     }
                 }
@@ -175,6 +192,7 @@ impl World {
 
     /// A client asks something else after some thought.
     pub(super) fn go_on(&mut self, number: usize, think_micros: u64) {
+        let think_micros = if self.is_slow { SLOW_MICROS } else { think_micros };
         let client = &mut self.clients[number];
         client.waits_for = None;
         client.turn += 1;
@@ -251,6 +269,21 @@ impl World {
             }
         }
         self.settle(&pending);
+    }
+
+    /// A new leader gives every lease its time anew: none may end before, whoever saw it run out
+    /// in an earlier term.
+    pub(super) fn prolong_all(&mut self, place: Place) -> Result<(), Wrong> {
+        let Some(running) = self.members[place].running.as_mut() else { return Ok(()) };
+        let mut leases = Vec::new();
+        let listed = running.reader.pin().leases(LeaseId(0), usize::MAX, &mut leases);
+        listed.map_err(|error| format!("m{}: leases cannot be read: {error}", place + 1))?;
+        self.tell(|| format!("m{} keeps the clocks of {} leases", place + 1, leases.len()));
+        let now = self.now;
+        for lease in leases {
+            self.prolong(lease.id, lease.ttl_seconds, now);
+        }
+        Ok(())
     }
 
     /// A lease was granted or renewed for so long, at the earliest when that was asked; whoever

@@ -133,7 +133,17 @@ impl World {
             return Ok(());
         }
         let is_reached = self.network.reaches(from, to) && self.network.reaches(to, from);
-        if self.members[to].running.is_none() || !is_reached {
+        let is_awake = self.members[to].is_active(self.now);
+        if !is_awake || !is_reached {
+            // Its host says that the process is gone. A wall that has gone up may say the same.
+            let is_gone = self.members[to].running.is_none();
+            let refuses = if is_reached { is_gone } else { self.delays.once_in(4) };
+            if refuses && self.links.get(&(to, from)).is_none_or(|link| !link.is_up) {
+                let (peer, now) = (self.members[to].id, self.now);
+                let running = self.members[from].running.as_mut().expect("it was there just now");
+                running.core.handle_absent(peer, running.clock.at(now));
+                self.soon(from);
+            }
             // A member that starts dials and is dialled anew.
             if self.members[to].running.is_some() {
                 self.later(500_000, Event::Dial(way));
@@ -143,7 +153,7 @@ impl World {
         let id = self.members[from].id;
         let target = self.members[to].running.as_ref().expect("it lives");
         if target.core.removed().contains(&id) {
-            return self.end_membership(from);
+            return self.dismiss(from);
         }
         link.is_up = true;
         let peer = self.members[to].id;

@@ -21,6 +21,8 @@ struct Cluster {
     lanes: BTreeMap<(usize, usize), bool>,
     /// Who receives other values than were sent.
     spoiled: Option<usize>,
+    /// Whose answers about hashes are lost.
+    mute: Option<usize>,
 }
 
 impl Cluster {
@@ -29,7 +31,8 @@ impl Cluster {
         let found = |&id: &MemberId| World::found(&format!("{name}-{}", id.0), id, &ids);
         let members = ids.iter().map(found).collect();
         let (away, lanes) = (Vec::new(), BTreeMap::new());
-        let mut cluster = Self { name: name.to_owned(), members, away, lanes, spoiled: None };
+        let mut cluster =
+            Self { name: name.to_owned(), members, away, lanes, spoiled: None, mute: None };
         cluster.connect();
         cluster
     }
@@ -77,6 +80,9 @@ impl Cluster {
         let target = usize::try_from(to.0).unwrap() - 1;
         if self.spoiled == Some(target) {
             checks::spoil(&mut letter);
+        }
+        if self.mute == Some(from) && matches!(letter, Letter::HashAnswer(_)) {
+            return;
         }
         let is_there = |place| !self.away.contains(&place);
         if target < self.members.len() && is_there(from) && is_there(target) {
@@ -505,4 +511,189 @@ fn a_leader_that_was_paused_renews_nothing_before_it_knows_that_it_leads() {
     let renewed = Renewed::Lives { ttl_seconds: 60 };
     let leases = &cluster.members[leader].leases;
     assert_eq!(leases[..], [LeaseReply::Renewed { sequence: 1, renewed }]);
+}
+
+impl Cluster {
+    /// Time passes for those who are not away, in steps far shorter than a heartbeat's interval.
+    fn pass(&mut self, time: Duration) {
+        const STEP: Duration = Duration::from_millis(2);
+        let end = self.members[0].now + time;
+        while self.members[0].now < end {
+            let is_tick = self.members[0].now.as_millis().is_multiple_of(TICK.as_millis());
+            for world in &mut self.members {
+                world.now += STEP;
+                if is_tick {
+                    world.core.handle_tick(world.now);
+                }
+            }
+            self.run();
+        }
+    }
+
+    /// A member hears that another one's process is gone.
+    fn lose(&mut self, place: usize, lost: usize) {
+        let world = &mut self.members[place];
+        world.core.handle_peer(id_of(lost), false);
+        world.core.handle_absent(id_of(lost), world.now);
+    }
+}
+
+/// The three processes of a cluster would otherwise wait for one to two seconds.
+#[test]
+fn a_leader_whose_process_is_gone_has_a_successor_within_a_few_heartbeats() {
+    let mut cluster = Cluster::new("cluster-gone");
+    let old = cluster.elect();
+    let term = cluster.members[old].core.term();
+    cluster.away.push(old);
+    let [first, second] = [(old + 1) % 3, (old + 2) % 3];
+    cluster.lose(first, old);
+    assert_eq!(cluster.members[first].core.leader(), None);
+    // Whoever knows it first cannot win alone: the other one has heard the leader just now.
+    cluster.pass(TICK);
+    assert_eq!(cluster.members[first].core.term(), term);
+    assert_eq!(cluster.members[second].core.leader(), Some(id_of(old)));
+    cluster.lose(second, old);
+    cluster.pass(TICK * 8);
+    let leaders = [first, second].map(|place| cluster.members[place].core.is_primary());
+    assert!(leaders[0] != leaders[1], "{leaders:?}");
+    assert!([first, second].iter().all(|place| cluster.members[*place].core.succession.is_none()));
+}
+
+#[test]
+fn a_leader_that_is_thought_gone_and_lives_goes_on_leading() {
+    let mut cluster = Cluster::new("cluster-thought-gone");
+    let leader = cluster.elect();
+    let term = cluster.members[leader].core.term();
+    let wrong = (leader + 1) % 3;
+    let is_as_before = |cluster: &Cluster| {
+        cluster
+            .members
+            .iter()
+            .all(|world| (world.core.leader(), world.core.term()) == (Some(id_of(leader)), term))
+    };
+    // Its heartbeats come: the next one says so.
+    cluster.lose(wrong, leader);
+    cluster.members[wrong].core.handle_peer(id_of(leader), true);
+    cluster.pass(TICK * 15);
+    assert!(is_as_before(&cluster));
+    // They do not come, because a wall has gone up around this member alone; nobody hears it.
+    cluster.lose(wrong, leader);
+    cluster.away.push(wrong);
+    cluster.pass(TICK * 15);
+    assert_eq!(cluster.members[wrong].core.leader(), None);
+    cluster.away.clear();
+    cluster.members[wrong].core.handle_peer(id_of(leader), true);
+    cluster.pass(TICK * 5);
+    assert!(is_as_before(&cluster));
+    // It hears the others, but not the leader: they tell it nothing that would let it stand.
+    cluster.lose(wrong, leader);
+    for _ in 0..5 {
+        for world in &mut cluster.members {
+            world.now += TICK;
+            world.core.handle_tick(world.now);
+        }
+        for _ in 0..20 {
+            let mut letters = Vec::new();
+            for (place, world) in cluster.members.iter_mut().enumerate() {
+                world.run();
+                while let Some((to, letter)) = world.core.poll_letter() {
+                    letters.push((place, to, letter));
+                }
+            }
+            for (from, to, letter) in letters {
+                let ends = [id_of(from), to];
+                if ends != [id_of(leader), id_of(wrong)] && ends != [id_of(wrong), id_of(leader)] {
+                    cluster.deliver(from, to, letter);
+                }
+            }
+        }
+    }
+    assert_eq!(cluster.members[wrong].core.term(), term);
+    cluster.pass(TICK * 5);
+    assert!(is_as_before(&cluster));
+}
+
+/// A leader that sees no majority may have a successor before it knows: what it then says of a
+/// lease's life may not be so.
+#[test]
+fn a_leader_that_sees_no_majority_renews_nothing_before_it_knows_that_it_leads() {
+    let mut cluster = Cluster::new("cluster-isolated");
+    let leader = cluster.elect();
+    let grant = LeaseGrantRef { id: LeaseId(7), ttl_seconds: 10 };
+    let slot = cluster.members[leader].ask(|writer, frames| writer.push_lease_grant(frames, grant));
+    cluster.run();
+    assert!(cluster.members[leader].take_outcome(slot).is_ok());
+    let renew = |world: &mut World| {
+        world.leases.clear();
+        let leases = vec![(Slot(0), LeaseAsk::Renew { id: LeaseId(7), sequence: 1 })];
+        world.core.handle_ask(FRONTEND, &Ask { leases, ..Ask::default() }, world.now);
+    };
+    let others = [(leader + 1) % 3, (leader + 2) % 3];
+    cluster.members[leader].core.handle_peer(id_of(others[0]), false);
+    renew(&mut cluster.members[leader]);
+    cluster.run();
+    assert_eq!(cluster.members[leader].leases.len(), 1, "one more is a majority");
+    cluster.away.extend(others);
+    cluster.members[leader].core.handle_peer(id_of(others[1]), false);
+    renew(&mut cluster.members[leader]);
+    cluster.run();
+    assert!(cluster.members[leader].leases.is_empty());
+    cluster.away.clear();
+    for _ in 0..10 {
+        cluster.tick();
+    }
+    let leases = &cluster.members[leader].leases;
+    let lives = Renewed::Lives { ttl_seconds: 10 };
+    assert_eq!(leases[..], [LeaseReply::Renewed { sequence: 1, renewed: lives }]);
+}
+
+/// The revoke of a lease that ran out may wait for the disk of a leader that is no leader any more,
+/// and then goes to the next one, who has given the lease its time anew.
+#[test]
+fn what_ran_out_under_one_leader_lives_under_the_next() {
+    let mut cluster = Cluster::new("cluster-lease-terms");
+    let old = cluster.elect();
+    let grant = LeaseGrantRef { id: LeaseId(7), ttl_seconds: 2 };
+    let slot = cluster.members[old].ask(|writer, frames| writer.push_lease_grant(frames, grant));
+    cluster.run();
+    assert!(cluster.members[old].take_outcome(slot).is_ok());
+    // With a write on its way to a disk that hangs, revokes wait for it.
+    cluster.members[old].is_log_held = true;
+    cluster.members[old].put("key", b"value");
+    for _ in 0..22 {
+        cluster.tick();
+    }
+    assert!(cluster.members[old].core.batcher.has_waiting(), "the lease has run out");
+    cluster.away.push(old);
+    let new = cluster.elect();
+    assert_ne!(new, old);
+    cluster.away.clear();
+    cluster.members[old].is_log_held = false;
+    for _ in 0..5 {
+        cluster.tick();
+    }
+    assert!(!cluster.members[old].core.batcher.has_waiting(), "the revoke has gone its way");
+    let left = cluster.members[new].ask_lease(LeaseAsk::TimeToLive(LeaseId(7)));
+    assert!(matches!(left, Some(LeaseReply::TimeToLive(Some((1.., 2))))), "{left:?}");
+}
+
+/// Found in review: a record longer than the window of a transfer was never acknowledged, and its
+/// other half never sent.
+#[test]
+fn a_store_of_large_values_travels() {
+    let mut cluster = Cluster::new("cluster-large");
+    let leader = cluster.elect();
+    let away = (leader + 1) % 3;
+    cluster.away.push(away);
+    for (key, size_bytes) in [3 << 19, 5 << 20, 10, 3 << 19, 1 << 20].into_iter().enumerate() {
+        cluster.members[leader].begin_fill(key..key + 1, &vec![7; size_bytes]);
+        cluster.run();
+    }
+    cluster.away.clear();
+    for _ in 0..60 {
+        cluster.tick();
+    }
+    assert_eq!(cluster.revisions(), [6; 3]);
+    let hashes = cluster.hashes();
+    assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
 }

@@ -1,7 +1,7 @@
 //! A member whose keys are others than the leader's, and how it is found.
 
 use super::*;
-use crate::node::log_core::CheckSettings;
+use crate::node::log_core::{ANSWER_TIME_MAX, CheckSettings};
 use crate::peer::letter::HashTold;
 
 const GOOD: &[u8] = b"value";
@@ -147,15 +147,93 @@ fn whoever_asks_for_a_hash_gets_the_members_own() {
     put(&mut cluster, leader);
     let expected = cluster.hashes()[leader];
     let core = &mut cluster.members[leader].core;
-    core.handle_hash_request(7, Revision(0));
-    core.handle_hash_request(8, Revision(99));
+    core.handle_hash_request(7, KeyValueHashScan::new(Revision(0)));
+    core.handle_hash_request(8, KeyValueHashScan::new(Revision(99)));
     cluster.tick();
     let core = &mut cluster.members[leader].core;
     let Some((7, HashTold::Hash(hash))) = core.poll_hash() else { panic!("the first hash") };
     assert_eq!((hash.hash, hash.revision, hash.current), (expected, Revision(2), Revision(2)));
     assert_eq!(core.poll_hash(), Some((8, HashTold::Rejected(Rejection::FutureRevision))));
     assert_eq!(core.poll_hash(), None);
-    core.handle_hash_request(9, Revision(0));
+    core.handle_hash_request(9, KeyValueHashScan::new(Revision(0)));
     core.stop();
     assert_eq!(core.poll_hash(), Some((9, HashTold::Nothing)));
+}
+
+#[test]
+fn a_check_that_nobody_answers_is_given_up_and_begun_again() {
+    let (mut cluster, leader, mute) = spoiled("checks-mute", periodic(), 1);
+    put(&mut cluster, leader);
+    // Its answers are lost, and its leader does not learn that: only time helps.
+    cluster.mute = Some(mute);
+    wait(&mut cluster);
+    let finished = |cluster: &mut Cluster| {
+        let core = &mut cluster.members[leader].core;
+        let notices = std::iter::from_fn(|| core.poll_check_notice());
+        notices.filter(|notice| notice.message == "finished peer corruption check").count()
+    };
+    assert_eq!(finished(&mut cluster), 0);
+    cluster.mute = None;
+    let late = ANSWER_TIME_MAX.as_millis() / TICK.as_millis() + 40;
+    for _ in 0..late {
+        cluster.tick();
+    }
+    assert!(finished(&mut cluster) > 1);
+    assert_eq!(alarms(&cluster, leader), []);
+}
+
+#[test]
+fn a_check_ends_with_its_leadership() {
+    let (mut cluster, old, other) = spoiled("checks-deposed", periodic(), 1);
+    put(&mut cluster, old);
+    cluster.mute = Some(other);
+    wait(&mut cluster);
+    assert!(cluster.members[old].core.checks.run.is_some(), "it waits for an answer");
+    cluster.mute = None;
+    let moved = cluster.members[old].ask_move(id_of(other));
+    wait(&mut cluster);
+    assert!(cluster.members[old].is_answered(moved));
+    assert!(cluster.members[old].core.checks.run.is_none());
+    assert_eq!(alarms(&cluster, old), []);
+}
+
+/// Where no key lives at a revision, the hash that a compaction left there and one that is computed
+/// are different numbers, under the same revision and the same compaction before.
+#[test]
+fn a_store_without_keys_accuses_nobody() {
+    let settings = CheckSettings { periodic: periodic().periodic, ..compactions() };
+    let (mut cluster, leader, away) = spoiled("checks-empty", settings, 1);
+    put(&mut cluster, leader);
+    let compact = cluster.members[leader].compact(Revision(2), false);
+    cluster.tick();
+    let delete = cluster.members[leader].delete_all();
+    wait(&mut cluster);
+    // One member does not hear of the compaction, and has only the revision that was compacted.
+    cluster.away.push(away);
+    let second = cluster.members[leader].compact(Revision(3), false);
+    wait(&mut cluster);
+    cluster.away.clear();
+    wait(&mut cluster);
+    for slot in [compact, delete, second] {
+        assert!(cluster.members[leader].take_outcome(slot).is_ok());
+    }
+    assert_eq!(alarms(&cluster, leader), []);
+}
+
+#[test]
+fn strangers_take_few_places() {
+    let (mut cluster, leader, _) = spoiled("checks-crowd", CheckSettings::default(), 1);
+    put(&mut cluster, leader);
+    let core = &mut cluster.members[leader].core;
+    for number in 0..6 {
+        core.handle_hash_request(number, KeyValueHashScan::new(Revision(0)));
+    }
+    assert_eq!(core.poll_hash(), Some((4, HashTold::Nothing)));
+    assert_eq!(core.poll_hash(), Some((5, HashTold::Nothing)));
+    assert_eq!(core.poll_hash(), None);
+    core.handle_hash_unwanted(0);
+    cluster.tick();
+    let core = &mut cluster.members[leader].core;
+    let told: Vec<u64> = std::iter::from_fn(|| core.poll_hash()).map(|told| told.0).collect();
+    assert_eq!(told, [1, 2, 3]);
 }
