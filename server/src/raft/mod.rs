@@ -192,8 +192,8 @@ impl Consensus {
     }
 
     /// Takes a message of a peer. A message that raft refuses (an unknown sender, a local kind) is
-    /// dropped: the sender's own retries are the answer. So is what only a leader can do, where this
-    /// member does not lead any more: raft-rs would pass it on in its sender's name.
+    /// dropped: the sender's own retries are the answer. So is what only a leader can do, where
+    /// this member does not lead any more: raft-rs would pass it on in its sender's name.
     pub fn handle_message(&mut self, message: Message) {
         let is_dropped = match message.get_msg_type() {
             MessageType::MsgPropose => true,

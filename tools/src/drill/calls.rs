@@ -11,11 +11,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 
-use super::record::{Record, noted, padded_value_of};
+use super::record::Record;
 use crate::oracle::history::{Answer, Found, OpId, Request};
 use crate::rpc::client::{Client, NO_STATUS, Status};
 use crate::rpc::wire::etcdserverpb::{self as pb, compare, request_op, response_op};
 use crate::rpc::wire::mvccpb;
+use crate::sim::values;
 
 /// What a member that runs needs to take a connection, and a hundred times more.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
@@ -124,7 +125,7 @@ impl Caller {
         size_bytes: usize,
         limit: Duration,
     ) -> Result<Option<Answer>, NoAnswer> {
-        let value = padded_value_of(id, size_bytes);
+        let value = values::of(id, size_bytes);
         Ok(match request {
             Request::Put { key, lease } => {
                 let put = pb::PutRequest {
@@ -207,7 +208,7 @@ pub fn revision_of(header: Option<pb::ResponseHeader>) -> Option<i64> {
 
 fn found_in(records: Vec<mvccpb::KeyValue>) -> Vec<Found> {
     let found = records.into_iter().map(|record| Found {
-        value: noted(&record.value),
+        value: values::brief(&record.value),
         key: record.key,
         created: record.create_revision,
         changed: record.mod_revision,
@@ -222,11 +223,12 @@ fn is_certain(reason: &NoAnswer) -> bool {
     match reason {
         NoAnswer::NotAsked(_) => true,
         NoAnswer::Unknown(_) => false,
-        // Refused by its form, for want of a lease or room, before anything was proposed or as
-        // what was applied. A time-out and a lost leader are `Unavailable` too, and open.
+        // Refused by its form or for want of a lease, before anything was proposed or as what was
+        // applied. A time-out and a lost leader are open; so is a quota that is used up: what was
+        // applied is refused for it, too.
         NoAnswer::Refused(Status { code, text }) => match code {
-            3 | 5 | 8 | 9 | 11 => true,
-            _ => text == "etcdserver: no leader",
+            3 | 5 | 9 | 11 => true,
+            _ => ["etcdserver: no leader", "etcdserver: too many requests"].contains(&&text[..]),
         },
     }
 }
@@ -244,7 +246,8 @@ mod tests {
         assert!(is_certain(&NoAnswer::NotAsked(String::new())));
         assert!(is_certain(&refused(14, "etcdserver: no leader")));
         assert!(is_certain(&refused(5, "etcdserver: requested lease not found")));
-        assert!(is_certain(&refused(8, "etcdserver: mvcc: database space exceeded")));
+        assert!(is_certain(&refused(8, "etcdserver: too many requests")));
+        assert!(!is_certain(&refused(8, "etcdserver: mvcc: database space exceeded")));
         assert!(!is_certain(&refused(14, "etcdserver: request timed out")));
         assert!(!is_certain(&refused(14, "etcdserver: leader changed")));
         assert!(!is_certain(&refused(4, "context deadline exceeded")));

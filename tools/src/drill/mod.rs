@@ -155,8 +155,14 @@ fn drill(settings: &Settings, directory: &Path) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| format!("runtime: {error}"))?;
-    let cluster =
-        Cluster { members, disks, shared: load.shared().clone(), runtime, bound: settings.bound };
+    let cluster = Cluster {
+        members,
+        disks,
+        shared: load.shared().clone(),
+        runtime,
+        bound: settings.bound,
+        seen_when_slow: None,
+    };
     let mut scene = Scene { cluster, network, random };
     let outcome = rounds(settings, &troubles, &mut scene).and_then(|()| end(&mut scene, &load));
     load.end();

@@ -1,16 +1,13 @@
 //! What all clients asked and were told, by one clock.
 //!
-//! Large values are written down by their length and a checksum, here and where changes are seen:
-//! a record of a gigabyte would be one of the drill's own memory.
+//! Large values are written down in brief, as the simulator's are: a record of a gigabyte would
+//! otherwise be one of the drill's own memory.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::oracle::history::{Answer, OpId, Operation, Request, value_of};
-
-/// What the value of an operation begins with.
-const NAME_BYTES: usize = 18;
+use crate::oracle::history::{Answer, OpId, Operation, Request};
 
 /// All operations, and what was promised of leases.
 pub struct Record {
@@ -113,47 +110,9 @@ impl Default for Record {
     }
 }
 
-/// The value of an operation, filled up to a length.
-#[must_use]
-pub fn padded_value_of(id: OpId, size_bytes: usize) -> Vec<u8> {
-    let mut value = value_of(id);
-    assert_eq!(value.len(), NAME_BYTES, "what a value begins with has changed");
-    let filling = id.0.to_le_bytes();
-    value.extend(filling.iter().cycle().take(size_bytes.saturating_sub(NAME_BYTES)));
-    value
-}
-
-/// A value as it is written down.
-#[must_use]
-pub fn noted(value: &[u8]) -> Vec<u8> {
-    let Some((name, filling)) = value.split_at_checked(NAME_BYTES) else { return value.to_vec() };
-    if filling.is_empty() {
-        return value.to_vec();
-    }
-    let mut noted = name.to_vec();
-    noted.extend(format!("+{}:{:08x}", filling.len(), crc32fast::hash(filling)).into_bytes());
-    noted
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oracle::history::writer_of;
-
-    #[test]
-    fn a_value_is_noted_short_and_still_names_its_writer() {
-        let value = padded_value_of(OpId(77), 100_000);
-        assert_eq!(value.len(), 100_000);
-        let short = noted(&value);
-        assert!(short.len() < 40);
-        assert_eq!(writer_of(&short), Some(OpId(77)));
-        let mut other = value.clone();
-        other[50_000] ^= 1;
-        assert_ne!(noted(&other), short, "damage shows");
-        assert_ne!(noted(&value[..99_999]), short, "so does what is missing");
-        assert_eq!(noted(&padded_value_of(OpId(77), 0)), value_of(OpId(77)));
-        assert_eq!(noted(b"short"), b"short");
-    }
 
     #[test]
     fn of_promises_the_longest_counts() {

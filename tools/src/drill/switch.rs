@@ -3,7 +3,8 @@
 //! Each member's namespace has a VXLAN device whose only remote end is a socket of this process. A
 //! frame comes in as a datagram, and goes out to the member whose number ends its hardware address,
 //! or not. The members' own TCP does the rest: what it makes of loss and delay is what it makes of
-//! them anywhere.
+//! them anywhere. What lost: the kernel's own emulation (netem), which many kernels come without,
+//! and relays of TCP, which acknowledge for a member that is out of reach.
 //!
 //! Invariants:
 //! - Datagrams wait in one queue of bounded length; what finds it full is lost.

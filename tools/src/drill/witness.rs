@@ -8,9 +8,10 @@
 
 use std::collections::BTreeMap;
 
-use super::record::{Promise, noted};
+use super::record::Promise;
 use crate::oracle::history::Change;
 use crate::rpc::wire::mvccpb::{Event, event::EventType};
+use crate::sim::values;
 
 /// The revision of an empty store.
 const REVISION_EMPTY: i64 = 1;
@@ -126,7 +127,7 @@ fn change_of((sub, event): (i64, &Event)) -> Change {
         revision: record.mod_revision,
         sub,
         key: record.key,
-        value: (event.r#type == i32::from(EventType::Put)).then(|| noted(&record.value)),
+        value: (event.r#type == i32::from(EventType::Put)).then(|| values::brief(&record.value)),
         lease: record.lease,
     }
 }

@@ -17,7 +17,7 @@ mod network;
 mod plan;
 pub mod random;
 mod trouble;
-mod values;
+pub mod values;
 mod watching;
 mod witness;
 mod world;

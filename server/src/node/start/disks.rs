@@ -116,9 +116,9 @@ impl Disks for Directories<'_> {
 
     fn open_store(&mut self) -> Result<(EngineFiles, EngineDisk, bool), Failure> {
         let meta = open(&self.config.store_dir.join(META_FILE))?;
-        // A young store has written one block of the two; the next checkpoint would ask the disk for
-        // the other, and a member whose disk is full by then would end. Where it is full already, or
-        // nothing can be had ahead, the member may still be lucky.
+        // A young store has written one block of the two; the next checkpoint would ask the disk
+        // for the other, and a member whose disk is full by then would end. Where it is full
+        // already, or nothing can be had ahead, the member may still be lucky.
         let _ = allocate_ahead(&meta, META_FILE_SIZE_BYTES);
         let mut shards = Vec::new();
         for shard in 0..self.config.shards {
