@@ -3,10 +3,12 @@
 //!
 //! Invariants:
 //! - Only `ringutl` and the simulator use the server's library: the others read text and speak the
-//!   wire.
+//!   wire. The drill draws what its clients want as the simulator does.
 
 pub mod compat;
+pub mod drill;
 pub mod oracle;
 pub mod ringutl;
+pub mod rpc;
 pub mod sim;
 pub mod tidy;

@@ -192,9 +192,15 @@ impl Consensus {
     }
 
     /// Takes a message of a peer. A message that raft refuses (an unknown sender, a local kind) is
-    /// dropped: the sender's own retries are the answer.
+    /// dropped: the sender's own retries are the answer. So is what only a leader can do, where
+    /// this member does not lead any more: raft-rs would pass it on in its sender's name.
     pub fn handle_message(&mut self, message: Message) {
-        if message.get_msg_type() != MessageType::MsgPropose {
+        let is_dropped = match message.get_msg_type() {
+            MessageType::MsgPropose => true,
+            MessageType::MsgReadIndex | MessageType::MsgTransferLeader => !self.is_leader(),
+            _ => false,
+        };
+        if !is_dropped {
             drop(self.node.step(message));
         }
     }
@@ -574,6 +580,33 @@ mod tests {
         message.entries = vec![Entry { data: b"x".to_vec().into(), ..Entry::default() }].into();
         consensus.handle_message(message);
         assert!(consensus.poll_work().is_none());
+    }
+
+    /// Found by the drill of real clusters: a member that had led passed a question on as another
+    /// member's, and the new leader ended the connection over it.
+    #[test]
+    fn a_follower_passes_no_peers_question_on() {
+        let store = LogStore::bootstrap(&[MemberId(7), MemberId(8), MemberId(9)]);
+        let mut consensus = consensus(store, 3);
+        let mut heartbeat = Message { from: 8, to: 7, term: 5, ..Message::default() };
+        heartbeat.set_msg_type(MessageType::MsgHeartbeat);
+        consensus.handle_message(heartbeat);
+        settle(&mut consensus);
+        assert_eq!(consensus.leader(), Some(MemberId(8)));
+        for kind in [MessageType::MsgReadIndex, MessageType::MsgTransferLeader] {
+            let entries = vec![Entry { data: b"context".to_vec().into(), ..Entry::default() }];
+            let mut question = Message { from: 9, to: 7, ..Message::default() };
+            question.entries = entries.into();
+            question.set_msg_type(kind);
+            consensus.handle_message(question);
+            assert!(consensus.poll_work().is_none(), "{kind:?}");
+        }
+        // Its own goes to the leader.
+        consensus.read_index(b"context".to_vec());
+        let work = consensus.poll_work().unwrap();
+        let sent: Vec<_> = work.messages_after_sync.iter().chain(&work.messages).collect();
+        assert_eq!(sent.len(), 1);
+        assert_eq!((sent[0].from, sent[0].to), (7, 8));
     }
 
     #[test]

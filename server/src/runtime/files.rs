@@ -13,20 +13,35 @@ use engine::page::disk::{Completion, DiskError, DiskOp, DiskOpKind, FileId};
 /// # Errors
 /// ENOSPC when the disk cannot hold them.
 pub fn allocate(file: &File, size_bytes: u64) -> io::Result<()> {
+    match fallocate(file, 0, size_bytes) {
+        // A file system without fallocate: the length is all that can be had, and a full disk shows
+        // at the write instead.
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            file.set_len(size_bytes.max(file.metadata()?.len()))
+        }
+        outcome => outcome,
+    }
+}
+
+/// Allocates blocks for the first `size_bytes` of a file and leaves its length as it is.
+///
+/// # Errors
+/// ENOSPC when the disk cannot hold them.
+pub fn allocate_ahead(file: &File, size_bytes: u64) -> io::Result<()> {
+    fallocate(file, libc::FALLOC_FL_KEEP_SIZE, size_bytes)
+}
+
+fn fallocate(file: &File, mode: libc::c_int, size_bytes: u64) -> io::Result<()> {
     let size = libc::off_t::try_from(size_bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
     loop {
         // SAFETY: a plain call on an open descriptor.
-        let result = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, size) };
+        let result = unsafe { libc::fallocate(file.as_raw_fd(), mode, 0, size) };
         if result == 0 {
             return Ok(());
         }
         let error = io::Error::last_os_error();
-        match error.raw_os_error() {
-            Some(libc::EINTR) => {}
-            // A file system without fallocate: the length is all that can be had, and a full disk
-            // shows at the write instead.
-            Some(libc::EOPNOTSUPP) => return file.set_len(size_bytes.max(file.metadata()?.len())),
-            _ => return Err(error),
+        if error.raw_os_error() != Some(libc::EINTR) {
+            return Err(error);
         }
     }
 }
@@ -154,5 +169,28 @@ impl EngineDisk {
             // A failed write is told once, and here it was.
             _ => Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    /// The second block of the meta file was not there when a disk had become full, and its member
+    /// ended at the next checkpoint.
+    #[test]
+    fn blocks_are_had_ahead_and_the_length_stays() {
+        let path = std::env::temp_dir().join(format!("ringd-ahead-{}", std::process::id()));
+        let file = File::create(&path).unwrap();
+        let outcome = allocate_ahead(&file, 8192);
+        let metadata = file.metadata().unwrap();
+        std::fs::remove_file(&path).unwrap();
+        match outcome {
+            Ok(()) => assert!(metadata.blocks() * 512 >= 8192, "{} blocks", metadata.blocks()),
+            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP)),
+        }
+        assert_eq!(metadata.len(), 0);
     }
 }

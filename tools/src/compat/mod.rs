@@ -10,7 +10,6 @@
 
 pub mod allowed;
 pub mod calling;
-pub mod client;
 pub mod compare;
 pub mod conversation;
 pub mod corpus;
@@ -22,4 +21,5 @@ pub mod report;
 pub mod run;
 pub mod servers;
 pub mod watching;
-pub mod wire;
+
+use crate::rpc::{client, wire};

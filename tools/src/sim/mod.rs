@@ -8,16 +8,16 @@
 //!
 //! Invariant: the same seed and the same program make the same run, to the last byte.
 
-mod clients;
+pub mod clients;
 mod files;
 mod links;
 mod machine;
 mod member;
 mod network;
 mod plan;
-mod random;
+pub mod random;
 mod trouble;
-mod values;
+pub mod values;
 mod watching;
 mod witness;
 mod world;

@@ -604,6 +604,9 @@ impl LogCore {
         for ticket in self.batcher.take_installed(self.engine.applied().0) {
             self.refuse(ticket, Unavailable::TimedOut);
         }
+        // What went to the leader before may be in the store, and then nothing more is heard of it:
+        // what comes now is not to wait for that.
+        self.batcher.handle_leader_changed();
         self.look_at_members()?;
         // The pages of the store that is gone are given back to the file's end.
         self.engine.begin_defrag();

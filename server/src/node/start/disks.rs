@@ -12,16 +12,19 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use engine::page::disk::{Completion, DiskOp};
+use engine::page::meta::META_BLOCK_SIZE_BYTES;
 use engine::{Engine, EngineConfig, EngineFiles};
 
 use super::StartConfig;
 use crate::node::failure::Failure;
 use crate::runtime::bus_error::{self, MappedFile};
-use crate::runtime::files::EngineDisk;
+use crate::runtime::files::{EngineDisk, allocate_ahead};
 use crate::runtime::log_disk::LogDisk;
 
 /// The store's checkpoints in its directory.
 const META_FILE: &str = "meta";
+/// Two blocks: each checkpoint writes the one that the last did not.
+const META_FILE_SIZE_BYTES: u64 = 2 * META_BLOCK_SIZE_BYTES as u64;
 
 /// Address space reserved for a shard's map: far more than a member can usefully hold, and nothing
 /// but address space until it is used.
@@ -113,6 +116,10 @@ impl Disks for Directories<'_> {
 
     fn open_store(&mut self) -> Result<(EngineFiles, EngineDisk, bool), Failure> {
         let meta = open(&self.config.store_dir.join(META_FILE))?;
+        // A young store has written one block of the two; the next checkpoint would ask the disk
+        // for the other, and a member whose disk is full by then would end. Where it is full
+        // already, or nothing can be had ahead, the member may still be lucky.
+        let _ = allocate_ahead(&meta, META_FILE_SIZE_BYTES);
         let mut shards = Vec::new();
         for shard in 0..self.config.shards {
             shards.push(open(&self.shard_path(shard))?);

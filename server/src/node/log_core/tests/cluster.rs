@@ -272,6 +272,36 @@ fn a_member_that_was_away_for_long_gets_the_whole_store() {
     assert_eq!(cluster.revisions(), [2002; 3]);
 }
 
+/// Found by the drill of real clusters: a batch that went to the leader was in the store that came,
+/// where nobody told the member of it, and for its whole time-out no small batch followed it.
+#[test]
+fn a_member_whose_batch_comes_with_the_store_goes_on_at_once() {
+    let mut cluster = Cluster::new("cluster-store-batch");
+    let leader = cluster.elect();
+    let away = (leader + 1) % 3;
+    cluster.away.push(away);
+    let before = cluster.members[away].put("before", b"value");
+    cluster.members[away].run();
+    while let Some((_, letter)) = cluster.members[away].core.poll_letter() {
+        if matches!(letter, Letter::Forward(_)) {
+            cluster.members[leader].core.handle_letter(id_of(away), letter).unwrap();
+        }
+    }
+    for part in 0..20 {
+        cluster.members[leader].begin_fill(part * 100..(part + 1) * 100, &[7; 2000]);
+        cluster.run();
+    }
+    cluster.away.clear();
+    for _ in 0..40 {
+        cluster.tick();
+    }
+    assert_eq!(cluster.revisions(), [2002; 3]);
+    assert!(!cluster.members[away].is_answered(before), "its fate is not known there");
+    let put = cluster.members[away].put("after", b"value");
+    cluster.tick();
+    assert!(cluster.members[away].take_outcome(put).is_ok());
+}
+
 #[test]
 fn a_store_on_its_way_survives_broken_connections() {
     let mut cluster = Cluster::new("cluster-broken");
