@@ -704,3 +704,32 @@ fn a_store_of_large_values_travels() {
     let hashes = cluster.hashes();
     assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
 }
+
+/// Each view costs copies of what is changed behind it.
+#[test]
+fn a_follower_publishes_at_once_what_it_hears_of_at_once() {
+    let mut cluster = Cluster::new("cluster-one-view");
+    let leader = cluster.elect();
+    let slow = (leader + 1) % 3;
+    cluster.tick();
+    let views =
+        |cluster: &Cluster| cluster.members[slow].core.meter.metrics().commits.copy().count();
+    cluster.members[slow].is_log_held = true;
+    let before = (views(&cluster), cluster.revisions()[slow]);
+    for number in 0..5 {
+        let put = cluster.members[leader].put(&format!("key{number}"), b"value");
+        cluster.run();
+        assert!(cluster.members[leader].take_outcome(put).is_ok());
+    }
+    // A range is one more view: it might take long, and nothing is to wait for it.
+    let deleted = cluster.members[leader].delete_all();
+    cluster.run();
+    assert!(cluster.members[leader].take_outcome(deleted).is_ok());
+    cluster.tick();
+    assert_eq!((views(&cluster), cluster.revisions()[slow]), before);
+    cluster.members[slow].is_log_held = false;
+    cluster.run();
+    assert_eq!((views(&cluster), cluster.revisions()[slow]), (before.0 + 2, before.1 + 6));
+    let hashes = cluster.hashes();
+    assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
+}
