@@ -341,7 +341,7 @@ impl Engine {
         let is_put = |index| batch.kind(index) == CommandKind::Put;
         let changes = match (0..batch.len()).all(is_put) {
             true => batch.len(),
-            // A transaction asks for as much, however few its changes are.
+            // A deletion asks for as much, however few its changes are.
             false => apply::SLICE_CHANGES_MAX,
         };
         self.working.reserve(changes, batch.bytes().len()).is_ok()

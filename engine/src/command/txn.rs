@@ -277,18 +277,6 @@ impl<'a> TxnTable<'a> {
         self.body.operations.iter().any(is_put)
     }
 
-    /// Whether it touches no key that it does not name: there is no range in it.
-    pub(crate) fn names_its_keys(&self) -> bool {
-        let is_named = |operation| match operation {
-            Operation::Range(query) => query.range_end.is_empty(),
-            Operation::DeleteRange(delete) => delete.range_end.is_empty(),
-            Operation::Put(_) | Operation::Txn(_) => true,
-        };
-        let compares = 0..self.body.compares.len();
-        compares.into_iter().all(|position| self.compare(position).range_end.is_empty())
-            && (0..self.body.operations.len()).all(|position| is_named(self.operation(position)))
-    }
-
     /// What the quota counts: the dearer branch of each node, nested ones included.
     pub(crate) fn cost(&self) -> u64 {
         // Nested transactions stand behind those they belong to.

@@ -538,9 +538,10 @@ impl LogCore {
         self.knows_all() && self.is_serving()
     }
 
-    /// A leader whose own entry is applied knows all that was ever acknowledged.
+    /// A leader whose own entry is applied knows all that was ever acknowledged; and so does its
+    /// lessor, which hears of what a view shows.
     fn knows_all(&self) -> bool {
-        self.consensus.is_leader() && self.engine.applied().1 == self.consensus.term()
+        self.consensus.is_leader() && self.engine.newest_view().term == self.consensus.term()
     }
 
     /// Whether more of a leader's entries may come. What the disk and the engine have yet to do

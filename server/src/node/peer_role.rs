@@ -621,6 +621,8 @@ impl PeerRole {
     /// Stops reading entries while there is no room for them.
     fn hold_back<C: Correspondent>(&mut self, core: &C, reactor: &mut Reactor, now: Duration) {
         if self.greeted.is_empty() {
+            // Nobody is kept waiting, and nothing is due.
+            self.held_back = HeldBack::default();
             return;
         }
         let before = self.held_back.reading();

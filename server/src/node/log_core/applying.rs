@@ -73,6 +73,8 @@ impl LogCore {
     pub fn apply(&mut self, now: Duration, clock: impl Fn() -> Duration) -> Result<(), Failure> {
         let mut budget = APPLY_KEYS_MAX;
         let (mut commands, mut entries) = (0, 0);
+        // What has taken more than a turn is told as soon as it ends, with what it was behind.
+        let mut is_carried = self.applying.is_some();
         while budget > 0 && (self.applying.is_some() || !self.committed.is_empty()) {
             if self.applying.is_none() && !self.begin_next(budget, now, &clock)? {
                 break;
@@ -91,7 +93,7 @@ impl LogCore {
             budget = budget.saturating_sub(count.max(1));
             commands += count;
             entries += 1;
-            if is_alone {
+            if is_alone || std::mem::take(&mut is_carried) {
                 self.publish_applied(now, &clock)?;
             }
         }

@@ -16,7 +16,7 @@ impl LogCore {
             term: self.consensus.term().0,
             leader: self.consensus.leader().map_or(0, |leader| leader.0),
             committed: self.consensus.committed().0,
-            applied: self.engine.applied().0.0,
+            applied: self.engine.newest_view().applied.0,
             serving: self.is_serving() && !self.stopping,
             learner: self.changes.is_learner(),
             leader_since_micros: micros(self.leader_since.1),
