@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::os::unix::fs::MetadataExt;
 
 use engine::page::disk::{Completion, DiskError, DiskOp, DiskOpKind, FileId};
 
@@ -23,11 +24,17 @@ pub fn allocate(file: &File, size_bytes: u64) -> io::Result<()> {
     }
 }
 
-/// Allocates blocks for the first `size_bytes` of a file and leaves its length as it is.
+/// Allocates blocks for the first `size_bytes` of a file and leaves its length as it is. A file that
+/// has as many is not touched.
 ///
 /// # Errors
 /// ENOSPC when the disk cannot hold them.
 pub fn allocate_ahead(file: &File, size_bytes: u64) -> io::Result<()> {
+    /// What a file's blocks are counted in, whatever the file system's own are.
+    const COUNTED_BYTES: u64 = 512;
+    if file.metadata()?.blocks() * COUNTED_BYTES >= size_bytes {
+        return Ok(());
+    }
     fallocate(file, libc::FALLOC_FL_KEEP_SIZE, size_bytes)
 }
 
@@ -174,8 +181,6 @@ impl EngineDisk {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
-
     use super::*;
 
     /// The second block of the meta file was not there when a disk had become full, and its member

@@ -27,8 +27,6 @@ pub enum Trouble {
     Pause,
     /// An operation of a log fails.
     DiskError,
-    /// An operation of a store fails.
-    StoreError,
     /// A disk is full for a while.
     DiskFull,
     /// A disk is slow for a while.
@@ -43,7 +41,7 @@ pub enum Trouble {
     Supplant,
 }
 
-const TROUBLES: [Trouble; 16] = [
+const TROUBLES: [Trouble; 15] = [
     Trouble::Kill,
     Trouble::Crash,
     Trouble::PowerCut,
@@ -53,7 +51,6 @@ const TROUBLES: [Trouble; 16] = [
     Trouble::OneWay,
     Trouble::Pause,
     Trouble::DiskError,
-    Trouble::StoreError,
     Trouble::DiskFull,
     Trouble::DiskSlow,
     Trouble::Damage,

@@ -74,9 +74,7 @@ pub fn strike(world: &mut World) -> Result<(), Wrong> {
             }
             world.at(world.now + STALL_MICROS, Event::Stall(place));
         }
-        Trouble::DiskError | Trouble::StoreError => {
-            fail_disk(world, place, trouble == Trouble::StoreError);
-        }
+        Trouble::DiskError => fail_disk(world, place),
         Trouble::Supplant => supplant(world, place),
         Trouble::DiskFull => {
             world.members[place].machine.set_full(true);
@@ -156,15 +154,12 @@ fn divide(world: &mut World, is_one_way: bool) {
     world.later(12_000_000, Event::Mend(Mend::Network));
 }
 
-fn fail_disk(world: &mut World, place: Place, is_store: bool) {
+fn fail_disk(world: &mut World, place: Place) {
     if world.members[place].running.is_none() {
         return;
     }
     world.members[place].may_fail = true;
     let after = world.trouble.below(FAIL_AFTER_MAX);
-    if is_store {
-        return world.members[place].machine.fail_store_after(after);
-    }
     let fault = *world.trouble.pick(&[
         Fault::Error(DiskErrorKind::Io),
         Fault::Error(DiskErrorKind::NoSpace),
