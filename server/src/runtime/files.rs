@@ -24,8 +24,8 @@ pub fn allocate(file: &File, size_bytes: u64) -> io::Result<()> {
     }
 }
 
-/// Allocates blocks for the first `size_bytes` of a file and leaves its length as it is. A file that
-/// has as many is not touched.
+/// Allocates blocks for the first `size_bytes` of a file and leaves its length as it is. A file
+/// that has as many is not touched.
 ///
 /// # Errors
 /// ENOSPC when the disk cannot hold them.
