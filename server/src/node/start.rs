@@ -25,6 +25,7 @@ use std::time::Duration;
 use engine::engine::{Founding, Imported};
 use engine::ids::{LeaseId, LogIndex, MemberId, Term};
 use engine::lease::Lease;
+use engine::page::disk::{Completion, DiskOp, DiskOpKind, FileId, OpToken};
 use engine::{Engine, Identity, Member, ReadError};
 use raft::eraftpb::{Entry, HardState};
 use wal::{Lsn, Recovery};
@@ -264,6 +265,13 @@ fn open_store<D: Disks>(config: &StartConfig, disks: &mut D) -> Result<Store<D::
         return Ok(Store { engine, disk, remade: None });
     }
     let store_failure = |cause| Failure::Store { directory: config.store_dir.clone(), cause };
+    // A process that was killed may have left what it wrote in the page cache alone. What a start
+    // builds on must not be taken back by a power cut: the pages first, then who names them.
+    for file in (0..config.shards).map(FileId::Shard).chain([FileId::Meta]) {
+        let op = DiskOp { token: OpToken(u64::MAX), file, kind: DiskOpKind::Sync };
+        let Completion { result, .. } = disk.perform(op);
+        result.map_err(|cause| store_failure(engine::Failure::Disk(cause)))?;
+    }
     match Engine::open(files, disks.store_config()) {
         Ok(engine) => Ok(Store { engine, disk, remade: None }),
         // Nothing was released from the log before the second checkpoint began. What is on the disk
