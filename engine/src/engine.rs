@@ -27,7 +27,7 @@ use std::sync::Arc;
 use crate::activity::Activity;
 use crate::alarm::AlarmGate;
 use crate::answer::{Answer, ReadError};
-use crate::command::{Batch, CommandKind};
+use crate::command::Batch;
 use crate::compaction::{Compaction, Sweep};
 use crate::events::EventBatch;
 use crate::ids::{Change, ClusterId, LogIndex, MemberId, Revision, Term};
@@ -209,6 +209,7 @@ impl Engine {
         let alarms = AlarmGate::load(&first.file, &first.roots)?;
         let mut working = Working::new(opened.shards, opened.revision, sweep.target);
         working.alarms = alarms;
+        working.size_bytes_noted = opened.size_bytes;
         Self::assemble(opened.identity, working, sweep, opened.epoch, opened.durable)
     }
 
@@ -331,22 +332,6 @@ impl Engine {
         self.run = Some(BatchRun::new(batch.clone(), term));
     }
 
-    /// Whether a batch may follow others without their being published first: it is short whatever
-    /// the store holds, and the pages for it are free. A batch that takes long, or waits for pages,
-    /// would keep what was applied before it from being seen.
-    pub fn may_join(&mut self, batch: &Batch) -> bool {
-        if !apply::is_short(batch) {
-            return false;
-        }
-        let is_put = |index| batch.kind(index) == CommandKind::Put;
-        let changes = match (0..batch.len()).all(is_put) {
-            true => batch.len(),
-            // A deletion asks for as much, however few its changes are.
-            false => apply::SLICE_CHANGES_MAX,
-        };
-        self.working.reserve(changes, batch.bytes().len()).is_ok()
-    }
-
     /// An entry without commands: raft's own. Moves `applied` and nothing else.
     pub fn apply_empty(&mut self, index: LogIndex, term: Term) {
         assert!(self.run.is_none(), "entry {index} inside entry {}", self.applied);
@@ -401,6 +386,7 @@ impl Engine {
         let (epoch, applied) = (self.epoch, (self.applied, self.term));
         let (working, compaction) = (&self.working, &self.compaction);
         let view = view_of(working, compaction, &self.readers, epoch, applied, self.local_reads);
+        self.working.note_size(view.size_bytes);
         self.publisher.publish(Box::new(view), epoch);
         self.epoch = epoch.next();
         let protected = self.publisher.protected();
@@ -559,7 +545,6 @@ fn view_of(
     (applied, term): (LogIndex, Term),
     local_reads: bool,
 ) -> View {
-    let reach_bytes = working.shards.iter().map(|shard| shard.file.reach_bytes()).sum();
     View {
         epoch,
         revision: working.revision,
@@ -567,7 +552,7 @@ fn view_of(
         applied,
         term,
         local_reads,
-        size_bytes: working.size_bytes_max.map_or(reach_bytes, |most| most.min(reach_bytes)),
+        size_bytes: working.size_bytes(),
         in_use_bytes: working.shards.iter().map(|shard| shard.file.in_use_bytes()).sum(),
         roots: working.shards.iter().map(|shard| shard.roots).collect(),
         readers: Arc::clone(readers),

@@ -37,9 +37,12 @@ pub(crate) struct Working {
     /// What the alarms that stand refuse.
     pub(crate) alarms: AlarmGate,
     pub(crate) activity: Activity,
-    /// What the store counts at most, while files hold a second store that is built beside it or
-    /// the pages of one that is gone.
-    pub(crate) size_bytes_max: Option<u64>,
+    /// What the store counts while files have a second store that is built beside it; and at least,
+    /// while they are longer for one that is gone. To count either would stop the cluster's writes
+    /// to bring one member up.
+    pub(crate) size_bytes_noted: Option<u64>,
+    /// A second store is built.
+    pub(crate) is_installing: bool,
     /// Grows with every change of what the store says about its members.
     pub(crate) membership_number: u64,
     changes: i64,
@@ -56,7 +59,8 @@ impl Working {
             lease_changes: Vec::new(),
             alarms: AlarmGate::default(),
             activity: Activity::default(),
-            size_bytes_max: None,
+            size_bytes_noted: None,
+            is_installing: false,
             membership_number: 0,
             changes: 0,
         }
@@ -103,6 +107,30 @@ impl Working {
         }
         let shard = &self.shards[0];
         Ok(lease::get(&shard.file, &shard.roots, lease)?.is_some())
+    }
+
+    /// What the quota bounds.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        let sum = |of: fn(&Shard) -> u64| self.shards.iter().map(of).sum::<u64>();
+        let reach = sum(|shard| shard.file.reach_bytes());
+        let Some(noted) = self.size_bytes_noted else { return reach };
+        if self.is_installing {
+            return reach.min(noted);
+        }
+        let held =
+            sum(|shard| shard.file.in_use_bytes().saturating_sub(shard.file.waiting_size_bytes()));
+        reach.min(noted.max(held))
+    }
+
+    /// A view tells this size. What was told once is not taken back before the files are shorter.
+    pub(crate) fn note_size(&mut self, size_bytes: u64) {
+        // A file that is being cut off may have to stay as it is.
+        let is_resizing = self.shards.iter().any(|shard| shard.file.is_resizing());
+        if self.size_bytes_noted.is_none() || self.is_installing || is_resizing {
+            return;
+        }
+        let reach = self.shards.iter().map(|shard| shard.file.reach_bytes()).sum::<u64>();
+        self.size_bytes_noted = (size_bytes < reach).then_some(size_bytes);
     }
 
     /// Looks whether every shard has the free pages that so many changes, of commands of this size,

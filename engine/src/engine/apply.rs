@@ -342,19 +342,6 @@ fn answer(outcome: Outcome, working: &mut Working, answers: &mut Vec<Answer>) {
     answers.push(Answer { revision, outcome });
 }
 
-/// Whether a batch is a slice of work whatever the store holds.
-pub(super) fn is_short(batch: &Batch) -> bool {
-    let is_bounded = |index| match batch.command(index) {
-        Command::Put(_) => true,
-        Command::DeleteRange(delete) => delete.as_ref().range_end.is_empty(),
-        // A transaction costs many times its operations.
-        _ => false,
-    };
-    batch.len() <= SLICE_CHANGES_MAX
-        && batch.bytes().len() <= SLICE_SIZE_BYTES_MAX
-        && (0..batch.len()).all(is_bounded)
-}
-
 /// Whether a command can be evaluated by the shard of its only key.
 pub(super) fn is_on_single_key(batch: &Batch, index: usize) -> bool {
     match batch.kind(index) {

@@ -56,6 +56,7 @@ struct CheckpointRun {
     applied: LogIndex,
     term: Term,
     revision: Revision,
+    size_bytes: Option<u64>,
     roots: Vec<Vec<Root>>,
     parts: Vec<Checkpoint>,
     meta: MetaStage,
@@ -103,6 +104,7 @@ impl Engine {
             applied: view.applied,
             term: view.term,
             revision: view.revision,
+            size_bytes: self.working.size_bytes_noted.map(|_| view.size_bytes),
             roots: view.roots.iter().map(roots_in_order).collect(),
             parts: Vec::new(),
             meta: MetaStage::Waiting,
@@ -205,7 +207,8 @@ impl Engine {
         let kind = match run.meta {
             MetaStage::Waiting if run.parts.iter().all(Checkpoint::is_synced) => {
                 run.meta = MetaStage::Writing;
-                let owner = OwnerMeta { identity: *identity, revision: run.revision };
+                let CheckpointRun { revision, size_bytes, .. } = *run;
+                let owner = OwnerMeta { identity: *identity, revision, size_bytes };
                 let offset =
                     u64::from(checkpoints.durable.slot_next) * META_BLOCK_SIZE_BYTES as u64;
                 DiskOpKind::Write { offset, bytes: run.meta_block(&owner) }

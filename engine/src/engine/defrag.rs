@@ -163,9 +163,6 @@ impl Engine {
         self.defrag.pieces_left = self.defrag.pieces_left.saturating_sub(1);
         if !is_cut || self.defrag.pieces_left == 0 {
             self.defrag = Defrag::default();
-            if self.install.is_none() {
-                self.working.size_bytes_max = None;
-            }
         }
     }
 

@@ -53,10 +53,18 @@ impl EngineFiles {
 pub(super) struct OwnerMeta {
     pub(super) identity: Identity,
     pub(super) revision: Revision,
+    /// What the store counts, if the files are longer for one that was there before an install. The
+    /// first version does not say.
+    pub(super) size_bytes: Option<u64>,
 }
 
-const OWNER_VERSION: u32 = 1;
-const OWNER_SIZE_BYTES: usize = 28;
+const OWNER_VERSION: u32 = 2;
+const OWNER_SIZE_BYTES: usize = 36;
+/// The files are as long as the store.
+const NO_SIZE: u64 = u64::MAX;
+/// Without the size.
+const OWNER_FIRST_VERSION: u32 = 1;
+const OWNER_FIRST_SIZE_BYTES: usize = 28;
 
 impl OwnerMeta {
     pub(super) fn to_bytes(&self) -> Vec<u8> {
@@ -65,6 +73,7 @@ impl OwnerMeta {
         bytes.extend_from_slice(&self.identity.cluster.0.to_le_bytes());
         bytes.extend_from_slice(&self.identity.member.0.to_le_bytes());
         bytes.extend_from_slice(&self.revision.0.to_le_bytes());
+        bytes.extend_from_slice(&self.size_bytes.unwrap_or(NO_SIZE).to_le_bytes());
         bytes
     }
 
@@ -74,20 +83,26 @@ impl OwnerMeta {
             word.map(u64::from_le_bytes)
         };
         let version = bytes.first_chunk().copied().map(u32::from_le_bytes);
-        if version != Some(OWNER_VERSION) {
-            return Err(Failure::State(format!(
-                "the checkpoint has version {version:?}, this program knows {OWNER_VERSION}"
-            )));
-        }
+        let length = match version {
+            Some(OWNER_VERSION) => OWNER_SIZE_BYTES,
+            Some(OWNER_FIRST_VERSION) => OWNER_FIRST_SIZE_BYTES,
+            _ => {
+                return Err(Failure::State(format!(
+                    "the checkpoint has version {version:?}, this program knows \
+                     {OWNER_FIRST_VERSION} and {OWNER_VERSION}"
+                )));
+            }
+        };
         let (Some(cluster), Some(member), Some(revision)) = (word(4), word(12), word(20)) else {
             return Err(Failure::State("the checkpoint's own part is cut off".to_owned()));
         };
         let revision = Revision(revision.cast_signed());
-        if bytes.len() != OWNER_SIZE_BYTES || revision < Revision::EMPTY_STORE {
+        if bytes.len() != length || revision < Revision::EMPTY_STORE {
             return Err(Failure::State("the checkpoint's own part makes no sense".to_owned()));
         }
         let identity = Identity { cluster: ClusterId(cluster), member: MemberId(member) };
-        Ok(Self { identity, revision })
+        let size_bytes = word(28).filter(|size_bytes| *size_bytes != NO_SIZE);
+        Ok(Self { identity, revision, size_bytes })
     }
 }
 
@@ -170,6 +185,7 @@ pub(super) struct Opened {
     pub(super) identity: Identity,
     pub(super) shards: Vec<Shard>,
     pub(super) revision: Revision,
+    pub(super) size_bytes: Option<u64>,
     pub(super) epoch: Epoch,
     pub(super) durable: Durable,
 }
@@ -204,6 +220,7 @@ pub(super) fn open(files: EngineFiles, config: EngineConfig) -> Result<Opened, F
         identity: owner.identity,
         shards,
         revision: owner.revision,
+        size_bytes: owner.size_bytes,
         epoch: meta.epoch,
         durable: durable_of(&meta, slot_next),
     })
@@ -229,4 +246,35 @@ fn roots_of(roots: &[Root]) -> Result<ShardRoots, Failure> {
         }
     }
     Err(Failure::State("the checkpoint names other trees than this program knows".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_versions_of_the_owners_part_are_read() {
+        let identity = Identity { cluster: ClusterId(1), member: MemberId(2) };
+        let revision = Revision(3);
+        for size_bytes in [None, Some(0), Some(1 << 40)] {
+            let owner = OwnerMeta { identity, revision, size_bytes };
+            let bytes = owner.to_bytes();
+            let read = OwnerMeta::from_bytes(&bytes).unwrap();
+            assert_eq!((read.identity, read.revision), (identity, revision));
+            assert_eq!(read.size_bytes, size_bytes);
+            let mut first = bytes[..OWNER_FIRST_SIZE_BYTES].to_vec();
+            first[0] = 1;
+            let read = OwnerMeta::from_bytes(&first).unwrap();
+            assert_eq!((read.identity, read.revision), (identity, revision));
+            assert_eq!(read.size_bytes, None);
+            // Each version has its length.
+            let mut wrong = bytes.clone();
+            wrong[0] = 1;
+            assert!(OwnerMeta::from_bytes(&wrong).is_err());
+            first[0] = 2;
+            assert!(OwnerMeta::from_bytes(&first).is_err());
+            wrong[0] = 3;
+            assert!(OwnerMeta::from_bytes(&wrong).is_err());
+        }
+    }
 }

@@ -114,9 +114,9 @@ impl Engine {
         if conf_state.len() > CONF_STATE_SIZE_BYTES_MAX {
             return Err(InstallRule::ConfState);
         }
-        // What is built beside the store does not count for the quota: it would stop the cluster's
-        // writes to bring one member up.
-        self.working.size_bytes_max = Some(self.newest_view().size_bytes);
+        // What is built beside the store does not count for the quota.
+        self.working.size_bytes_noted = Some(self.newest_view().size_bytes);
+        self.working.is_installing = true;
         for shard in &mut self.working.shards {
             shard.file.begin_aside();
         }
@@ -281,8 +281,8 @@ impl Engine {
 
     /// Ends the install: the store is the one that came, and its view is published. The leases are
     /// to be read anew by whoever keeps their clocks, watches find a gap. A defragmentation is to
-    /// follow, for the files hold the pages of the store that is gone; until it has ended the store
-    /// counts as large as the one that came.
+    /// follow, for the files hold the pages of the store that is gone. Until they are shorter what
+    /// the quota bounds is what the store holds, and as much as the one that came at least.
     ///
     /// A crash finds the old store until a checkpoint of this view is durable.
     ///
@@ -302,7 +302,8 @@ impl Engine {
         let install = self.install.take().expect("it was there a moment ago");
         // The pages of the store that is gone still make the files longer.
         let built_bytes = self.working.shards.iter().map(|shard| shard.file.aside_bytes()).sum();
-        self.working.size_bytes_max = Some(built_bytes);
+        self.working.size_bytes_noted = Some(built_bytes);
+        self.working.is_installing = false;
         for (shard, roots) in self.working.shards.iter_mut().zip(install.roots) {
             shard.roots = roots;
             shard.file.keep_aside();
@@ -329,6 +330,7 @@ impl Engine {
         for shard in &mut self.working.shards {
             shard.file.drop_aside();
         }
+        self.working.is_installing = false;
         // What views say of sizes has changed.
         self.changed = true;
     }

@@ -50,6 +50,8 @@ pub(super) struct Allocator {
     born_working: Vec<Run>,
     pub(super) fresh: Vec<Freed>,
     pub(super) waiting: BTreeMap<Epoch, Vec<Freed>>,
+    /// Pages in these lists.
+    waiting_pages: u32,
     /// Pages of trees that no view reaches yet.
     pub(super) aside: Option<Aside>,
     free: u32,
@@ -81,6 +83,7 @@ impl Allocator {
             born_working: Vec::new(),
             fresh: Vec::new(),
             waiting: BTreeMap::new(),
+            waiting_pages: 0,
             aside: None,
             free,
             dirty_count: 0,
@@ -279,8 +282,14 @@ impl Allocator {
         if born == self.working {
             self.release(run);
         } else {
-            self.fresh.push(Freed { run, born, freed: self.working });
+            self.let_wait(Freed { run, born, freed: self.working });
         }
+    }
+
+    /// A run is free as soon as no view reaches it.
+    pub(super) fn let_wait(&mut self, freed: Freed) {
+        self.waiting_pages += freed.run.pages;
+        self.fresh.push(freed);
     }
 
     /// Makes a run free at once: no view reaches it.
@@ -330,15 +339,17 @@ impl Allocator {
                 Some(witness) if *witness < freed.freed => {
                     self.waiting.entry(*witness).or_default().push(freed);
                 }
-                _ => self.release(freed.run),
+                _ => {
+                    self.waiting_pages -= freed.run.pages;
+                    self.release(freed.run);
+                }
             }
         }
     }
 
     /// Pages that wait for a view to go.
     pub fn waiting_pages(&self) -> u32 {
-        let lists = self.waiting.values().chain([&self.fresh]);
-        lists.flatten().map(|freed| freed.run.pages).sum()
+        self.waiting_pages
     }
 
     /// Starts a checkpoint of the latest published epoch `epoch`. Returns the pages to be written
@@ -417,6 +428,8 @@ impl Allocator {
     pub fn assert_consistent(&self) {
         assert_eq!(self.free, self.used.len() - self.used.count());
         assert_eq!(self.dirty_count, self.dirty.count());
+        let waiting = self.waiting.values().chain([&self.fresh]).flatten();
+        assert_eq!(self.waiting_pages, waiting.map(|freed| freed.run.pages).sum::<u32>());
         let first_free = self.used.next_absent(1);
         assert!(first_free.is_none_or(|page| self.hint <= page), "{} {first_free:?}", self.hint);
         if let Some(aside) = &self.aside {

@@ -63,7 +63,9 @@ impl Allocator {
         gone.subtract(&waiting);
         // Nobody knows their births; from the beginning on is never too early.
         let (born, freed) = (Epoch(0), self.working());
-        self.fresh.extend(runs_of(&gone).map(|run| Freed { run, born, freed }));
+        for run in runs_of(&gone) {
+            self.let_wait(Freed { run, born, freed });
+        }
         noted.intersect(&waiting);
         if noted.end() > 0 {
             self.aside = Some(Aside { pages: noted, is_noting: false });
@@ -78,7 +80,7 @@ impl Allocator {
         for run in runs_of(&gone) {
             match self.checkpoint {
                 None => self.release(run),
-                Some(born) => self.fresh.push(Freed { run, born, freed }),
+                Some(born) => self.let_wait(Freed { run, born, freed }),
             }
         }
         if self.aside.as_ref().is_some_and(|aside| aside.pages.end() == 0) {
@@ -129,7 +131,9 @@ impl PageFile {
     /// Bytes of the pages of the trees that are built aside.
     pub(crate) fn aside_bytes(&self) -> u64 {
         let Some(aside) = &self.alloc.aside else { return 0 };
-        runs_of(&aside.pages).map(|run| PageId(run.pages).offset_bytes()).sum()
+        let mut pages = aside.pages.clone();
+        pages.subtract(&self.alloc.waiting_set());
+        PageId(pages.count()).offset_bytes()
     }
 
     /// The trees that were built aside are given up.

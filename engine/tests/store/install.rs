@@ -326,6 +326,107 @@ fn an_install_leaves_what_it_needs_and_pinned_views_what_they_hold() {
     }
 }
 
+/// Found in simulation: the quota of a member that had been given the store was used up by the
+/// store it had before, which a reader still held when the pages were moved.
+#[test]
+fn what_was_there_before_an_install_does_not_count() {
+    let mut random = Random::new(9);
+    let view = grown(1, 3, 400).hold();
+    let mut theirs = grown(1, 4, 300);
+    theirs.checkpoint();
+    let held = theirs.hold();
+    let put = |key: &[u8], size: usize| {
+        let value = &vec![7; size][..];
+        Frames::new().put(&PutRef { key, value, ..PutRef::default() })
+    };
+    install(&mut theirs, &view, &mut random);
+    theirs.defrag();
+    theirs.apply(put(b"small", 1));
+    let installed = theirs.hold().size_bytes;
+    let in_use = theirs.hold().in_use_bytes;
+    assert!(in_use > installed * 5 / 4, "the old store is still there: {in_use}, {installed}");
+    assert!(installed <= view.size_bytes * 5 / 4, "{installed} bytes for {}", view.size_bytes);
+    // Nor does it after a restart, which finds the file as long as it was left.
+    let mut restarted = grown(1, 4, 300);
+    restarted.checkpoint();
+    install(&mut restarted, &view, &mut random);
+    restarted.checkpoint();
+    restarted.reopen();
+    let size = restarted.hold().size_bytes;
+    assert!(size <= installed * 5 / 4, "{size} bytes after a restart, {installed} before");
+    restarted.apply(put(b"small", 1));
+    let size = restarted.hold().size_bytes;
+    assert!(size <= installed * 5 / 4, "{size} bytes after a restart, {installed} before");
+    counts_what_comes(&mut theirs, installed);
+    let grown_to = theirs.hold().size_bytes;
+    theirs.apply(Frames::new().delete(&DeleteRangeRef {
+        key: b"large",
+        range_end: b"largf",
+        prev_kv: false,
+    }));
+    assert!(theirs.hold().size_bytes >= grown_to, "what goes stays so until the file is shorter");
+    drop(held);
+    theirs.sweep();
+    settled_in_use(&mut theirs);
+    theirs.defrag();
+    theirs.checkpoint();
+    let (now, view) = (theirs.hold().size_bytes, theirs.hold());
+    assert!(now <= view.in_use_bytes * 3 / 2, "{now} bytes for {}", view.in_use_bytes);
+}
+
+/// What comes is counted.
+fn counts_what_comes(driver: &mut Driver, installed: u64) {
+    for number in 0..100 {
+        driver.apply(large(number));
+    }
+    let grown_to = driver.hold().size_bytes;
+    assert!(grown_to >= installed + 100 * 20_000 / 2, "{grown_to} bytes after {installed}");
+}
+
+fn large(number: usize) -> Frames {
+    let (key, value) = (format!("large{number}"), vec![7; 20_000]);
+    Frames::new().put(&PutRef { key: key.as_bytes(), value: &value, ..PutRef::default() })
+}
+
+/// Found in review: behind an install that took more than one checkpoint nothing was counted any
+/// more.
+#[test]
+fn what_comes_after_a_long_install_counts() {
+    let view = grown(1, 3, 400).hold();
+    let stream = stream_of(&view, 400);
+    for is_given_up in [false, true] {
+        let mut driver = grown(1, 4, 300);
+        driver.checkpoint();
+        driver.engine.begin_install(view.applied, view.term, b"voters").unwrap();
+        let before = driver.hold().size_bytes;
+        let mut taken = 0;
+        let state = loop {
+            let step = driver.engine.install_records(&stream[taken..], 60).unwrap();
+            taken += step.taken_size_bytes;
+            if step.state == InstallState::Waiting {
+                driver.pump();
+            }
+            driver.apply(large(0));
+            driver.checkpoint();
+            if step.state == InstallState::Complete || is_given_up && taken > stream.len() / 2 {
+                break step.state;
+            }
+        };
+        assert!(driver.hold().size_bytes <= before.max(driver.hold().in_use_bytes));
+        if state == InstallState::Complete {
+            // Given up with a checkpoint under way, as likely as not.
+            assert_eq!(driver.engine.finish_install().unwrap(), Ok(()));
+        } else {
+            driver.engine.begin_checkpoint();
+            driver.engine.abort_install();
+        }
+        settled_in_use(&mut driver);
+        driver.defrag();
+        let installed = driver.hold().size_bytes;
+        counts_what_comes(&mut driver, installed);
+    }
+}
+
 #[test]
 fn a_store_is_served_while_another_is_installed() {
     for shards in [1, 2, 4] {

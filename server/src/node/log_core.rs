@@ -40,7 +40,7 @@ use raft::eraftpb::{Entry, Message};
 use wal::{Lsn, RecordKind, Writer};
 
 pub use self::applying::APPLY_KEYS_MAX;
-use self::applying::{Applying, Unpublished};
+use self::applying::Applying;
 use self::changes::Changes;
 pub use self::checks::{ANSWER_TIME_MAX, CheckSettings};
 use self::checks::{Checks, SLOT_CHECK};
@@ -156,8 +156,6 @@ pub struct LogCore {
     writes_unsynced: usize,
     committed: VecDeque<Entry>,
     applying: Option<Applying>,
-    /// Entries that are applied and in no view yet, and the answers to their commands.
-    unpublished: Vec<Unpublished>,
     answers: Vec<Answer>,
     /// Where each entry's record begins, for retention.
     retained: VecDeque<(LogIndex, Lsn)>,
@@ -247,7 +245,6 @@ impl LogCore {
             writes_unsynced: 0,
             committed: VecDeque::new(),
             applying: None,
-            unpublished: Vec::new(),
             catch_up_size_bytes: CATCH_UP_SIZE_BYTES_MAX,
             answers: Vec::new(),
             retained,

@@ -358,6 +358,12 @@ impl Consensus {
         self.node.mut_store().set_window(window);
     }
 
+    /// How many entries are in memory.
+    #[must_use]
+    pub fn held_entries(&self) -> usize {
+        self.node.store().held_entries()
+    }
+
     /// How far the others are, as a leader sees it.
     pub fn followers(&self) -> impl Iterator<Item = Follower> + '_ {
         let own = self.node.raft.id;

@@ -153,6 +153,12 @@ impl LogStore {
         }
     }
 
+    /// How many entries are in memory.
+    #[must_use]
+    pub fn held_entries(&self) -> usize {
+        self.entries.len()
+    }
+
     /// The voters and learners.
     #[must_use]
     pub fn conf_state(&self) -> &ConfState {

@@ -310,8 +310,7 @@ impl LogCore {
             self.engine.put_conf_state(&encode_conf_state(&sorted(conf_state)))?;
         }
         self.answers.push(answer);
-        let batch = Some(batch);
-        self.applying = Some(Applying { index, term, batch, is_applied: true, is_alone: true });
+        self.applying = Some(Applying { index, term, batch: Some(batch), is_applied: true });
         Ok(true)
     }
 

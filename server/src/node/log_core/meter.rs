@@ -36,8 +36,6 @@ pub(super) struct Meter {
     slow: Option<SlowApply>,
     /// What the batch under way has taken so far.
     spent: Duration,
-    /// What those took that are applied and not published.
-    applied: Duration,
     checkpoint_begun: Option<Duration>,
     checkpoint_ended: bool,
     sweep_begun: Option<Duration>,
@@ -59,7 +57,6 @@ impl Meter {
             slow_apply: Duration::MAX,
             slow: None,
             spent: Duration::ZERO,
-            applied: Duration::ZERO,
             checkpoint_begun: None,
             checkpoint_ended: false,
             sweep_begun: None,
@@ -156,7 +153,7 @@ impl Meter {
 
     /// The last step of a batch, and its answers; what they are to become of is known later.
     pub(super) fn handle_applied(&mut self, duration: Duration, batch: &Batch, answers: &[Answer]) {
-        let spent = self.end_apply(duration, answers.len());
+        self.spent += duration;
         let mut commands = AppliedCommands::default();
         for (index, answer) in answers.iter().enumerate() {
             let done = match &answer.outcome {
@@ -169,29 +166,22 @@ impl Meter {
             };
             commands.note(batch.kind(index), done);
         }
-        self.metrics.note_applied(&commands, spent);
+        self.metrics.note_applied(&commands, self.spent);
     }
 
-    /// What a batch has taken with its last step.
-    fn end_apply(&mut self, duration: Duration, commands: usize) -> Duration {
-        let took = std::mem::take(&mut self.spent) + duration;
-        self.applied += took;
-        if took > self.slow_apply {
-            self.metrics.slow_applies.add(1);
-            self.slow = Some(SlowApply { took, commands });
-        }
-        took
-    }
-
-    /// The view of one batch or of several is published, their events and answers are on their way.
+    /// The view of a batch is published, its events and answers are on their way.
     pub(super) fn handle_published(&mut self, duration: Duration, commands: usize) {
-        let applied = std::mem::take(&mut self.applied);
+        let spent = std::mem::take(&mut self.spent);
         if commands == 0 {
             return;
         }
-        self.apply.record(applied, commands as u64);
+        self.apply.record(spent, commands as u64);
         self.publish.record(duration, commands as u64);
-        self.metrics.commits.observe_duration(applied + duration, 1);
+        self.metrics.commits.observe_duration(spent + duration, 1);
+        if spent > self.slow_apply {
+            self.metrics.slow_applies.add(1);
+            self.slow = Some(SlowApply { took: spent, commands });
+        }
     }
 
     pub(super) fn handle_activity(&mut self, activity: &Activity) {
@@ -239,6 +229,16 @@ impl Meter {
             self.metrics.compactions.observe(micros(ended.saturating_sub(since)), 1);
             self.metrics.compacted_at_nanos.set(crate::metrics::cell::nanos(ended).max(1));
         }
+    }
+
+    /// Whether a store that came takes the place of this member's own.
+    pub(super) fn handle_installing(&mut self, is_installing: bool) {
+        self.metrics.installs_inflight.set(is_installing.into());
+    }
+
+    /// This leader's clock went on by several ticks at once.
+    pub(super) fn handle_heartbeats_late(&mut self) {
+        self.metrics.heartbeats_late.add(1);
     }
 
     /// Whether a defragmentation is under way; told every turn.
@@ -313,13 +313,10 @@ mod tests {
         let mut meter = Meter::new();
         meter.set_slow_apply(at(100));
         meter.handle_step(at(60));
-        assert_eq!(meter.end_apply(at(40), 1), at(100));
-        // Nor are two that are published together.
-        assert_eq!(meter.end_apply(at(60), 1), at(60));
-        meter.handle_published(at(500), 2);
+        meter.handle_step(at(40));
+        meter.handle_published(at(500), 1);
         assert_eq!(meter.poll_slow(), None);
-        meter.handle_step(at(60));
-        meter.end_apply(at(41), 3);
+        meter.handle_step(at(101));
         meter.handle_published(at(1), 3);
         assert_eq!(meter.poll_slow(), Some(SlowApply { took: at(101), commands: 3 }));
         assert_eq!(meter.poll_slow(), None);

@@ -49,18 +49,12 @@ impl QuotaWatch {
         }
     }
 
-    /// Whether a store of this size surely has room for a batch.
-    pub(super) fn is_far(&self, store_size_bytes: u64, batch_size_bytes: usize) -> bool {
-        self.quota.admits(store_size_bytes, cost_max_of_batch(batch_size_bytes))
-    }
-
-    /// A batch is about to be applied to a store of this size. Whether its commands are looked at
-    /// one by one: then its view comes before the next batch is begun.
-    pub(super) fn handle_begun(&mut self, store_size_bytes: u64, batch_size_bytes: usize) -> bool {
+    /// A batch is about to be applied to a store of this size.
+    pub(super) fn handle_begun(&mut self, store_size_bytes: u64, batch_size_bytes: usize) {
         self.refused.clear();
-        let is_far = self.is_far(store_size_bytes, batch_size_bytes);
+        let cost_max = cost_max_of_batch(batch_size_bytes);
+        let is_far = self.quota.admits(store_size_bytes, cost_max);
         self.size_before_bytes = (!is_far).then_some(store_size_bytes);
-        !is_far
     }
 
     /// The batch is applied: what found no room is answered as refused.
