@@ -133,6 +133,10 @@ pub struct LogMetrics {
     pub defrags: Distribution,
     /// Whether one is under way.
     pub defrags_inflight: Counter,
+    /// Whether a store that came from the leader takes the place of the member's own.
+    pub installs_inflight: Counter,
+    /// Heartbeats that this member sent a whole interval too late.
+    pub heartbeats_late: Counter,
     /// Leases whose time was up, so that their end was proposed.
     pub leases_expired: Counter,
     /// Leases that were kept alive.
@@ -172,6 +176,8 @@ impl Default for LogMetrics {
             compacted_at_nanos: Counter::default(),
             defrags: Distribution::new(DEFRAGS),
             defrags_inflight: Counter::default(),
+            installs_inflight: Counter::default(),
+            heartbeats_late: Counter::default(),
             leases_expired: Counter::default(),
             leases_renewed: Counter::default(),
             lease_ttls: Distribution::new(LEASES),

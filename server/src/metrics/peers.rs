@@ -1,14 +1,18 @@
-//! What is counted of each other member: etcd's `etcd_network_peer_*` families.
+//! What is counted of each other member: etcd's `etcd_network_peer_*` and
+//! `etcd_network_snapshot_*` families.
 //!
 //! Invariant: a member's counts stay when it is gone, as series do; who comes back under the same
 //! id goes on counting.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::cell::{Bounds, Counter, Distribution};
 
 /// etcd's bounds of a round trip, in nanoseconds.
 const ROUND_TRIPS: Bounds = Bounds::Doubling { first: 100_000, count: 16 };
+/// And of a store's way, likewise.
+const STORES: Bounds = Bounds::Doubling { first: 100_000_000, count: 10 };
 
 /// The counts of one member. The log core writes them.
 #[derive(Debug)]
@@ -29,6 +33,77 @@ pub struct PeerMetrics {
     pub is_active: Counter,
     /// How often they ceased to.
     pub disconnections: Counter,
+    /// Stores on their way to it.
+    pub stores_sent: Arc<StoreCounts>,
+    /// Stores on their way from it.
+    pub stores_received: Arc<StoreCounts>,
+}
+
+/// Stores that travel in one direction.
+#[derive(Debug)]
+pub struct StoreCounts {
+    /// Those under way.
+    pub in_flight: Counter,
+    /// Those that arrived.
+    pub succeeded: Counter,
+    /// Those that did not.
+    pub failed: Counter,
+    /// How long those took that did.
+    pub durations: Distribution,
+}
+
+impl Default for StoreCounts {
+    fn default() -> Self {
+        Self {
+            in_flight: Counter::default(),
+            succeeded: Counter::default(),
+            failed: Counter::default(),
+            durations: Distribution::new(STORES),
+        }
+    }
+}
+
+impl StoreCounts {
+    /// Whether there ever was one.
+    #[must_use]
+    pub fn has_any(&self) -> bool {
+        [&self.in_flight, &self.succeeded, &self.failed].iter().any(|count| count.get() > 0)
+    }
+}
+
+/// A store that is counted as under way, and as failed unless it is said to have arrived.
+#[derive(Debug)]
+pub struct CountedStore {
+    counts: Arc<StoreCounts>,
+    begun: Duration,
+    took: Option<Duration>,
+}
+
+impl CountedStore {
+    /// It is on its way.
+    #[must_use]
+    pub fn begin(counts: &Arc<StoreCounts>, now: Duration) -> Self {
+        counts.in_flight.set(counts.in_flight.get() + 1);
+        Self { counts: Arc::clone(counts), begun: now, took: None }
+    }
+
+    /// It has arrived.
+    pub fn arrive(mut self, now: Duration) {
+        self.took = Some(now.saturating_sub(self.begun));
+    }
+}
+
+impl Drop for CountedStore {
+    fn drop(&mut self) {
+        self.counts.in_flight.set(self.counts.in_flight.get() - 1);
+        match self.took {
+            Some(took) => {
+                self.counts.succeeded.add(1);
+                self.counts.durations.observe_duration(took, 1);
+            }
+            None => self.counts.failed.add(1),
+        }
+    }
 }
 
 impl PeerMetrics {
@@ -44,6 +119,8 @@ impl PeerMetrics {
             round_trips: Distribution::new(ROUND_TRIPS),
             is_active: Counter::default(),
             disconnections: Counter::default(),
+            stores_sent: Arc::default(),
+            stores_received: Arc::default(),
         }
     }
 }

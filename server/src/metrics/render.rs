@@ -2,6 +2,8 @@
 //!
 //! `docs/metrics.md` is the same list for people, with what is left out.
 
+use std::sync::Arc;
+
 use engine::alarm::AlarmKind;
 use engine::command::CommandKind;
 
@@ -10,7 +12,7 @@ use super::cell::{Bounds, Counter, Distribution, DistributionCopy, nanos};
 use super::frontend::{BACKUPS, FrontendMetrics};
 use super::health::CHECKS;
 use super::log::CommandType;
-use super::peers::PeerMetrics;
+use super::peers::{PeerMetrics, StoreCounts};
 use super::stage::{Stage, StageCopy};
 use super::text::{Kind, Text, whole};
 use super::{CallCounts, LogMetrics, MethodName, MethodType, Metrics, Sample};
@@ -158,6 +160,62 @@ fn put_peers(text: &mut Text, metrics: &Metrics) {
     for (id, peer) in with_ids() {
         family.distribution(&[("To", id)], &peer.round_trips.copy(), NANOS);
     }
+    put_stores(text, &peers, &STORES_SENT);
+    put_stores(text, &peers, &STORES_RECEIVED);
+}
+
+/// The families of stores that travel in one direction.
+struct StoreFamilies {
+    of: fn(&PeerMetrics) -> &StoreCounts,
+    label: &'static str,
+    in_flight: &'static str,
+    succeeded: &'static str,
+    failed: &'static str,
+    durations: &'static str,
+}
+
+const STORES_SENT: StoreFamilies = StoreFamilies {
+    of: |peer| &peer.stores_sent,
+    label: "To",
+    in_flight: "etcd_network_snapshot_send_inflights_total",
+    succeeded: "etcd_network_snapshot_send_success",
+    failed: "etcd_network_snapshot_send_failures",
+    durations: "etcd_network_snapshot_send_total_duration_seconds",
+};
+
+const STORES_RECEIVED: StoreFamilies = StoreFamilies {
+    of: |peer| &peer.stores_received,
+    label: "From",
+    in_flight: "etcd_network_snapshot_receive_inflights_total",
+    succeeded: "etcd_network_snapshot_receive_success",
+    failed: "etcd_network_snapshot_receive_failures",
+    durations: "etcd_network_snapshot_receive_total_duration_seconds",
+};
+
+/// A member to or from which no store ever went has none of these series, as in etcd.
+fn put_stores(text: &mut Text, peers: &[Arc<PeerMetrics>], families: &StoreFamilies) {
+    let all = peers.iter().map(|peer| (format!("{:x}", peer.member), (families.of)(peer)));
+    let all: Vec<_> = all.filter(|(_, counts)| counts.has_any()).collect();
+    if all.is_empty() {
+        return;
+    }
+    type Count = fn(&StoreCounts) -> &Counter;
+    let counts: [(&'static str, Kind, &str, Count); 3] = [
+        (families.in_flight, Kind::Gauge, "Stores on their way.", |counts| &counts.in_flight),
+        (families.succeeded, Kind::Counter, "Stores that arrived.", |counts| &counts.succeeded),
+        (families.failed, Kind::Counter, "Stores that did not arrive.", |counts| &counts.failed),
+    ];
+    for (name, kind, help, count) in counts {
+        let mut family = text.family(name, kind, help);
+        for (id, stores) in &all {
+            family.count(&[(families.label, id)], count(stores).get());
+        }
+    }
+    let help = "How long stores were on their way that arrived.";
+    let mut family = text.family(families.durations, Kind::Histogram, help);
+    for (id, stores) in &all {
+        family.distribution(&[(families.label, id)], &stores.durations.copy(), NANOS);
+    }
 }
 
 fn put_proposals(text: &mut Text, metrics: &Metrics, sample: &Sample) {
@@ -191,6 +249,11 @@ fn put_proposals(text: &mut Text, metrics: &Metrics, sample: &Sample) {
             "etcd_server_slow_apply_total",
             "Batches whose apply took longer than the warning limit.",
             log.slow_applies.get(),
+        ),
+        (
+            "etcd_server_heartbeat_send_failures_total",
+            "Heartbeats that a leader sent a whole interval too late.",
+            log.heartbeats_late.get(),
         ),
         (
             "etcd_server_read_indexes_failed_total",
@@ -345,6 +408,9 @@ fn put_upkeep(text: &mut Text, metrics: &Metrics) {
     let help = "Whether a defragmentation is under way.";
     let inflight = whole(metrics.log.defrags_inflight.get());
     text.single("etcd_disk_defrag_inflight", Kind::Gauge, help, inflight);
+    let help = "Whether a store that came from the leader takes the place of the member's own.";
+    let inflight = whole(metrics.log.installs_inflight.get());
+    text.single("etcd_server_snapshot_apply_in_progress_total", Kind::Gauge, help, inflight);
     let name = "etcd_disk_backend_snapshot_duration_seconds";
     let help = "From the beginning of a backup until it was sent or given up.";
     let backups = metrics.frontends.iter().map(|frontend| &frontend.backups);

@@ -10,6 +10,7 @@ use engine::ids::MemberId;
 
 use super::cell::Bounds;
 use super::health::CHECKS;
+use super::peers::CountedStore;
 use super::*;
 
 const FAMILIES: &str = include_str!("families.txt");
@@ -138,7 +139,11 @@ fn busy() -> Metrics {
     let mut commands = AppliedCommands::default();
     commands.note(CommandKind::Put, true);
     metrics.log.note_applied(&commands, Duration::from_micros(150));
-    metrics.log.peers.of(0xdef).round_trips.observe_duration(Duration::from_micros(300), 1);
+    let peer = metrics.log.peers.of(0xdef);
+    peer.round_trips.observe_duration(Duration::from_micros(300), 1);
+    let second = Duration::from_secs(1);
+    CountedStore::begin(&peer.stores_sent, second).arrive(2 * second);
+    drop(CountedStore::begin(&peer.stores_received, second));
     metrics
 }
 

@@ -574,6 +574,12 @@ impl PeerRole {
         Lane::ALL.iter().any(|lane| self.greeted.contains_key(&(member, *lane)))
     }
 
+    /// Whether a member has the connection to this one that its heartbeats take. It is always read:
+    /// of one that is held back the end is not seen.
+    fn is_heard(&self, member: MemberId) -> bool {
+        self.greeted.contains_key(&(member, Lane::Control))
+    }
+
     /// Nobody listens to the socket any more.
     fn leave(&mut self, socket: SocketId, reactor: &mut Reactor) {
         if matches!(self.tenant(socket), Some(Tenant::Accepted(_))) {

@@ -27,6 +27,7 @@ use wal::Lsn;
 
 use super::LogCore;
 use crate::mail::{FrontendId, Unavailable};
+use crate::metrics::peers::CountedStore;
 use crate::node::failure::Failure;
 use crate::peer::letter::{
     CHUNK_SIZE_BYTES_MAX, Letter, SnapshotAcknowledged, SnapshotBegin, SnapshotChunk, SnapshotEnd,
@@ -71,6 +72,7 @@ struct Outgoing {
     /// Whether the receiver has said where it stands since the connection came up.
     is_up: bool,
     moved_at: Duration,
+    counted: CountedStore,
 }
 
 /// The store that comes from the leader.
@@ -91,6 +93,9 @@ struct Incoming {
     /// When something came last.
     moved_at: Duration,
     stage: InstallStage,
+    begun: Duration,
+    /// None of a member that is not known yet: a stranger is to leave no trace in the metrics.
+    counted: Option<CountedStore>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -256,6 +261,8 @@ impl LogCore {
         self.transfers.counted += 1;
         // No other start and no other member of this cluster counts the same.
         let transfer = self.boot_nonce.wrapping_add(self.transfers.counted);
+        let counts = &self.meter.metrics().peers.of(to.0).stores_sent;
+        let counted = CountedStore::begin(counts, self.ticked);
         self.transfers.outgoing.push(Outgoing {
             to,
             transfer,
@@ -271,6 +278,7 @@ impl LogCore {
             size_bytes: 0,
             is_up: false,
             moved_at: self.ticked,
+            counted,
         });
         // For the store before this one the connection may be up already.
         self.announce_transfer(to);
@@ -290,8 +298,11 @@ impl LogCore {
         let is_it = |it: &Outgoing| (it.to, it.transfer) == (from, transfer);
         let Some(place) = self.transfers.outgoing.iter().position(is_it) else { return };
         if state != SnapshotState::Taking {
-            self.transfers.outgoing.swap_remove(place);
+            let ended = self.transfers.outgoing.swap_remove(place);
             let is_installed = state == SnapshotState::Installed;
+            if is_installed {
+                ended.counted.arrive(self.ticked);
+            }
             return self.consensus.handle_snapshot_sent(from, is_installed);
         }
         let outgoing = &mut self.transfers.outgoing[place];
@@ -403,6 +414,8 @@ impl LogCore {
             self.acknowledge(from, transfer, 0, SnapshotState::Failed);
             return Ok(());
         }
+        let is_known = self.members().iter().any(|member| member.id == from);
+        let counted = is_known.then(|| self.count_received(from, self.ticked));
         self.transfers.incoming = Some(Incoming {
             from,
             transfer,
@@ -416,9 +429,15 @@ impl LogCore {
             is_waiting: false,
             moved_at: self.ticked,
             stage: InstallStage::Building,
+            begun: self.ticked,
+            counted,
         });
         self.acknowledge(from, transfer, 0, SnapshotState::Taking);
         Ok(())
+    }
+
+    fn count_received(&self, from: MemberId, begun: Duration) -> CountedStore {
+        CountedStore::begin(&self.meter.metrics().peers.of(from.0).stores_received, begun)
     }
 
     pub(super) fn handle_snapshot_chunk(&mut self, from: MemberId, chunk: &SnapshotChunk) {
@@ -536,6 +555,7 @@ impl LogCore {
         self.committed.clear();
         let incoming = self.transfers.incoming.as_mut().expect("it is complete");
         incoming.stage = InstallStage::Checkpointing;
+        self.meter.handle_installing(true);
         self.handle_installed()
     }
 
@@ -564,8 +584,11 @@ impl LogCore {
             }
             InstallStage::Resetting(end) if end <= self.wal.durable() => {
                 incoming.stage = InstallStage::Told;
+                let (counted, begun) = (incoming.counted.take(), incoming.begun);
                 let Incoming { from, transfer, chunk_next, .. } = *incoming;
                 let message = incoming.message.clone();
+                let counted = counted.unwrap_or_else(|| self.count_received(from, begun));
+                counted.arrive(self.ticked);
                 self.consensus.handle_message(message);
                 self.acknowledge(from, transfer, chunk_next, SnapshotState::Installed);
             }
@@ -579,8 +602,8 @@ impl LogCore {
     pub(super) fn end_install(&mut self) {
         let is_told = |it: &mut Incoming| it.stage == InstallStage::Told;
         let is_pending = self.unsynced.iter().any(|work| work.installed.is_some());
-        if !is_pending {
-            self.transfers.incoming.take_if(is_told);
+        if !is_pending && self.transfers.incoming.take_if(is_told).is_some() {
+            self.meter.handle_installing(false);
         }
     }
 }

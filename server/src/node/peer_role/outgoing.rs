@@ -199,11 +199,11 @@ impl Outgoing {
         peer.link.handle_closed(connection, now);
     }
 
-    /// Whether the log core is to hear that a member's process is gone: it has no connection here,
-    /// and nobody listens where it is reached.
-    fn has_become_absent(&mut self, id: MemberId, is_connected: bool) -> bool {
+    /// Whether the log core is to hear that a member's process is gone: it is not heard here, and
+    /// nobody listens where it is reached.
+    fn has_become_absent(&mut self, id: MemberId, is_heard: bool) -> bool {
         let Some(peer) = self.peers.get_mut(&id) else { return false };
-        let is_absent = peer.link.is_absent() && !is_connected;
+        let is_absent = peer.link.is_absent() && !is_heard;
         let was_absent = std::mem::replace(&mut peer.is_absent, is_absent);
         is_absent && !was_absent
     }
@@ -324,7 +324,7 @@ impl PeerRole {
                 has_sent |= self.perform(id, action, reactor, now);
             }
             self.outgoing.tell(self.settings.identity.member, id, core)?;
-            if self.outgoing.has_become_absent(id, self.is_connected(id)) {
+            if self.outgoing.has_become_absent(id, self.is_heard(id)) {
                 core.handle_absent(id, now);
             }
         }

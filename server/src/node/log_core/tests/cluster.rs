@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use engine::hash::KeyValueHashScan;
 
 use super::*;
+use crate::metrics::cell::Counter;
 use crate::peer::letter::Letter;
 
 mod checks;
@@ -703,33 +704,75 @@ fn a_store_of_large_values_travels() {
     assert_eq!(cluster.revisions(), [6; 3]);
     let hashes = cluster.hashes();
     assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
+    let metrics_of = |place: usize| cluster.members[place].core.meter.metrics();
+    let sent = &metrics_of(leader).peers.of(id_of(away).0).stores_sent;
+    let received = &metrics_of(away).peers.of(id_of(leader).0).stores_received;
+    for counts in [sent, received] {
+        let [in_flight, failed] = [&counts.in_flight, &counts.failed].map(Counter::get);
+        assert_eq!((in_flight, failed), (0, 0));
+        assert!(counts.succeeded.get() > 0);
+        assert_eq!(counts.durations.count(), counts.succeeded.get());
+    }
+    assert_eq!(metrics_of(away).installs_inflight.get(), 0);
 }
 
-/// Each view costs copies of what is changed behind it.
+/// What a member keeps for others, and for its own next start: entries in memory, those that the
+/// log keeps, and bytes of the log and of the store.
+fn kept(world: &World) -> [u64; 4] {
+    let count = |number: usize| u64::try_from(number).unwrap();
+    let log = world.log.segments().into_iter().map(|it| world.log.bytes(it).len()).sum();
+    let core = &world.core;
+    let entries = [core.consensus.held_entries(), core.retained.len(), log];
+    let [held, retained, log] = entries.map(count);
+    [held, retained, log, core.engine.file_size_bytes()]
+}
+
+/// An hour of writes while a member is away.
 #[test]
-fn a_follower_publishes_at_once_what_it_hears_of_at_once() {
-    let mut cluster = Cluster::new("cluster-one-view");
-    let leader = cluster.elect();
-    let slow = (leader + 1) % 3;
-    cluster.tick();
-    let views =
-        |cluster: &Cluster| cluster.members[slow].core.meter.metrics().commits.copy().count();
-    cluster.members[slow].is_log_held = true;
-    let before = (views(&cluster), cluster.revisions()[slow]);
-    for number in 0..5 {
-        let put = cluster.members[leader].put(&format!("key{number}"), b"value");
-        cluster.run();
-        assert!(cluster.members[leader].take_outcome(put).is_ok());
+fn who_is_away_for_an_hour_costs_the_others_no_more_than_who_is_away_for_minutes() {
+    const MINUTE_TICKS: usize = 600;
+    let mut cluster = Cluster::new("cluster-hour");
+    let window = Window { entries_max: 500, size_bytes_max: 256 << 10 };
+    for world in &mut cluster.members {
+        world.core.set_window(window);
+        let log_end = world.core.wal.durable().0;
+        world.core.checkpoint = CheckpointPolicy::new(1000, log_end, Tail::default());
     }
-    // A range is one more view: it might take long, and nothing is to wait for it.
-    let deleted = cluster.members[leader].delete_all();
-    cluster.run();
-    assert!(cluster.members[leader].take_outcome(deleted).is_ok());
-    cluster.tick();
-    assert_eq!((views(&cluster), cluster.revisions()[slow]), before);
-    cluster.members[slow].is_log_held = false;
-    cluster.run();
-    assert_eq!((views(&cluster), cluster.revisions()[slow]), (before.0 + 2, before.1 + 6));
+    let leader = cluster.elect();
+    let away = (leader + 1) % 3;
+    cluster.away.push(away);
+    let mut most = Vec::new();
+    for minute in 0..60 {
+        let mut most_in_minute = [0; 4];
+        for tick in 0..MINUTE_TICKS {
+            let first = (minute * MINUTE_TICKS + tick) % 500;
+            let slots = cluster.members[leader].begin_fill(first..first + 4, &[7; 300]);
+            cluster.tick();
+            for slot in slots {
+                assert!(cluster.members[leader].take_outcome(slot).is_ok());
+            }
+            for (place, world) in cluster.members.iter().enumerate() {
+                for (most, now) in most_in_minute.iter_mut().zip(kept(world)) {
+                    *most = if place == away { *most } else { now.max(*most) };
+                }
+            }
+        }
+        most.push(most_in_minute);
+    }
+    let at_most = |minutes: &[[u64; 4]]| {
+        let most = |of: usize| minutes.iter().map(|kept| kept[of]).max().unwrap();
+        [0, 1, 2, 3].map(most)
+    };
+    // History is compacted every five minutes, to the last revisions.
+    let (early, late) = (at_most(&most[..20]), at_most(&most[40..]));
+    for (early, late) in early.into_iter().zip(late) {
+        assert!(late <= early + early / 4, "{most:?}");
+    }
+    assert!(late[0] <= 600, "{late:?}");
+    cluster.away.clear();
+    for _ in 0..100 {
+        cluster.tick();
+    }
     let hashes = cluster.hashes();
     assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
 }
