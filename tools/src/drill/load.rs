@@ -24,13 +24,11 @@ use super::witness::{Told, Witness};
 use crate::oracle::history::Request;
 use crate::rpc::client::{Client, Stream, StreamEvent};
 use crate::rpc::wire::etcdserverpb::{self as pb, watch_request::RequestUnion};
-use crate::sim::clients::{self, Wish};
+use crate::sim::clients::{self, Habits, Wish};
 use crate::sim::random::Random;
 
-/// Of so many wishes one is a compaction.
-const COMPACT_ONCE_IN: u64 = 400;
-/// Of so many one is about a lease.
-const LEASE_ONCE_IN: u64 = 5;
+/// What clients ask.
+const HABITS: Habits = Habits { compact_once_in: 400, lease_once_in: 5, reads_mostly: false };
 /// A client does nothing for so long at most.
 const THINK_MICROS_MAX: u64 = 40_000;
 /// Behind a failure it waits: a member that is down refuses in microseconds.
@@ -190,7 +188,7 @@ async fn ask(shared: Arc<Shared>, mut client: clients::Client, mut random: Rando
     client.place = random.place(members);
     while Shared::goes_on(&shared.clients_are_over) {
         sleep(Duration::from_micros(client.think(THINK_MICROS_MAX))).await;
-        let wish = client.wish(members, shared.told_by_all(), COMPACT_ONCE_IN, LEASE_ONCE_IN);
+        let wish = client.wish(members, shared.told_by_all(), HABITS);
         let caller = &mut callers[client.place];
         let is_answered = match wish {
             Wish::Operation(request) => {

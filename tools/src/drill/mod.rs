@@ -358,7 +358,7 @@ fn judge(cluster: &Cluster, directory: &Path, keeps_history: bool) -> Result<(),
     let operations = cluster.shared.record.operations();
     let witness = cluster.shared.witness();
     let answered = operations.iter().filter(|operation| operation.answered.is_some()).count();
-    let verdict = oracle::check(&operations, witness.changes())
+    let verdict = oracle::check(&operations, witness.chronicle().changes())
         .map_err(|violation| violation.to_string())
         .and_then(|()| witness.check_leases(&cluster.shared.record.promises()));
     if verdict.is_err() || keeps_history {
@@ -366,14 +366,14 @@ fn judge(cluster: &Cluster, directory: &Path, keeps_history: bool) -> Result<(),
         for operation in &operations {
             writeln!(text, "{operation:?}").expect("into memory");
         }
-        for change in witness.changes() {
+        for change in witness.chronicle().changes() {
             writeln!(text, "{change:?}").expect("into memory");
         }
         std::fs::write(directory.join("history"), text)
             .map_err(|error| format!("history: {error}"))?;
     }
     let (count, unknown) = (operations.len(), operations.len() - answered);
-    let changes = witness.changes().len();
+    let changes = witness.chronicle().changes().len();
     println!("{count} operations, {unknown} of unknown fate, {changes} changes told to watchers");
     verdict
 }

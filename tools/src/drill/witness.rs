@@ -1,6 +1,5 @@
 //! The store's changes as watchers of every member tell them: one history, the same for all.
 //!
-//! The first watcher that is told of a revision says what is in it; all others are held to that.
 //! What clients were told is held against it at the end, by the oracle.
 //!
 //! Invariants:
@@ -9,19 +8,15 @@
 use std::collections::BTreeMap;
 
 use super::record::Promise;
+use crate::oracle::chronicle::Chronicle;
 use crate::oracle::history::Change;
 use crate::rpc::wire::mvccpb::{Event, event::EventType};
 use crate::sim::values;
 
-/// The revision of an empty store.
-const REVISION_EMPTY: i64 = 1;
-
 /// The history so far.
 #[derive(Debug, Default)]
 pub struct Witness {
-    changes: Vec<Change>,
-    /// For each revision from 2 on, where its changes end.
-    ends: Vec<usize>,
+    chronicle: Chronicle,
     /// Keys that are gone: when that was first told, in nanoseconds.
     gone: BTreeMap<Vec<u8>, u64>,
 }
@@ -31,28 +26,15 @@ pub struct Witness {
 pub struct Told(pub i64);
 
 impl Told {
-    /// Nothing yet.
-    pub const NOTHING: Self = Self(REVISION_EMPTY);
+    /// Nothing yet; an empty store has revision 1.
+    pub const NOTHING: Self = Self(1);
 }
 
 impl Witness {
-    /// All changes.
+    /// The history.
     #[must_use]
-    pub fn changes(&self) -> &[Change] {
-        &self.changes
-    }
-
-    /// The newest revision that anybody was told of.
-    #[must_use]
-    pub fn newest(&self) -> i64 {
-        REVISION_EMPTY + i64::try_from(self.ends.len()).expect("few revisions")
-    }
-
-    fn changes_of(&self, revision: i64) -> Option<&[Change]> {
-        let place = usize::try_from(revision - REVISION_EMPTY - 1).ok()?;
-        let end = *self.ends.get(place)?;
-        let from = place.checked_sub(1).map_or(0, |before| self.ends[before]);
-        Some(&self.changes[from..end])
+    pub fn chronicle(&self) -> &Chronicle {
+        &self.chronicle
     }
 
     /// A watcher was told these events at this moment.
@@ -66,28 +48,14 @@ impl Witness {
             if revision != told.0 + 1 {
                 return Err(format!("a watcher was told of {revision} behind {}", told.0));
             }
-            match self.changes_of(revision) {
-                Some(known) if known != changes => {
-                    return Err(format!(
-                        "members disagree about revision {revision}: {known:?} and {changes:?}"
-                    ));
-                }
-                Some(_) => {}
-                None => self.add(changes, now),
+            let gone = changes.iter().filter(|change| change.value.is_none());
+            let gone: Vec<_> = gone.map(|change| change.key.clone()).collect();
+            if self.chronicle.take(revision, changes)? {
+                self.gone.extend(gone.into_iter().map(|key| (key, now)));
             }
             told.0 = revision;
         }
         Ok(())
-    }
-
-    fn add(&mut self, changes: Vec<Change>, now: u64) {
-        for change in &changes {
-            if change.value.is_none() {
-                self.gone.insert(change.key.clone(), now);
-            }
-        }
-        self.changes.extend(changes);
-        self.ends.push(self.changes.len());
     }
 
     /// Holds the end of leases to what was promised of them: each has one key, which nobody
@@ -157,8 +125,8 @@ mod tests {
         witness.take(&mut first, &both, 2).unwrap();
         let told = [&[event(2, b"a", Some(b"1"))][..], &both].concat();
         witness.take(&mut second, &told, 3).unwrap();
-        assert_eq!((first, second, witness.newest()), (Told(3), Told(3), 3));
-        assert_eq!(witness.changes().len(), 3);
+        assert_eq!((first, second, witness.chronicle().newest()), (Told(3), Told(3), 3));
+        assert_eq!(witness.chronicle().changes().len(), 3);
         let other = witness.take(&mut Told(2), &both[..1], 4).unwrap_err();
         assert!(other.contains("disagree about revision 3"), "{other}");
     }

@@ -15,6 +15,7 @@
 //!   of the revision it names.)
 //! - Nothing tells of a change before it was asked for.
 
+pub mod chronicle;
 pub mod history;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -43,6 +43,17 @@ pub enum Wish {
     Renew(LeaseId),
 }
 
+/// What clients tend to ask.
+#[derive(Debug, Clone, Copy)]
+pub struct Habits {
+    /// Of how many operations one is a compaction; 0 for none.
+    pub compact_once_in: u64,
+    /// Of how many operations one is about a lease; 0 for none.
+    pub lease_once_in: u64,
+    /// Whether they read far more than they write.
+    pub reads_mostly: bool,
+}
+
 /// A client.
 #[derive(Debug)]
 pub struct Client {
@@ -51,6 +62,8 @@ pub struct Client {
     number: u64,
     /// The member it asks.
     pub place: usize,
+    /// The member that it will ask when that goes on.
+    pub waits_for_member: Option<usize>,
     /// What it waits for, as the place of the question among all.
     pub waits_for: Option<u64>,
     /// Counts what it does.
@@ -66,7 +79,17 @@ impl Client {
     #[must_use]
     pub fn new(number: u64, random: Random) -> Self {
         let (changed, lease) = (BTreeMap::new(), None);
-        Self { random, number, place: 0, waits_for: None, turn: 0, changed, lease, leases: 0 }
+        Self {
+            random,
+            number,
+            place: 0,
+            waits_for_member: None,
+            waits_for: None,
+            turn: 0,
+            changed,
+            lease,
+            leases: 0,
+        }
     }
 
     /// How long it does nothing.
@@ -75,13 +98,8 @@ impl Client {
     }
 
     /// What it asks next, of which member; `newest` is a revision that all of its past has.
-    pub fn wish(
-        &mut self,
-        members: usize,
-        newest: i64,
-        compact_once_in: u64,
-        lease_once_in: u64,
-    ) -> Wish {
+    pub fn wish(&mut self, members: usize, newest: i64, habits: Habits) -> Wish {
+        let Habits { compact_once_in, lease_once_in, reads_mostly } = habits;
         if self.random.once_in(8) {
             self.place = self.random.place(members);
         }
@@ -93,6 +111,9 @@ impl Client {
             return self.wish_about_lease();
         }
         let key = self.key();
+        if reads_mostly && !self.random.once_in(4) {
+            return Wish::Operation(self.read(key, false));
+        }
         Wish::Operation(match self.random.below(20) {
             0..8 => Request::Put { key, lease: 0 },
             8..12 => {
@@ -104,6 +125,12 @@ impl Client {
             14..19 => self.read(key, false),
             _ => self.read(key, true),
         })
+    }
+
+    /// What it asks a member that was held up.
+    pub fn wish_to_know(&mut self) -> Wish {
+        let key = self.key();
+        Wish::Operation(self.read(key, false))
     }
 
     fn key(&mut self) -> Vec<u8> {

@@ -107,9 +107,7 @@ impl Machine {
         self.disks.borrow_mut().log.fail_after(ops, fault);
     }
 
-    /// An operation of the store will fail, after so many that do not. Not drawn for now: with it
-    /// and a power cut a member did not start again, which is to be understood first.
-    #[expect(dead_code, reason = "see above")]
+    /// An operation of the store will fail, after so many that do not.
     pub fn fail_store_after(&self, ops: u64) {
         self.disks.borrow_mut().store_ops = Some(ops);
     }

@@ -23,6 +23,7 @@ use server::raft::storage::Window;
 use server::sequencer::lessor::LessorConfig;
 
 use super::machine::Machine;
+use super::network::Place;
 
 /// The only front-end of a member.
 pub const FRONTEND: FrontendId = FrontendId(0);
@@ -88,6 +89,9 @@ pub struct Member {
     pub is_dismissed: bool,
     /// It does nothing until then.
     pub paused_until: u64,
+    /// When it comes to what the others sent it meanwhile: a process that goes on finds many
+    /// sockets ready, and takes them in any order.
+    pub unread_until: BTreeMap<Place, u64>,
     /// An operation of its disk was made to fail, so it may stop.
     pub may_fail: bool,
     /// Its disk was damaged at some time.
@@ -159,6 +163,7 @@ impl Member {
             is_lost: false,
             is_dismissed: false,
             paused_until: 0,
+            unread_until: BTreeMap::new(),
             may_fail: false,
             is_damaged: false,
             has_installed: false,

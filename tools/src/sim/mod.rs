@@ -102,7 +102,7 @@ fn run_world(seed: u64, settings: Settings) -> Result<Report, Wrong> {
     world.run_until(duration + CALM_MICROS)?;
     world.tell(|| "the end".to_owned());
     finish(&mut world).map_err(|wrong| format!("{wrong}{}", world.describe()))?;
-    oracle::check(&world.history, world.witness.changes())
+    oracle::check(&world.history, world.witness.chronicle().changes())
         .map_err(|violation| format!("the history is none of a correct store: {violation}"))?;
     let answered = world.history.iter().filter(|operation| operation.answered.is_some()).count();
     Ok(Report {
@@ -110,7 +110,7 @@ fn run_world(seed: u64, settings: Settings) -> Result<Report, Wrong> {
         events: world.events(),
         operations: world.history.len(),
         answered,
-        revision: world.witness.newest(),
+        revision: world.witness.chronicle().newest(),
         micros: world.now,
     })
 }

@@ -3,6 +3,7 @@
 //! A run in which everything goes wrong at once hides what a run with two kinds of trouble shows:
 //! each seed leaves many of them out (Groce, Zhang, Eide, Chen, Regehr: Swarm Testing, 2012).
 
+use super::clients::Habits;
 use super::network::Weather;
 use super::random::Random;
 
@@ -27,6 +28,8 @@ pub enum Trouble {
     Pause,
     /// An operation of a log fails.
     DiskError,
+    /// An operation of a store fails.
+    StoreError,
     /// A disk is full for a while.
     DiskFull,
     /// A disk is slow for a while.
@@ -41,7 +44,7 @@ pub enum Trouble {
     Supplant,
 }
 
-const TROUBLES: [Trouble; 15] = [
+const TROUBLES: [Trouble; 16] = [
     Trouble::Kill,
     Trouble::Crash,
     Trouble::PowerCut,
@@ -51,6 +54,7 @@ const TROUBLES: [Trouble; 15] = [
     Trouble::OneWay,
     Trouble::Pause,
     Trouble::DiskError,
+    Trouble::StoreError,
     Trouble::DiskFull,
     Trouble::DiskSlow,
     Trouble::Damage,
@@ -88,12 +92,10 @@ pub struct Plan {
     pub window_entries: usize,
     /// What they take at most, and how much of the log stays on the disk.
     pub window_size_bytes: usize,
-    /// Of how many operations of clients one is a compaction; 0 for none.
-    pub compact_once_in: u64,
+    /// What clients ask.
+    pub habits: Habits,
     /// Whether a candidate first asks whether it could win.
     pub pre_vote: bool,
-    /// Of how many operations of clients one is about a lease; 0 for none.
-    pub lease_once_in: u64,
     /// Values that are as large as a request may be, or a good part of that.
     pub large_values: u64,
     /// What a store may hold before writes are refused; a store that comes from another member and
@@ -141,11 +143,14 @@ impl Plan {
             },
             window_entries: *random.pick(&[0, 5, 100, 5000]),
             window_size_bytes: *random.pick(&[32 << 10, 1 << 20]),
-            // What was compacted leaves holes, by which one store is longer than another.
-            compact_once_in: if has_quota { 0 } else { *random.pick(&[0, 20, 100]) },
+            habits: Habits {
+                // What was compacted leaves holes, by which one store is longer than another.
+                compact_once_in: if has_quota { 0 } else { *random.pick(&[0, 20, 100]) },
+                lease_once_in: *random.pick(&[0, 0, 0, 2, 5, 5]),
+                reads_mostly: random.once_in(3),
+            },
             quota_bytes: has_quota.then_some(QUOTA_BYTES),
             pre_vote: !random.once_in(4),
-            lease_once_in: *random.pick(&[0, 0, 0, 2, 5, 5]),
             large_values,
             members_min: *random.pick(&[1, 1, 2]),
             think_micros: *random.pick(&[10_000, 50_000, 300_000]),

@@ -18,6 +18,9 @@ use super::world::{Change, Event, Mend, World};
 const RESTART_MICROS: u64 = 3_000_000;
 /// Operations before one of them fails, at most.
 const FAIL_AFTER_MAX: u64 = 30;
+/// A member that was held up has come to all of its sockets after this: before anybody can answer
+/// what it sends meanwhile, as a rule.
+pub const SOCKETS_READ_MICROS: u64 = 300;
 /// A peer that takes nothing for so long is held to be gone.
 const STALL_MICROS: u64 = 5_000_000;
 
@@ -68,13 +71,11 @@ pub fn strike(world: &mut World) -> Result<(), Wrong> {
         Trouble::Pause => {
             let most = if world.trouble.once_in(4) { 30_000_000 } else { 6_000_000 };
             let time = world.trouble.between(100_000, most);
-            // What waits for a member waits for one moment, or it would not keep its order.
-            if world.members[place].paused_until <= world.now {
-                world.members[place].paused_until = world.now + time;
-            }
-            world.at(world.now + STALL_MICROS, Event::Stall(place));
+            pause(world, place, time);
         }
-        Trouble::DiskError => fail_disk(world, place),
+        Trouble::DiskError | Trouble::StoreError => {
+            fail_disk(world, place, trouble == Trouble::StoreError);
+        }
         Trouble::Supplant => supplant(world, place),
         Trouble::DiskFull => {
             world.members[place].machine.set_full(true);
@@ -100,6 +101,27 @@ pub fn strike(world: &mut World) -> Result<(), Wrong> {
 fn victim(world: &mut World) -> Place {
     let anybody = world.trouble.place(world.members.len());
     if world.trouble.once_in(3) { world.leader().unwrap_or(anybody) } else { anybody }
+}
+
+/// A member does nothing for so long.
+fn pause(world: &mut World, place: Place, micros: u64) {
+    let until = world.now + micros;
+    // What waits for a member waits for one moment, or it would not keep its order.
+    if world.is_calm || world.members[place].paused_until > world.now {
+        return;
+    }
+    // Mostly the others go on.
+    let active = world.members.iter().filter(|member| member.is_active(world.now)).count();
+    if active <= world.members.len() / 2 + 1 && !world.trouble.once_in(4) {
+        return;
+    }
+    world.tell(|| format!("m{} is held up for {micros}", place + 1));
+    world.at(world.now + STALL_MICROS, Event::Stall(place));
+    world.members[place].paused_until = until;
+    for other in 0..world.members.len() {
+        let read_at = until + world.trouble.below(SOCKETS_READ_MICROS);
+        world.members[place].unread_until.insert(other, read_at);
+    }
 }
 
 /// What the leader has taken stays with it, while others lead: it waits for the disk, and then for
@@ -154,12 +176,15 @@ fn divide(world: &mut World, is_one_way: bool) {
     world.later(12_000_000, Event::Mend(Mend::Network));
 }
 
-fn fail_disk(world: &mut World, place: Place) {
+fn fail_disk(world: &mut World, place: Place, is_store: bool) {
     if world.members[place].running.is_none() {
         return;
     }
     world.members[place].may_fail = true;
     let after = world.trouble.below(FAIL_AFTER_MAX);
+    if is_store {
+        return world.members[place].machine.fail_store_after(after);
+    }
     let fault = *world.trouble.pick(&[
         Fault::Error(DiskErrorKind::Io),
         Fault::Error(DiskErrorKind::NoSpace),

@@ -247,7 +247,7 @@ impl WatchDesk {
     #[must_use]
     pub fn late(&self, witness: &Witness) -> Option<String> {
         let late = self.clients.iter().find_map(|client| {
-            let missing = client.wanted(witness, witness.changes().len());
+            let missing = client.wanted(witness, witness.chronicle().changes().len());
             missing.map(|change| (client, change))
         });
         late.map(|(client, change)| format!("{client:?} was not told of {change:?}"))
@@ -261,7 +261,7 @@ impl Client {
 
     /// The next change before this place that it was not told of.
     fn wanted<'w>(&self, witness: &'w Witness, end: usize) -> Option<&'w Change> {
-        let rest = witness.changes().get(self.next..end).unwrap_or_default();
+        let rest = witness.chronicle().changes().get(self.next..end).unwrap_or_default();
         rest.iter().find(|change| self.wants(change))
     }
 
@@ -274,7 +274,7 @@ impl Client {
         if revision < self.resume {
             return Ok(());
         }
-        let end = witness.place_of(revision + 1);
+        let end = witness.chronicle().place_of(revision + 1);
         if let Some(change) = self.wanted(witness, end) {
             return Err(format!("a watch is told of revision {revision}, and {change:?} is lost"));
         }
@@ -289,7 +289,7 @@ impl Client {
             if self.resume > compacted {
                 return Err(format!("a watch from {} ends with {response:?}", self.resume));
             }
-            self.resume_from(compacted + 1, witness.place_of(compacted + 1));
+            self.resume_from(compacted + 1, witness.chronicle().place_of(compacted + 1));
             return Ok(true);
         }
         if response.canceled {
@@ -311,7 +311,7 @@ impl Client {
     fn take_event(&mut self, event: &mvccpb::Event, witness: &Witness) -> Result<(), Wrong> {
         let Some(kv) = &event.kv else { return Err("an event without a key".to_owned()) };
         let is_put = event.r#type() == mvccpb::event::EventType::Put;
-        let rest = witness.changes().get(self.next..).unwrap_or_default();
+        let rest = witness.chronicle().changes().get(self.next..).unwrap_or_default();
         let Some(skipped) = rest.iter().position(|change| self.wants(change)) else {
             return Err(format!("a watch is told what did not happen: {event:?}"));
         };

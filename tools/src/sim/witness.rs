@@ -1,15 +1,14 @@
 //! Who sees every member's store after every turn: the one history that they all must have.
 //!
-//! The first member to publish a revision says what is in it; every other one is held to that, and
-//! so is every watcher. What clients were told is held against it at the end, by the oracle.
-//!
-//! Invariant: a revision is never changed once it was seen.
+//! Every member is held to it, and so is every watcher. What clients were told is held against it
+//! at the end, by the oracle.
 
 use engine::events::{EventKind, EventRef, EventSink, Interest, events_since};
 use engine::ids::Revision;
 use engine::{ReadError, Rejection, View};
 
 use super::values;
+use crate::oracle::chronicle::Chronicle;
 use crate::oracle::history::Change;
 
 /// A violation, told in words.
@@ -18,9 +17,7 @@ pub type Wrong = String;
 /// The history so far.
 #[derive(Debug, Default)]
 pub struct Witness {
-    changes: Vec<Change>,
-    /// For each revision from 2 on, where its changes end.
-    ends: Vec<usize>,
+    chronicle: Chronicle,
 }
 
 /// Up to where somebody's store, or what he was told, was compared.
@@ -33,38 +30,10 @@ impl Seen {
 }
 
 impl Witness {
-    /// All changes.
+    /// The history.
     #[must_use]
-    pub fn changes(&self) -> &[Change] {
-        &self.changes
-    }
-
-    /// The newest revision that any member has published.
-    #[must_use]
-    pub fn newest(&self) -> i64 {
-        1 + i64::try_from(self.ends.len()).expect("few revisions")
-    }
-
-    fn range_of(&self, revision: i64) -> Option<std::ops::Range<usize>> {
-        let place = usize::try_from(revision.checked_sub(2)?).ok()?;
-        let end = *self.ends.get(place)?;
-        Some(place.checked_sub(1).map_or(0, |before| self.ends[before])..end)
-    }
-
-    /// Where the changes of a revision begin among all, or would.
-    #[must_use]
-    pub fn place_of(&self, revision: i64) -> usize {
-        let Some(before) = usize::try_from(revision - 2).ok().and_then(|it| it.checked_sub(1))
-        else {
-            return 0;
-        };
-        self.ends.get(before).copied().unwrap_or(self.changes.len())
-    }
-
-    /// The changes of a revision.
-    #[must_use]
-    pub fn changes_of(&self, revision: i64) -> &[Change] {
-        self.range_of(revision).map_or(&[], |range| &self.changes[range])
+    pub fn chronicle(&self) -> &Chronicle {
+        &self.chronicle
     }
 
     /// Looks at what a view has beyond what was seen of this member's. Answers with whether
@@ -77,10 +46,10 @@ impl Witness {
             return Ok(false);
         }
         let told = read_since(view, seen)?;
-        let newest_before = self.newest();
+        let newest_before = self.chronicle.newest();
         self.take(told, seen.0, view.revision.0)?;
         seen.0 = view.revision.0;
-        Ok(self.newest() > newest_before)
+        Ok(self.chronicle.newest() > newest_before)
     }
 
     /// Holds changes of the revisions behind `from` up to `to` to the history, or adds them to it.
@@ -91,20 +60,7 @@ impl Witness {
             while let Some(change) = told.next_if(|change| change.revision == revision) {
                 changes.push(change);
             }
-            if revision <= self.newest() {
-                if self.changes_of(revision) != changes {
-                    return Err(format!(
-                        "members disagree about revision {revision}: {:?} and {changes:?}",
-                        self.changes_of(revision)
-                    ));
-                }
-                continue;
-            }
-            if revision != self.newest() + 1 || changes.is_empty() {
-                return Err(format!("revision {revision} is missing in a member's history"));
-            }
-            self.changes.extend(changes);
-            self.ends.push(self.changes.len());
+            self.chronicle.take(revision, changes)?;
         }
         match told.next() {
             Some(change) => Err(format!("a change of revision {} out of order", change.revision)),

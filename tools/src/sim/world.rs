@@ -446,13 +446,18 @@ impl World {
     /// A member that is held up goes on now, with all that has waited for it, in its order.
     pub fn wake(&mut self, place: Place) {
         let until = std::mem::take(&mut self.members[place].paused_until);
+        let unread = std::mem::take(&mut self.members[place].unread_until);
         let now = self.now;
-        if until <= now {
+        if until <= now && unread.values().all(|read_at| *read_at <= now) {
             return;
         }
         let mut queue = std::mem::take(&mut self.queue).into_vec();
         for Reverse(queued) in &mut queue {
-            if queued.at == until && queued.event.place() == Some(place) {
+            let waits_until = match &queued.event {
+                Event::Frame(frame) => unread.get(&frame.way.0).copied().or(Some(until)),
+                _ => Some(until),
+            };
+            if Some(queued.at) == waits_until && queued.event.place() == Some(place) {
                 queued.at = now;
             }
         }
@@ -549,6 +554,7 @@ impl World {
         self.members[place].may_fail = false;
         self.members[place].machine.forget_fault();
         self.members[place].paused_until = 0;
+        self.members[place].unread_until.clear();
         for (_, pending) in std::mem::take(&mut self.pending[place]) {
             self.settle(&pending);
         }
@@ -648,12 +654,20 @@ impl World {
         let Some(running) = self.members[place].running.as_mut() else { return Ok(()) };
         let was_primary = std::mem::replace(&mut running.is_primary, running.core.is_primary());
         let is_new = running.is_primary && !was_primary;
+        let removed = running.core.removed().to_vec();
         if running.core.is_removed() && !running.is_leaving {
             running.is_leaving = true;
             let linger = REMOVED_LINGER_ELECTIONS * ELECTION_TICKS as u64 * TICK_MICROS;
             let boot = self.members[place].boots;
             self.tell(|| format!("m{} was removed", place + 1));
             self.at(self.now + linger, Event::Dismiss(place, boot));
+        }
+        for id in removed {
+            // It is to come again, and then it is told.
+            let gone = self.members.iter().position(|member| member.id == id);
+            if let Some(gone) = gone.filter(|gone| *gone != place) {
+                self.break_link((gone, place))?;
+            }
         }
         if is_new { self.prolong_all(place) } else { Ok(()) }
     }

@@ -8,15 +8,18 @@ use crate::oracle::history::{Answer, OpId, Operation, Request, writer_of};
 use crate::sim::clients::{self, Wish};
 use crate::sim::member::{Clock, FRONTEND};
 use crate::sim::network::Place;
-use crate::sim::plan::Plan;
+use crate::sim::trouble::SOCKETS_READ_MICROS;
 use crate::sim::witness::Wrong;
 
 /// How long clients think at most that take their time.
 const SLOW_MICROS: u64 = 2_000_000;
 
+/// A client waits so long at most for a member that is held up.
+const WAIT_MICROS_MAX: u64 = 2_000_000;
+
 impl World {
     pub(super) fn look_at(&mut self, place: Place) -> Result<(), Wrong> {
-        let (newest, id) = (self.witness.newest(), self.members[place].id);
+        let (newest, id) = (self.witness.chronicle().newest(), self.members[place].id);
         let running = self.members[place].running.as_mut().expect("it lives");
         let view = running.reader.pin();
         let observed = self.witness.observe(&view, &mut self.seen[place]);
@@ -29,7 +32,7 @@ impl World {
             }
             observed => observed.map_err(|wrong| format!("m{id}: {wrong}"))?,
         };
-        for revision in newest + 1..=self.witness.newest() {
+        for revision in newest + 1..=self.witness.chronicle().newest() {
             self.take_revision(revision)?;
         }
         Ok(())
@@ -38,7 +41,7 @@ impl World {
     /// A revision is there for the first time: a lease that it ends may not be one that lives.
     pub(super) fn take_revision(&mut self, revision: i64) -> Result<(), Wrong> {
         self.note(revision.cast_unsigned());
-        for change in self.witness.changes_of(revision) {
+        for change in self.witness.chronicle().changes_of(revision) {
             let ended = self.state.get(&change.key).filter(|_| change.value.is_none());
             if let Some(known) = ended.and_then(|found| self.leases.get(&LeaseId(found.lease)))
                 && known.safe_until > self.now
@@ -109,11 +112,33 @@ impl World {
         if !self.clients_ask || self.clients[number].turn != turn {
             return Ok(());
         }
-        let (members, newest) = (self.members.len(), self.witness.newest());
-        let Plan { compact_once_in, lease_once_in, think_micros, .. } = self.plan;
+        let (members, newest) = (self.members.len(), self.witness.chronicle().newest());
+        let think_micros = self.plan.think_micros;
         let client = &mut self.clients[number];
-        let wish = client.wish(members, newest, compact_once_in, lease_once_in);
+        if let Some(place) = client.waits_for_member.take()
+            && self.members[place].is_active(self.now)
+        {
+            let wish = client.wish_to_know();
+            client.place = place;
+            return self.put_question(number, place, wish);
+        }
+        let wish = client.wish(members, newest, self.plan.habits);
         let place = client.place;
+        let is_paused = |place: &Place| {
+            let until = self.members[*place].paused_until;
+            until > self.now && until - self.now < WAIT_MICROS_MAX
+        };
+        if let Some(paused) = (0..members).find(is_paused)
+            && self.delays.once_in(2)
+        {
+            // It asks as soon as anybody listens: who goes on does not know yet what the others
+            // have done.
+            self.clients[number].waits_for_member = Some(paused);
+            let listens_at = self.members[paused].paused_until;
+            let asked_at = listens_at + self.delays.below(SOCKETS_READ_MICROS);
+            self.at(asked_at, Event::Client(number, turn));
+            return Ok(());
+        }
         if !self.members[place].is_active(self.now) {
             self.clients[number].place = (place + 1) % members;
             self.go_on(number, think_micros);

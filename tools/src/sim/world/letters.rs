@@ -86,10 +86,11 @@ impl World {
         if self.members[to].running.is_none() {
             return Ok(());
         }
-        if self.members[to].paused_until > self.now {
+        let member = &self.members[to];
+        let read_at = member.unread_until.get(&from).copied().unwrap_or(member.paused_until);
+        if read_at > self.now {
             // It lies in the socket.
-            let until = self.members[to].paused_until;
-            self.at(until, Event::Frame(frame));
+            self.at(read_at, Event::Frame(frame));
             return Ok(());
         }
         self.note(u64::from(crc32fast::hash(&frame.bytes)));
