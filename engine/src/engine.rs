@@ -512,6 +512,12 @@ impl Engine {
         self.working.shards.iter().map(|shard| shard.file.size_bytes()).sum()
     }
 
+    /// How far they were ever used, until they are shortened.
+    #[must_use]
+    pub fn reach_bytes(&self) -> u64 {
+        self.working.shards.iter().map(|shard| shard.file.reach_bytes()).sum()
+    }
+
     /// Goes on with the batch, touching about `budget` keys. Appends one answer a command, in
     /// order; a budget may end inside a command. May also stop because a file has to grow first:
     /// then the growth is among the disk operations, and [`Engine::is_apply_starved`] says so.
