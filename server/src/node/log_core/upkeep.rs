@@ -31,6 +31,9 @@ const BACKGROUND_KEYS_MAX: usize = 128;
 /// Pages that a step of a defragmentation may copy: a fraction of a millisecond, too.
 const DEFRAG_PAGES_MAX: usize = 64;
 
+/// How long after a defragmentation that an install has left another is begun, if it was in vain.
+const DEFRAG_OWED_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Slots of nobody's, behind all that are counted: what came of these matters.
 const SLOT_COMPACTION: Slot = Slot(u32::MAX);
 const SLOT_VERSION: Slot = Slot(u32::MAX - 1);
@@ -42,6 +45,8 @@ pub(super) struct Upkeep {
     /// From the first tick on.
     auto_compaction: Option<AutoCompaction>,
     version: VersionMonitor,
+    /// When a defragmentation that an install has left may be begun again.
+    defrag_owed_from: Duration,
     pace: Pace,
     writer: FrameWriter,
 }
@@ -66,6 +71,7 @@ impl Upkeep {
             retention,
             auto_compaction: None,
             version: VersionMonitor::new(own),
+            defrag_owed_from: Duration::ZERO,
             pace: Pace::default(),
             writer: FrameWriter::new(),
         }
@@ -155,8 +161,13 @@ impl LogCore {
         }
     }
 
-    /// Looks whether history has grown old, and whether the cluster's version is to change.
+    /// Looks whether the store of before an install is still in the files, whether history has grown
+    /// old, and whether the cluster's version is to change.
     pub(super) fn handle_upkeep_tick(&mut self, now: Duration) {
+        if now >= self.upkeep.defrag_owed_from && self.engine.is_owed_defrag() && !self.stopping {
+            self.upkeep.defrag_owed_from = now + DEFRAG_OWED_INTERVAL;
+            self.engine.begin_defrag();
+        }
         let leads = self.is_primary() && !self.stopping;
         let revision = self.engine.revision();
         let upkeep = &mut self.upkeep;

@@ -6,6 +6,7 @@ use engine::hash::KeyValueHashScan;
 
 use super::*;
 use crate::metrics::cell::Counter;
+use crate::metrics::promotions::PromotionFailure;
 use crate::peer::letter::Letter;
 
 mod checks;
@@ -377,6 +378,17 @@ fn a_cluster_grows_by_a_learner_that_is_promoted_and_loses_a_member() {
         assert_eq!(world.core.consensus.conf_state().voters.len(), 4);
         assert_eq!(world.core.members().len(), 4);
     }
+    let again =
+        cluster.change(asked, |writer, frames| writer.push_member_promote(frames, id_of(new)));
+    assert!(matches!(again, Ok(Outcome::Rejected(Rejection::MemberNotLearner))), "{again:?}");
+    // Whoever leads counts them.
+    for (place, world) in cluster.members.iter().enumerate() {
+        let promotions = &world.core.meter.metrics().promotions;
+        let failed: Vec<_> = promotions.failed().collect();
+        let expected = (1, vec![(PromotionFailure::NotLearner, 1)]);
+        let expected = if place == leader { expected } else { Default::default() };
+        assert_eq!((promotions.succeeded(), failed), expected, "member {place}");
+    }
     let removed =
         cluster.change(asked, |writer, frames| writer.push_member_remove(frames, id_of(leader)));
     assert!(matches!(removed, Ok(Outcome::System)), "{removed:?}");
@@ -698,6 +710,13 @@ fn a_store_of_large_values_travels() {
         cluster.run();
     }
     cluster.away.clear();
+    // It has come, and the log that is to begin anew behind it does not get on.
+    cluster.members[away].is_log_held = true;
+    for _ in 0..30 {
+        cluster.tick();
+    }
+    assert_eq!(cluster.members[away].core.meter.metrics().installs_inflight.get(), 1);
+    cluster.members[away].is_log_held = false;
     for _ in 0..60 {
         cluster.tick();
     }
