@@ -209,7 +209,8 @@ impl Engine {
         let alarms = AlarmGate::load(&first.file, &first.roots)?;
         let mut working = Working::new(opened.shards, opened.revision, sweep.target);
         working.alarms = alarms;
-        working.size_bytes_noted = opened.size_bytes;
+        let reach = working.size_bytes();
+        working.size_bytes_noted = opened.size_bytes.filter(|noted| *noted < reach);
         Self::assemble(opened.identity, working, sweep, opened.epoch, opened.durable)
     }
 

@@ -164,8 +164,9 @@ impl Engine {
             let free_pages_min = pages_to_keep(shard);
             is_cut |= shard.file.shorten(free_pages_min);
         }
-        if !is_cut && self.working.is_owed_defrag() {
-            // The files are as short as a run makes them, and count as those of any other member.
+        let is_short = |shard: &Shard| shard.file.end().0 <= limit_of(shard).0 + spare_pages(shard);
+        if !is_cut && self.working.is_owed_defrag() && self.working.shards.iter().all(is_short) {
+            // The files count as those of any other member.
             self.working.size_bytes_noted = None;
         }
         // What views say of sizes has changed.

@@ -324,7 +324,8 @@ impl LogCore {
             // raft keeps the ids in no order; the store has the same bytes on all members.
             self.engine.put_conf_state(&encode_conf_state(&sorted(conf_state)))?;
         }
-        if let Some(change) = change_in(&batch) {
+        // Whoever led when it was proposed, and no leader after that, counts it.
+        if let Some(change) = change_in(&batch).filter(|_| term == self.consensus.term()) {
             let end = match answer.outcome {
                 Outcome::Rejected(rejection) => Err(rejection),
                 _ => Ok(()),
