@@ -16,7 +16,7 @@ use crate::page::{NoSpace, PageFault, PageFile};
 use crate::shard::Shard;
 use crate::store::{ShardRoots, Store, shard_of};
 
-/// What waits in the ordinary course of things: one part in so many of what is in use, and a little.
+/// What waits in the ordinary course of things: one part in so many of what is in use, and some.
 const WAITING_PART: u64 = 8;
 const WAITING_SIZE_BYTES_MIN: u64 = 1 << 20;
 
@@ -41,9 +41,9 @@ pub(crate) struct Working {
     /// What the alarms that stand refuse.
     pub(crate) alarms: AlarmGate,
     pub(crate) activity: Activity,
-    /// What the store counts while files have a second store that is built beside it; and at least,
-    /// until a defragmentation has made them shorter by one that is gone. To count either would stop
-    /// the cluster's writes to bring one member up.
+    /// What the store counts while files have a second store that is built beside it; and at
+    /// least, until a defragmentation has made them shorter by one that is gone. To count either
+    /// would stop the cluster's writes to bring one member up.
     pub(crate) size_bytes_noted: Option<u64>,
     /// A second store is built.
     pub(crate) is_installing: bool,

@@ -3,8 +3,6 @@
 use engine::Rejection;
 
 use super::cell::Counter;
-use crate::mail::Unavailable;
-use crate::sequencer::membership::ChangeRefused;
 
 /// Why a learner was not promoted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,32 +54,11 @@ impl PromotionFailure {
     }
 }
 
-impl From<ChangeRefused> for PromotionFailure {
-    fn from(refused: ChangeRefused) -> Self {
-        match refused {
-            ChangeRefused::ChangePending => Self::TimedOut,
-            ChangeRefused::NotEnoughStarted => Self::NotEnoughStarted,
-            ChangeRefused::Unhealthy => Self::Unhealthy,
-            ChangeRefused::LearnerNotReady => Self::NotReady,
-            ChangeRefused::MemberNotFound => Self::NotFound,
-        }
-    }
-}
-
 impl From<Rejection> for PromotionFailure {
     fn from(rejection: Rejection) -> Self {
         match rejection {
             Rejection::MemberNotLearner => Self::NotLearner,
             _ => Self::NotFound,
-        }
-    }
-}
-
-impl From<Unavailable> for PromotionFailure {
-    fn from(reason: Unavailable) -> Self {
-        match reason {
-            Unavailable::TimedOut => Self::TimedOut,
-            _ => Self::NotTaken,
         }
     }
 }

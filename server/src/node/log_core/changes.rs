@@ -121,6 +121,18 @@ fn unavailable_of(refused: ChangeRefused) -> Unavailable {
     }
 }
 
+/// Why a promotion has failed, for who counts them.
+fn failure_of(reason: Unavailable) -> PromotionFailure {
+    match reason {
+        Unavailable::LearnerNotReady => PromotionFailure::NotReady,
+        Unavailable::MemberNotFound => PromotionFailure::NotFound,
+        Unavailable::NotEnoughStarted => PromotionFailure::NotEnoughStarted,
+        Unavailable::Unhealthy => PromotionFailure::Unhealthy,
+        Unavailable::TimedOut => PromotionFailure::TimedOut,
+        _ => PromotionFailure::NotTaken,
+    }
+}
+
 impl LogCore {
     /// `--strict-reconfig-check`.
     pub fn set_strict_reconfig(&mut self, is_strict: bool) {
@@ -181,9 +193,9 @@ impl LogCore {
     }
 
     /// Counts a promotion that this leader has decided about, or that was.
-    fn count_promotion(&self, change: MemberChange, end: Result<(), impl Into<PromotionFailure>>) {
+    fn count_promotion(&self, change: MemberChange, end: Result<(), PromotionFailure>) {
         if matches!(change, MemberChange::Promote(_)) && self.consensus.is_leader() {
-            self.meter.metrics().promotions.add(end.map_err(Into::into));
+            self.meter.metrics().promotions.add(end);
         }
     }
 
@@ -198,7 +210,7 @@ impl LogCore {
     pub(super) fn propose_changes(&mut self, now: Duration) -> Result<(), Failure> {
         while let Some(waiting) = self.changes.waiting.pop_front() {
             if waiting.until <= now {
-                self.count_promotion(waiting.change, Err(Unavailable::TimedOut));
+                self.count_promotion(waiting.change, Err(PromotionFailure::TimedOut));
                 self.refuse_change(waiting.source, Unavailable::TimedOut);
                 continue;
             }
@@ -227,7 +239,7 @@ impl LogCore {
                         return Ok(());
                     }
                     Err(reason) => {
-                        self.count_promotion(waiting.change, Err(reason));
+                        self.count_promotion(waiting.change, Err(failure_of(reason)));
                         self.refuse_change(waiting.source, reason);
                     }
                 },
@@ -236,8 +248,9 @@ impl LogCore {
                     return Ok(());
                 }
                 Err(refused) => {
-                    self.count_promotion(waiting.change, Err(refused));
-                    self.refuse_change(waiting.source, unavailable_of(refused));
+                    let reason = unavailable_of(refused);
+                    self.count_promotion(waiting.change, Err(failure_of(reason)));
+                    self.refuse_change(waiting.source, reason);
                 }
             }
         }
@@ -327,7 +340,7 @@ impl LogCore {
         // Whoever led when it was proposed, and no leader after that, counts it.
         if let Some(change) = change_in(&batch).filter(|_| term == self.consensus.term()) {
             let end = match answer.outcome {
-                Outcome::Rejected(rejection) => Err(rejection),
+                Outcome::Rejected(rejection) => Err(rejection.into()),
                 _ => Ok(()),
             };
             self.count_promotion(change, end);

@@ -236,7 +236,7 @@ impl Meter {
         self.metrics.installs_inflight.set(is_installing.into());
     }
 
-    /// This leader's clock went on by several ticks at once, and so many others wait for heartbeats.
+    /// This leader's clock went on by several ticks at once: so many others wait for heartbeats.
     pub(super) fn handle_heartbeats_late(&mut self, count: usize) {
         self.metrics.heartbeats_late.add(count as u64);
     }

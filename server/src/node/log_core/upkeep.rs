@@ -166,8 +166,8 @@ impl LogCore {
         }
     }
 
-    /// Looks whether the store of before an install is still in the files, whether history has grown
-    /// old, and whether the cluster's version is to change.
+    /// Looks whether the store of before an install is still in the files, whether history has
+    /// grown old, and whether the cluster's version is to change.
     pub(super) fn handle_upkeep_tick(&mut self, now: Duration) {
         self.defrag_if_owed(now);
         let leads = self.is_primary() && !self.stopping;

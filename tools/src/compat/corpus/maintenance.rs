@@ -153,8 +153,7 @@ fn add_members(corpus: &mut Corpus) {
         let request = pb::MemberRemoveRequest { id: 4711 };
         ask::<_, pb::MemberRemoveResponse>(c, remove, request);
     });
-    // In a cluster it is one of several, and ends.
-    corpus.alone("members/remove-the-only-one", &[], move |c| {
+    corpus.lone("members/remove-the-only-one", move |c| {
         let id = c.range(get(c, "a")).etcd().header.map_or(0, |header| header.member_id);
         ask::<_, pb::MemberRemoveResponse>(c, remove, pb::MemberRemoveRequest { id });
     });

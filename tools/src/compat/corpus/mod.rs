@@ -26,12 +26,14 @@ use super::conversation::Conversation;
 use super::wire::etcdserverpb as pb;
 
 /// Which servers a case talks to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Setting {
     /// The pair that most cases share.
     Shared,
     /// New servers with these arguments.
     Alone(&'static [&'static str]),
+    /// New servers that are the only members of their clusters.
+    Lone,
 }
 
 /// One scripted case.
@@ -66,6 +68,11 @@ impl Corpus {
         self.push(name.into(), Setting::Alone(args), Box::new(talk));
     }
 
+    /// A case on servers of its own, which have no others beside them.
+    fn lone(&mut self, name: impl Into<String>, talk: impl Fn(&mut Conversation<'_>) + 'static) {
+        self.push(name.into(), Setting::Lone, Box::new(talk));
+    }
+
     fn push(&mut self, name: String, setting: Setting, talk: Box<dyn Fn(&mut Conversation<'_>)>) {
         self.cases.push(Case { name, setting, talk });
     }
@@ -91,7 +98,7 @@ pub fn corpus() -> Vec<Case> {
     transport::add(&mut corpus);
     http::add(&mut corpus);
     compact::add(&mut corpus);
-    corpus.cases.sort_by_key(|case| matches!(case.setting, Setting::Alone(_)));
+    corpus.cases.sort_by_key(|case| case.setting != Setting::Shared);
     corpus.cases
 }
 
