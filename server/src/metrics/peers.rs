@@ -76,15 +76,7 @@ impl StoreCounts {
 pub struct CountedStore {
     counts: Arc<StoreCounts>,
     begun: Duration,
-    end: End,
-}
-
-/// What becomes of a store that is counted.
-#[derive(Debug)]
-enum End {
-    Failed,
-    Arrived { took: Duration },
-    Needless,
+    took: Option<Duration>,
 }
 
 impl CountedStore {
@@ -92,30 +84,24 @@ impl CountedStore {
     #[must_use]
     pub fn begin(counts: &Arc<StoreCounts>, now: Duration) -> Self {
         counts.in_flight.set(counts.in_flight.get() + 1);
-        Self { counts: Arc::clone(counts), begun: now, end: End::Failed }
+        Self { counts: Arc::clone(counts), begun: now, took: None }
     }
 
     /// It has arrived.
     pub fn arrive(mut self, now: Duration) {
-        self.end = End::Arrived { took: now.saturating_sub(self.begun) };
-    }
-
-    /// Nothing had to be sent.
-    pub fn forget(mut self) {
-        self.end = End::Needless;
+        self.took = Some(now.saturating_sub(self.begun));
     }
 }
 
 impl Drop for CountedStore {
     fn drop(&mut self) {
         self.counts.in_flight.set(self.counts.in_flight.get() - 1);
-        match self.end {
-            End::Arrived { took } => {
+        match self.took {
+            Some(took) => {
                 self.counts.succeeded.add(1);
                 self.counts.durations.observe_duration(took, 1);
             }
-            End::Failed => self.counts.failed.add(1),
-            End::Needless => {}
+            None => self.counts.failed.add(1),
         }
     }
 }
