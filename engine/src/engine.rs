@@ -209,7 +209,8 @@ impl Engine {
         let alarms = AlarmGate::load(&first.file, &first.roots)?;
         let mut working = Working::new(opened.shards, opened.revision, sweep.target);
         working.alarms = alarms;
-        working.size_bytes_noted = opened.size_bytes;
+        let reach = working.size_bytes();
+        working.size_bytes_noted = opened.size_bytes.filter(|noted| *noted < reach);
         Self::assemble(opened.identity, working, sweep, opened.epoch, opened.durable)
     }
 
@@ -510,6 +511,12 @@ impl Engine {
     #[must_use]
     pub fn file_size_bytes(&self) -> u64 {
         self.working.shards.iter().map(|shard| shard.file.size_bytes()).sum()
+    }
+
+    /// How far they were ever used, until they are shortened.
+    #[must_use]
+    pub fn reach_bytes(&self) -> u64 {
+        self.working.shards.iter().map(|shard| shard.file.reach_bytes()).sum()
     }
 
     /// Goes on with the batch, touching about `budget` keys. Appends one answer a command, in

@@ -36,9 +36,10 @@ pub struct View {
     /// this view is linearizable without asking anybody.
     pub local_reads: bool,
     /// How far the files were ever used, until they are shortened: what the quota bounds. Growth
-    /// ahead of its use does not count.
+    /// ahead of its use does not count; nor does what an install adds, or leaves behind until a
+    /// defragmentation has dealt with it.
     pub size_bytes: u64,
-    /// What of it holds data.
+    /// What of the files holds data, that which an install adds or leaves behind included.
     pub in_use_bytes: u64,
     pub(crate) roots: Vec<ShardRoots>,
     pub(crate) readers: Arc<[PageReader]>,
@@ -46,6 +47,12 @@ pub struct View {
 }
 
 impl View {
+    /// What of [`Self::size_bytes`] holds data.
+    #[must_use]
+    pub fn counted_in_use_bytes(&self) -> u64 {
+        self.in_use_bytes.min(self.size_bytes)
+    }
+
     /// The hashes that the latest compactions left behind.
     #[must_use]
     pub fn compaction_hashes(&self) -> &[KeyValueHash] {

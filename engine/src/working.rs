@@ -16,6 +16,10 @@ use crate::page::{NoSpace, PageFault, PageFile};
 use crate::shard::Shard;
 use crate::store::{ShardRoots, Store, shard_of};
 
+/// What waits in the ordinary course of things: one part in so many of what is in use, and some.
+const WAITING_PART: u64 = 8;
+const WAITING_SIZE_BYTES_MIN: u64 = 1 << 20;
+
 /// What a batch that asks for room is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
@@ -37,9 +41,9 @@ pub(crate) struct Working {
     /// What the alarms that stand refuse.
     pub(crate) alarms: AlarmGate,
     pub(crate) activity: Activity,
-    /// What the store counts while files have a second store that is built beside it; and at least,
-    /// while they are longer for one that is gone. To count either would stop the cluster's writes
-    /// to bring one member up.
+    /// What the store counts while files have a second store that is built beside it; and at
+    /// least, until a defragmentation has made them shorter by one that is gone. To count either
+    /// would stop the cluster's writes to bring one member up.
     pub(crate) size_bytes_noted: Option<u64>,
     /// A second store is built.
     pub(crate) is_installing: bool,
@@ -124,13 +128,26 @@ impl Working {
 
     /// A view tells this size. What was told once is not taken back before the files are shorter.
     pub(crate) fn note_size(&mut self, size_bytes: u64) {
+        if self.size_bytes_noted.is_none() || self.is_installing {
+            return;
+        }
         // A file that is being cut off may have to stay as it is.
-        let is_resizing = self.shards.iter().any(|shard| shard.file.is_resizing());
-        if self.size_bytes_noted.is_none() || self.is_installing || is_resizing {
+        if self.shards.iter().any(|shard| shard.file.is_shortening()) {
             return;
         }
         let reach = self.shards.iter().map(|shard| shard.file.reach_bytes()).sum::<u64>();
         self.size_bytes_noted = (size_bytes < reach).then_some(size_bytes);
+    }
+
+    /// Whether the files may be longer for a store that is gone, and hardly anything in them waits
+    /// for a reader or a checkpoint to let it go: a defragmentation can put an end to that.
+    pub(crate) fn is_owed_defrag(&self) -> bool {
+        let waits_little = |shard: &Shard| {
+            let (waiting, in_use) = (shard.file.waiting_size_bytes(), shard.file.in_use_bytes());
+            waiting <= in_use / WAITING_PART + WAITING_SIZE_BYTES_MIN
+        };
+        let is_noted = self.size_bytes_noted.is_some() && !self.is_installing;
+        is_noted && self.shards.iter().all(waits_little)
     }
 
     /// Looks whether every shard has the free pages that so many changes, of commands of this size,

@@ -94,6 +94,13 @@ impl Engine {
         self.defrag.stage != Stage::Idle
     }
 
+    /// Whether the files may be longer for a store that is gone, because nobody has defragmented
+    /// since, or a reader held it then and does no more.
+    #[must_use]
+    pub fn is_owed_defrag(&self) -> bool {
+        self.defrag.stage == Stage::Idle && self.working.is_owed_defrag()
+    }
+
     /// Whether the run cannot go on without a checkpoint; the owner begins it.
     #[must_use]
     pub fn defrag_wants_checkpoint(&self) -> bool {
@@ -156,6 +163,11 @@ impl Engine {
         for shard in &mut self.working.shards {
             let free_pages_min = pages_to_keep(shard);
             is_cut |= shard.file.shorten(free_pages_min);
+        }
+        let is_short = |shard: &Shard| shard.file.end().0 <= limit_of(shard).0 + spare_pages(shard);
+        if !is_cut && self.working.is_owed_defrag() && self.working.shards.iter().all(is_short) {
+            // The files count as those of any other member.
+            self.working.size_bytes_noted = None;
         }
         // What views say of sizes has changed.
         self.changed = true;

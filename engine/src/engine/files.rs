@@ -53,15 +53,14 @@ impl EngineFiles {
 pub(super) struct OwnerMeta {
     pub(super) identity: Identity,
     pub(super) revision: Revision,
-    /// What the store counts, if the files are longer for one that was there before an install. The
-    /// first version does not say.
+    /// What the store counts, if the files may be longer for one that was there before an install.
+    /// The first version does not say, and is written where there is nothing to say: a program of
+    /// before can go on with that.
     pub(super) size_bytes: Option<u64>,
 }
 
 const OWNER_VERSION: u32 = 2;
 const OWNER_SIZE_BYTES: usize = 36;
-/// The files are as long as the store.
-const NO_SIZE: u64 = u64::MAX;
 /// Without the size.
 const OWNER_FIRST_VERSION: u32 = 1;
 const OWNER_FIRST_SIZE_BYTES: usize = 28;
@@ -69,11 +68,14 @@ const OWNER_FIRST_SIZE_BYTES: usize = 28;
 impl OwnerMeta {
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(OWNER_SIZE_BYTES);
-        bytes.extend_from_slice(&OWNER_VERSION.to_le_bytes());
+        let version = if self.size_bytes.is_some() { OWNER_VERSION } else { OWNER_FIRST_VERSION };
+        bytes.extend_from_slice(&version.to_le_bytes());
         bytes.extend_from_slice(&self.identity.cluster.0.to_le_bytes());
         bytes.extend_from_slice(&self.identity.member.0.to_le_bytes());
         bytes.extend_from_slice(&self.revision.0.to_le_bytes());
-        bytes.extend_from_slice(&self.size_bytes.unwrap_or(NO_SIZE).to_le_bytes());
+        if let Some(size_bytes) = self.size_bytes {
+            bytes.extend_from_slice(&size_bytes.to_le_bytes());
+        }
         bytes
     }
 
@@ -101,7 +103,7 @@ impl OwnerMeta {
             return Err(Failure::State("the checkpoint's own part makes no sense".to_owned()));
         }
         let identity = Identity { cluster: ClusterId(cluster), member: MemberId(member) };
-        let size_bytes = word(28).filter(|size_bytes| *size_bytes != NO_SIZE);
+        let size_bytes = word(OWNER_FIRST_SIZE_BYTES);
         Ok(Self { identity, revision, size_bytes })
     }
 }
@@ -262,6 +264,7 @@ mod tests {
             let read = OwnerMeta::from_bytes(&bytes).unwrap();
             assert_eq!((read.identity, read.revision), (identity, revision));
             assert_eq!(read.size_bytes, size_bytes);
+            assert_eq!(bytes[0], if size_bytes.is_some() { 2 } else { 1 });
             let mut first = bytes[..OWNER_FIRST_SIZE_BYTES].to_vec();
             first[0] = 1;
             let read = OwnerMeta::from_bytes(&first).unwrap();
@@ -269,7 +272,7 @@ mod tests {
             assert_eq!(read.size_bytes, None);
             // Each version has its length.
             let mut wrong = bytes.clone();
-            wrong[0] = 1;
+            wrong[0] = 3 - wrong[0];
             assert!(OwnerMeta::from_bytes(&wrong).is_err());
             first[0] = 2;
             assert!(OwnerMeta::from_bytes(&first).is_err());

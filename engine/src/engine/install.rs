@@ -281,8 +281,9 @@ impl Engine {
 
     /// Ends the install: the store is the one that came, and its view is published. The leases are
     /// to be read anew by whoever keeps their clocks, watches find a gap. A defragmentation is to
-    /// follow, for the files hold the pages of the store that is gone. Until they are shorter what
-    /// the quota bounds is what the store holds, and as much as the one that came at least.
+    /// follow, for the files hold the pages of the store that is gone. Until one has dealt with
+    /// them, what the quota bounds is what the store holds, and as much as the one that came at
+    /// least.
     ///
     /// A crash finds the old store until a checkpoint of this view is durable.
     ///

@@ -337,6 +337,11 @@ impl PageFile {
         self.growth_out.is_some() || self.shortening.is_some()
     }
 
+    /// Whether it is being cut off, or is to be.
+    pub(crate) fn is_shortening(&self) -> bool {
+        self.shortening.is_some()
+    }
+
     /// Cuts the file off. What it was to grow by is forgotten: whoever needs it asks again.
     pub(super) fn want_shortening(&mut self, shortening: Shortening) {
         assert!(!self.is_resizing());

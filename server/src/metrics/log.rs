@@ -9,6 +9,7 @@ use engine::command::CommandKind;
 use super::calls::REQUEST_BOUNDS;
 use super::cell::{Bounds, Counter, Distribution};
 use super::peers::Peers;
+use super::promotions::Promotions;
 use super::stage::{Stage, StageCopy, StageLatency, StageSlot};
 
 /// etcd's bounds for applies, in nanoseconds.
@@ -145,6 +146,8 @@ pub struct LogMetrics {
     pub lease_ttls: Distribution,
     /// Of the other members.
     pub peers: Peers,
+    /// Learners that this leader was to promote.
+    pub promotions: Promotions,
     puts: Counter,
     put_size_bytes: Counter,
     deletes: Counter,
@@ -182,6 +185,7 @@ impl Default for LogMetrics {
             leases_renewed: Counter::default(),
             lease_ttls: Distribution::new(LEASES),
             peers: Peers::default(),
+            promotions: Promotions::default(),
             puts: Counter::default(),
             put_size_bytes: Counter::default(),
             deletes: Counter::default(),

@@ -23,6 +23,7 @@ mod frontend;
 mod health;
 mod log;
 pub mod peers;
+pub mod promotions;
 mod render;
 pub mod stage;
 #[cfg(test)]

@@ -76,7 +76,15 @@ impl StoreCounts {
 pub struct CountedStore {
     counts: Arc<StoreCounts>,
     begun: Duration,
-    took: Option<Duration>,
+    end: End,
+}
+
+/// What becomes of a store that is counted.
+#[derive(Debug)]
+enum End {
+    Failed,
+    Arrived { took: Duration },
+    Needless,
 }
 
 impl CountedStore {
@@ -84,24 +92,30 @@ impl CountedStore {
     #[must_use]
     pub fn begin(counts: &Arc<StoreCounts>, now: Duration) -> Self {
         counts.in_flight.set(counts.in_flight.get() + 1);
-        Self { counts: Arc::clone(counts), begun: now, took: None }
+        Self { counts: Arc::clone(counts), begun: now, end: End::Failed }
     }
 
     /// It has arrived.
     pub fn arrive(mut self, now: Duration) {
-        self.took = Some(now.saturating_sub(self.begun));
+        self.end = End::Arrived { took: now.saturating_sub(self.begun) };
+    }
+
+    /// Nothing had to be sent.
+    pub fn forget(mut self) {
+        self.end = End::Needless;
     }
 }
 
 impl Drop for CountedStore {
     fn drop(&mut self) {
         self.counts.in_flight.set(self.counts.in_flight.get() - 1);
-        match self.took {
-            Some(took) => {
+        match self.end {
+            End::Arrived { took } => {
                 self.counts.succeeded.add(1);
                 self.counts.durations.observe_duration(took, 1);
             }
-            None => self.counts.failed.add(1),
+            End::Failed => self.counts.failed.add(1),
+            End::Needless => {}
         }
     }
 }

@@ -50,6 +50,7 @@ pub(super) fn render(metrics: &Metrics, sample: &Sample, out: &mut Vec<u8>) {
     put_member(&mut text, metrics, sample);
     put_peers(&mut text, metrics);
     put_proposals(&mut text, metrics, sample);
+    put_promotions(&mut text, metrics);
     put_requests(&mut text, metrics);
     put_health(&mut text, metrics, sample);
     put_disk(&mut text, &metrics.log);
@@ -215,6 +216,22 @@ fn put_stores(text: &mut Text, peers: &[Arc<PeerMetrics>], families: &StoreFamil
     let mut family = text.family(families.durations, Kind::Histogram, help);
     for (id, stores) in &all {
         family.distribution(&[(families.label, id)], &stores.durations.copy(), NANOS);
+    }
+}
+
+fn put_promotions(text: &mut Text, metrics: &Metrics) {
+    let promotions = &metrics.log.promotions;
+    let help = "Learners that this member has promoted while it led.";
+    let name = "etcd_server_learner_promote_successes";
+    text.family(name, Kind::Counter, help).count(&[], promotions.succeeded());
+    let mut failed = promotions.failed().peekable();
+    if failed.peek().is_some() {
+        let help = "Promotions that were refused or failed while this member led.";
+        let name = "etcd_server_learner_promote_failures";
+        let mut family = text.family(name, Kind::Counter, help);
+        for (failure, count) in failed {
+            family.count(&[("Reason", failure.text())], count);
+        }
     }
 }
 
@@ -466,7 +483,11 @@ fn put_store(text: &mut Text, metrics: &Metrics, sample: &Sample) {
         text.single(name, Kind::Counter, help, whole(value));
     }
     let gauges = [
-        ("etcd_mvcc_db_total_size_in_bytes", "What the store's files take.", store.size_bytes),
+        (
+            "etcd_mvcc_db_total_size_in_bytes",
+            "What the store takes in its files.",
+            store.size_bytes,
+        ),
         (
             "etcd_mvcc_db_total_size_in_use_in_bytes",
             "What of the store's files holds data.",

@@ -11,6 +11,7 @@ use engine::ids::MemberId;
 use super::cell::Bounds;
 use super::health::CHECKS;
 use super::peers::CountedStore;
+use super::promotions::PromotionFailure;
 use super::*;
 
 const FAMILIES: &str = include_str!("families.txt");
@@ -144,6 +145,7 @@ fn busy() -> Metrics {
     let second = Duration::from_secs(1);
     CountedStore::begin(&peer.stores_sent, second).arrive(2 * second);
     drop(CountedStore::begin(&peer.stores_received, second));
+    metrics.log.promotions.add(Err(PromotionFailure::NotReady));
     metrics
 }
 

@@ -213,7 +213,7 @@ impl LogCore {
         } = stages;
         let upkeep = Upkeep::new(retention);
         let view = engine.newest_view();
-        let given_back_bytes = view.size_bytes.saturating_sub(view.in_use_bytes);
+        let given_back_bytes = engine.reach_bytes().saturating_sub(view.in_use_bytes);
         if defrag_from_bytes.is_some_and(|from| given_back_bytes >= from) {
             engine.begin_defrag();
         }

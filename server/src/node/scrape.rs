@@ -160,7 +160,7 @@ impl Sources {
             compacted: view.compacted.0,
             keys: view.key_count(),
             size_bytes: view.size_bytes,
-            in_use_bytes: view.in_use_bytes,
+            in_use_bytes: view.counted_in_use_bytes(),
         };
         // A store that cannot be read says so elsewhere.
         let cluster_version = view.cluster_version().ok().flatten();

@@ -85,7 +85,7 @@ pub(super) fn put_status(
         raft_term: node.term.0,
         raft_applied_index: view.applied.0,
         errors,
-        db_size_in_use: saturating_i64(view.in_use_bytes),
+        db_size_in_use: saturating_i64(view.counted_in_use_bytes()),
         is_learner: node.learner,
         storage_version: view.cluster_version()?.unwrap_or_default(),
         db_size_quota: node.quota_bytes,

@@ -20,12 +20,16 @@ fn get(member: &Member, path: &str, fields: &str) -> (String, Vec<u8>) {
 
 /// The body of a JSON call that has to succeed.
 fn post(member: &Member, path: &str, body: &str) -> String {
+    let (head, answer) = call(member, path, body);
+    assert!(head.contains(" 200 OK\r\n"), "{path} {body}: {head}{answer}");
+    answer
+}
+
+fn call(member: &Member, path: &str, body: &str) -> (String, String) {
     let length = body.len();
     let head = format!("POST {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: {length}\r\n");
     let (head, answer) = split(&http_answer(member.address(), &format!("{head}\r\n{body}")));
-    let answer = String::from_utf8(answer).unwrap();
-    assert!(head.contains(" 200 OK\r\n"), "{path} {body}: {head}{answer}");
-    answer
+    (head, String::from_utf8(answer).unwrap())
 }
 
 fn split(answer: &[u8]) -> (String, Vec<u8>) {
@@ -90,6 +94,7 @@ fn do_everything(member: &Member) {
     post(member, "/v3/maintenance/defragment", "{}");
     assert!(post(member, "/v3/maintenance/snapshot", "{}").contains("\"blob\":"));
     post(member, "/v3/maintenance/downgrade", r#"{"action":"CANCEL"}"#);
+    assert!(call(member, "/v3/cluster/member/promote", r#"{"ID":"5"}"#).0.contains(" 404 "));
     for path in ["/health", "/livez", "/readyz"] {
         assert!(get(member, path, "").0.contains(" 200 OK\r\n"), "{path}");
     }
@@ -146,6 +151,8 @@ fn everything_that_is_counted_is_told_and_counted_right() {
         ("etcd_debugging_lease_renewed_total", 1.0),
         ("etcd_debugging_lease_revoked_total", 1.0),
         ("etcd_debugging_lease_ttl_total_sum", 100.0),
+        ("etcd_server_learner_promote_successes", 0.0),
+        (r#"etcd_server_learner_promote_failures{Reason="membership: ID not found"}"#, 1.0),
         ("etcd_mvcc_put_total", 3.0),
         ("etcd_mvcc_delete_total", 1.0),
         ("etcd_mvcc_hash_rev_duration_seconds_count", 1.0),

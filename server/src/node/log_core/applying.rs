@@ -98,6 +98,7 @@ impl LogCore {
     fn begin_next(&mut self) -> Result<bool, Failure> {
         let Some(entry) = self.committed.pop_front() else { return Ok(false) };
         let (index, term) = (LogIndex(entry.index), Term(entry.term));
+        self.quota.handle_next();
         let mut applying = Applying { index, term, batch: None, is_applied: false };
         if entry.data.is_empty() {
             self.engine.apply_empty(index, term);

@@ -21,6 +21,7 @@ use raft::eraftpb::Entry;
 use super::LogCore;
 use super::applying::Applying;
 use crate::mail::{FrontendId, Slot, Unavailable, Verdict};
+use crate::metrics::promotions::PromotionFailure;
 use crate::node::failure::Failure;
 use crate::raft::change::{decode_change, encode_conf_state};
 use crate::raft::conf::sorted;
@@ -120,6 +121,18 @@ fn unavailable_of(refused: ChangeRefused) -> Unavailable {
     }
 }
 
+/// Why a promotion has failed, for who counts them.
+fn failure_of(reason: Unavailable) -> PromotionFailure {
+    match reason {
+        Unavailable::LearnerNotReady => PromotionFailure::NotReady,
+        Unavailable::MemberNotFound => PromotionFailure::NotFound,
+        Unavailable::NotEnoughStarted => PromotionFailure::NotEnoughStarted,
+        Unavailable::Unhealthy => PromotionFailure::Unhealthy,
+        Unavailable::TimedOut => PromotionFailure::TimedOut,
+        _ => PromotionFailure::NotTaken,
+    }
+}
+
 impl LogCore {
     /// `--strict-reconfig-check`.
     pub fn set_strict_reconfig(&mut self, is_strict: bool) {
@@ -179,6 +192,13 @@ impl LogCore {
         }
     }
 
+    /// Counts a promotion that this leader has decided about, or that was.
+    fn count_promotion(&self, change: MemberChange, end: Result<(), PromotionFailure>) {
+        if matches!(change, MemberChange::Promote(_)) && self.consensus.is_leader() {
+            self.meter.metrics().promotions.add(end);
+        }
+    }
+
     fn refuse_change(&mut self, source: Source, reason: Unavailable) {
         match source {
             Source::Own(ticket, _) => self.refuse(ticket, reason),
@@ -190,6 +210,7 @@ impl LogCore {
     pub(super) fn propose_changes(&mut self, now: Duration) -> Result<(), Failure> {
         while let Some(waiting) = self.changes.waiting.pop_front() {
             if waiting.until <= now {
+                self.count_promotion(waiting.change, Err(PromotionFailure::TimedOut));
                 self.refuse_change(waiting.source, Unavailable::TimedOut);
                 continue;
             }
@@ -217,13 +238,20 @@ impl LogCore {
                         self.changes.waiting.push_front(waiting);
                         return Ok(());
                     }
-                    Err(reason) => self.refuse_change(waiting.source, reason),
+                    Err(reason) => {
+                        self.count_promotion(waiting.change, Err(failure_of(reason)));
+                        self.refuse_change(waiting.source, reason);
+                    }
                 },
                 Err(ChangeRefused::ChangePending) => {
                     self.changes.waiting.push_front(waiting);
                     return Ok(());
                 }
-                Err(refused) => self.refuse_change(waiting.source, unavailable_of(refused)),
+                Err(refused) => {
+                    let reason = unavailable_of(refused);
+                    self.count_promotion(waiting.change, Err(failure_of(reason)));
+                    self.refuse_change(waiting.source, reason);
+                }
             }
         }
         Ok(())
@@ -308,6 +336,14 @@ impl LogCore {
             let conf_state = self.consensus.apply_membership(&change)?;
             // raft keeps the ids in no order; the store has the same bytes on all members.
             self.engine.put_conf_state(&encode_conf_state(&sorted(conf_state)))?;
+        }
+        // Whoever led when it was proposed, and no leader after that, counts it.
+        if let Some(change) = change_in(&batch).filter(|_| term == self.consensus.term()) {
+            let end = match answer.outcome {
+                Outcome::Rejected(rejection) => Err(rejection.into()),
+                _ => Ok(()),
+            };
+            self.count_promotion(change, end);
         }
         self.answers.push(answer);
         self.applying = Some(Applying { index, term, batch: Some(batch), is_applied: true });

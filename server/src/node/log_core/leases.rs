@@ -201,9 +201,9 @@ impl LogCore {
     /// Time has passed since the last tick; whether it was more than a tick's.
     pub(super) fn notice_pause(&mut self, now: Duration) {
         let pause = now.saturating_sub(self.ticked);
-        let has_followers = self.consensus.is_leader() && !self.consensus.is_sole_voter();
-        if has_followers && pause > 2 * self.heartbeat_interval && !self.ticked.is_zero() {
-            self.meter.handle_heartbeats_late();
+        let is_late = pause > 2 * self.heartbeat_interval && !self.ticked.is_zero();
+        if is_late && self.consensus.is_leader() {
+            self.meter.handle_heartbeats_late(self.consensus.followers().count());
         }
         if pause >= self.leases.lessor.extension() && !self.ticked.is_zero() {
             self.doubt_leading(now);

@@ -236,9 +236,9 @@ impl Meter {
         self.metrics.installs_inflight.set(is_installing.into());
     }
 
-    /// This leader's clock went on by several ticks at once.
-    pub(super) fn handle_heartbeats_late(&mut self) {
-        self.metrics.heartbeats_late.add(1);
+    /// This leader's clock went on by several ticks at once: so many others wait for heartbeats.
+    pub(super) fn handle_heartbeats_late(&mut self, count: usize) {
+        self.metrics.heartbeats_late.add(count as u64);
     }
 
     /// Whether a defragmentation is under way; told every turn.

@@ -49,9 +49,13 @@ impl QuotaWatch {
         }
     }
 
+    /// Another entry's turn has come.
+    pub(super) fn handle_next(&mut self) {
+        self.refused.clear();
+    }
+
     /// A batch is about to be applied to a store of this size.
     pub(super) fn handle_begun(&mut self, store_size_bytes: u64, batch_size_bytes: usize) {
-        self.refused.clear();
         let cost_max = cost_max_of_batch(batch_size_bytes);
         let is_far = self.quota.admits(store_size_bytes, cost_max);
         self.size_before_bytes = (!is_far).then_some(store_size_bytes);

@@ -46,8 +46,8 @@ impl Succession {
 }
 
 impl LogCore {
-    /// A member's process is gone: there is no connection to or from it, and its host says that
-    /// nobody listens where it is reached.
+    /// A member's process is gone: there is no connection to it and none for its heartbeats, and
+    /// its host says that nobody listens where it is reached.
     pub fn handle_absent(&mut self, peer: MemberId, now: Duration) {
         if self.transfers.is_raft_frozen() || !self.consensus.forget_leader(peer) {
             return;

@@ -300,8 +300,11 @@ impl LogCore {
         if state != SnapshotState::Taking {
             let ended = self.transfers.outgoing.swap_remove(place);
             let is_installed = state == SnapshotState::Installed;
-            if is_installed {
-                ended.counted.arrive(self.ticked);
+            match is_installed {
+                // Whoever has it all the same was sent nothing.
+                true if ended.chunk_first == 0 && ended.sent == 0 => ended.counted.forget(),
+                true => ended.counted.arrive(self.ticked),
+                false => {}
             }
             return self.consensus.handle_snapshot_sent(from, is_installed);
         }

@@ -27,9 +27,14 @@ use crate::service::status::{Refusal, status_of};
 
 /// Keys that a step of a background sweep may touch: a tenth of a millisecond or two, so that a
 /// batch that arrives meanwhile hardly waits.
-const BACKGROUND_KEYS_MAX: usize = 128;
+const BACKGROUND_KEYS_MAX: usize = 48;
 /// Pages that a step of a defragmentation may copy: a fraction of a millisecond, too.
 const DEFRAG_PAGES_MAX: usize = 64;
+
+/// How long after a defragmentation that an install has left another is begun, if it was in vain.
+const DEFRAG_OWED_INTERVAL: Duration = Duration::from_secs(60);
+/// And how often that is doubled.
+const DOUBLINGS_MAX: u32 = 6;
 
 /// Slots of nobody's, behind all that are counted: what came of these matters.
 const SLOT_COMPACTION: Slot = Slot(u32::MAX);
@@ -42,6 +47,10 @@ pub(super) struct Upkeep {
     /// From the first tick on.
     auto_compaction: Option<AutoCompaction>,
     version: VersionMonitor,
+    /// When a defragmentation that an install has left may be begun again.
+    defrag_owed_from: Duration,
+    /// How often that was done in a row.
+    defrags_owed: u32,
     pace: Pace,
     writer: FrameWriter,
 }
@@ -66,6 +75,8 @@ impl Upkeep {
             retention,
             auto_compaction: None,
             version: VersionMonitor::new(own),
+            defrag_owed_from: Duration::ZERO,
+            defrags_owed: 0,
             pace: Pace::default(),
             writer: FrameWriter::new(),
         }
@@ -155,8 +166,10 @@ impl LogCore {
         }
     }
 
-    /// Looks whether history has grown old, and whether the cluster's version is to change.
+    /// Looks whether the store of before an install is still in the files, whether history has
+    /// grown old, and whether the cluster's version is to change.
     pub(super) fn handle_upkeep_tick(&mut self, now: Duration) {
+        self.defrag_if_owed(now);
         let leads = self.is_primary() && !self.stopping;
         let revision = self.engine.revision();
         let upkeep = &mut self.upkeep;
@@ -191,6 +204,20 @@ impl LogCore {
             }
         }
         self.batcher.handle_commands(FrontendId::NOBODY, &frames, &slots);
+    }
+
+    /// Deals with what an install has left, ever less often while that is in vain.
+    fn defrag_if_owed(&mut self, now: Duration) {
+        let upkeep = &mut self.upkeep;
+        let wait = DEFRAG_OWED_INTERVAL * 2u32.pow(upkeep.defrags_owed.min(DOUBLINGS_MAX));
+        if self.engine.is_defragmenting() {
+            upkeep.defrag_owed_from = now + wait;
+        } else if !self.engine.is_owed_defrag() {
+            upkeep.defrags_owed = 0;
+        } else if now >= upkeep.defrag_owed_from && !self.stopping {
+            upkeep.defrags_owed += 1;
+            self.engine.begin_defrag();
+        }
     }
 
     /// A proposal of the member's own was not taken.

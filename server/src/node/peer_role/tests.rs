@@ -324,6 +324,27 @@ fn a_member_that_is_gone_is_told_and_dialed_until_it_is_back() {
     until(&mut [&mut one], |worlds| worlds[0].diary.absent == [second; 2]);
 }
 
+/// Found in review: of a connection that is not read the end is not seen.
+#[test]
+fn who_is_gone_is_absent_although_its_entries_are_not_read() {
+    let (mut one, mut two) = pair();
+    let second = two.id;
+    until(&mut [&mut one, &mut two], |worlds| {
+        let lanes = [Lane::Control, Lane::Bulk];
+        both_up(worlds)
+            && lanes.iter().all(|lane| worlds[0].role.greeted.contains_key(&(second, *lane)))
+    });
+    one.diary.is_full = true;
+    one.turn();
+    drop(two);
+    until(&mut [&mut one], |worlds| {
+        // However long it takes, that is not long.
+        worlds[0].role.held_back = HeldBack::default();
+        worlds[0].diary.absent == [second]
+    });
+    assert!(one.role.greeted.contains_key(&(second, Lane::Bulk)), "its end was seen");
+}
+
 /// Who refuses to be dialed and is connected all the same runs.
 #[test]
 fn a_member_that_only_cannot_be_dialed_is_not_absent() {

@@ -6,6 +6,7 @@ use engine::hash::KeyValueHashScan;
 
 use super::*;
 use crate::metrics::cell::Counter;
+use crate::metrics::promotions::PromotionFailure;
 use crate::peer::letter::Letter;
 
 mod checks;
@@ -377,6 +378,17 @@ fn a_cluster_grows_by_a_learner_that_is_promoted_and_loses_a_member() {
         assert_eq!(world.core.consensus.conf_state().voters.len(), 4);
         assert_eq!(world.core.members().len(), 4);
     }
+    let again =
+        cluster.change(asked, |writer, frames| writer.push_member_promote(frames, id_of(new)));
+    assert!(matches!(again, Ok(Outcome::Rejected(Rejection::MemberNotLearner))), "{again:?}");
+    // Whoever leads counts them.
+    for (place, world) in cluster.members.iter().enumerate() {
+        let promotions = &world.core.meter.metrics().promotions;
+        let failed: Vec<_> = promotions.failed().collect();
+        let expected = (1, vec![(PromotionFailure::NotLearner, 1)]);
+        let expected = if place == leader { expected } else { Default::default() };
+        assert_eq!((promotions.succeeded(), failed), expected, "member {place}");
+    }
     let removed =
         cluster.change(asked, |writer, frames| writer.push_member_remove(frames, id_of(leader)));
     assert!(matches!(removed, Ok(Outcome::System)), "{removed:?}");
@@ -698,6 +710,13 @@ fn a_store_of_large_values_travels() {
         cluster.run();
     }
     cluster.away.clear();
+    // It has come, and the log that is to begin anew behind it does not get on.
+    cluster.members[away].is_log_held = true;
+    for _ in 0..30 {
+        cluster.tick();
+    }
+    assert_eq!(cluster.members[away].core.meter.metrics().installs_inflight.get(), 1);
+    cluster.members[away].is_log_held = false;
     for _ in 0..60 {
         cluster.tick();
     }
@@ -714,6 +733,71 @@ fn a_store_of_large_values_travels() {
         assert_eq!(counts.durations.count(), counts.succeeded.get());
     }
     assert_eq!(metrics_of(away).installs_inflight.get(), 0);
+}
+
+/// A reader holds the store of before when the defragmentation behind the install comes.
+#[test]
+fn what_an_install_leaves_is_dealt_with_when_its_reader_has_gone() {
+    let mut cluster = Cluster::new_in("cluster-owed", 8 << 20);
+    let leader = cluster.elect();
+    let away = (leader + 1) % 3;
+    for part in 0..20 {
+        cluster.members[leader].begin_fill(part..part + 1, &vec![7; 200_000]);
+        cluster.run();
+    }
+    cluster.tick();
+    let held = cluster.members[away].core.engine().read_handle().hold().unwrap();
+    cluster.away.push(away);
+    let deleted = cluster.members[leader].delete_all();
+    cluster.run();
+    assert!(cluster.members[leader].take_outcome(deleted).is_ok());
+    let revision = cluster.members[leader].core.engine().revision();
+    cluster.members[leader].compact(revision, true);
+    cluster.members[leader].core.set_window(Window { entries_max: 1, size_bytes_max: 0 });
+    for part in 0..20 {
+        cluster.members[leader].begin_fill(part * 100..(part + 1) * 100, &[7; 2000]);
+        cluster.run();
+    }
+    cluster.away.clear();
+    for _ in 0..100 {
+        cluster.tick();
+    }
+    let core = |cluster: &Cluster| -> (u64, u64) {
+        let engine = cluster.members[away].core.engine();
+        (engine.newest_view().size_bytes, engine.reach_bytes())
+    };
+    let revisions = cluster.revisions();
+    assert_eq!(revisions, [revisions[leader]; 3]);
+    let (size_bytes, reach_bytes) = core(&cluster);
+    assert!(size_bytes + (3 << 20) < reach_bytes, "{size_bytes} of {reach_bytes} bytes count");
+    drop(held);
+    // Pages are given back with what is written next, and its checkpoints.
+    for number in 0..3 {
+        cluster.members[leader].put(&format!("more {number}"), b"value");
+        for _ in 0..400 {
+            cluster.tick();
+        }
+    }
+    let (size_bytes, reach_after) = core(&cluster);
+    assert_eq!(size_bytes, reach_after, "all of a short file counts");
+    assert!(reach_after + (3 << 20) < reach_bytes, "{reach_after} bytes of {reach_bytes}");
+}
+
+#[test]
+fn a_late_heartbeat_is_counted_for_each_other_member() {
+    let mut cluster = Cluster::new("cluster-late");
+    let leader = cluster.elect();
+    let late = |cluster: &Cluster| {
+        let metrics = |world: &World| world.core.meter.metrics().heartbeats_late.get();
+        cluster.members.iter().map(metrics).collect::<Vec<_>>()
+    };
+    let mut expected = late(&cluster);
+    for world in &mut cluster.members {
+        world.now += 5 * TICK;
+    }
+    cluster.tick();
+    expected[leader] += 2;
+    assert_eq!(late(&cluster), expected);
 }
 
 /// What a member keeps for others, and for its own next start: entries in memory, those that the
