@@ -3,6 +3,9 @@
 //! Invariants:
 //! - Entries are applied in their order, each once, and only when a hard state of the log says that
 //!   they are committed.
+//! - The log begins with the segment of the first entry that counts, and so perhaps with the tail
+//!   of a leader of before, whose first entries went with an earlier segment. Entries that follow
+//!   put others in their place, or the log is damaged.
 //! - A record that the log begins anew makes all before it void. Until the log is seen to reach the
 //!   entry of the last install, or to begin behind it, what it holds is the tail of another
 //!   history.
@@ -47,6 +50,10 @@ pub(super) struct Replay {
     installed_term: Option<Term>,
     /// Where the log last began anew.
     reset: Option<LogIndex>,
+    /// Whether an entry was read that the store has, or that is the next.
+    is_joined: bool,
+    /// The entry with which the log began, if that was another one.
+    begun_behind: Option<LogIndex>,
 }
 
 impl Replay {
@@ -70,6 +77,8 @@ impl Replay {
             installed: engine.installed()?,
             installed_term: None,
             reset: None,
+            is_joined: false,
+            begun_behind: None,
         })
     }
 
@@ -124,6 +133,7 @@ impl Replay {
         self.retained.push_back((index, start));
         self.installed_term = None;
         self.reset = Some(index);
+        self.is_joined = true;
         Ok(())
     }
 
@@ -133,22 +143,24 @@ impl Replay {
         self.retained.push_back((index, start));
         self.note_installed(index, Term(entry.term));
         if index <= self.applied {
+            // What came before and is of a later index was an earlier leader's tail, even if
+            // nothing has taken its place: this entry is committed, and the tail does not go on
+            // from it.
+            self.pending.clear();
+            self.is_joined = true;
             return Ok(());
         }
         // A later entry of an index replaces it and all behind it: an earlier leader's tail.
         while self.pending.pop_back_if(|last| last.index >= entry.index).is_some() {}
         let last = self.pending.back().map_or(self.applied, |last| LogIndex(last.index));
-        if let Some(fault) = &self.store_remade
-            && last == self.checkpointed.0
-            && index.0 > last.0 + 1
-        {
-            return Err(cannot_remake(fault));
-        }
         if index.0 != last.0 + 1 {
-            return Err(Failure::Mismatch(format!(
-                "the log goes on with entry {index} behind entry {last}"
-            )));
+            if self.is_joined {
+                return Err(gap(index, last));
+            }
+            self.begun_behind.get_or_insert(index);
+            return Ok(());
         }
+        self.is_joined = true;
         self.pending.push_back(entry);
         Ok(())
     }
@@ -202,6 +214,12 @@ impl Replay {
             return Ok(Some(entry));
         }
         let (checkpointed, term) = self.checkpointed;
+        if let Some(first) = self.begun_behind.filter(|_| !self.is_joined) {
+            return Err(match &self.store_remade {
+                Some(fault) => cannot_remake(fault),
+                None => gap(first, self.applied),
+            });
+        }
         let founded = if term <= BOOTSTRAP_TERM { checkpointed } else { LogIndex(0) };
         let log_end = self.retained.back().map_or(founded, |last| last.0);
         if log_end < checkpointed {
@@ -214,6 +232,10 @@ impl Replay {
         }
         Ok(None)
     }
+}
+
+fn gap(index: LogIndex, last: LogIndex) -> Failure {
+    Failure::Mismatch(format!("the log goes on with entry {index} behind entry {last}"))
 }
 
 /// Applies an entry; answers with the number of its commands.

@@ -41,7 +41,7 @@ impl StoreDoor for Files {
         let file = &mut self.0.borrow_mut()[usize::from(op.file != FileId::Meta)];
         let mut buffer = Vec::new();
         match op.kind {
-            DiskOpKind::Write { offset, bytes } => {
+            DiskOpKind::Write { offset, bytes, .. } => {
                 let offset = usize::try_from(offset).unwrap();
                 file.resize(file.len().max(offset + bytes.len()), 0);
                 file[offset..offset + bytes.len()].copy_from_slice(&bytes);
@@ -397,7 +397,9 @@ fn replay(remade: Option<&str>) -> (Replay, Engine, Files) {
 fn a_store_is_made_anew_only_from_the_first_entry_on() {
     for first in [3, 500] {
         let (mut replay, ..) = replay(Some("a torn block"));
-        let error = replay.handle_entry(entry(first), Lsn(0)).unwrap_err().to_string();
+        replay.handle_entry(entry(first), Lsn(0)).unwrap();
+        let config = config(false, founders(&[OWN.0]));
+        let error = replay.finish(&config).unwrap_err().to_string();
         let words = ["only checkpoint", "a torn block", "first entry"];
         assert!(words.iter().all(|word| error.contains(word)), "{error}");
     }
@@ -410,6 +412,51 @@ fn a_store_is_made_anew_only_from_the_first_entry_on() {
     assert!(error.contains("entry 11 behind entry 9"), "{error}");
     replay.apply_through(&mut engine, &mut disk, LogIndex(9)).unwrap();
     assert_eq!(engine.applied().0, LogIndex(9));
+}
+
+/// The store has applied entries 1 to 9; the log then has these, and raft is left with those.
+fn left_for_raft(entries: &[(u64, u64)]) -> Result<Vec<(u64, u64)>, String> {
+    let (mut replay, mut engine, mut disk) = replay(None);
+    for index in 2..10 {
+        replay.handle_entry(entry(index), Lsn(index)).unwrap();
+    }
+    replay.apply_through(&mut engine, &mut disk, LogIndex(9)).unwrap();
+    let mut replay = Replay::new(&engine, None).unwrap();
+    for (place, &(index, term)) in entries.iter().enumerate() {
+        let entry = Entry { index, term, ..Entry::default() };
+        let taken = replay.handle_entry(entry, Lsn(100 + place as u64));
+        taken.map_err(|error| error.to_string())?;
+    }
+    let must_reset = replay.finish(&config(false, founders(&[OWN.0])));
+    assert_eq!(must_reset.map_err(|error| error.to_string())?, None);
+    Ok(replay.pending.iter().map(|entry| (entry.index, entry.term)).collect())
+}
+
+#[test]
+fn the_tail_of_an_earlier_leader_is_void_once_the_log_goes_on_before_it() {
+    // All that took its place is applied: raft would take the tail for what is newest.
+    assert_eq!(left_for_raft(&[(8, 2), (9, 2), (10, 2), (9, 3)]).unwrap(), []);
+    assert_eq!(left_for_raft(&[(9, 2), (10, 2), (11, 2), (10, 3)]).unwrap(), [(10, 3)]);
+}
+
+/// Seed 6285: the entries before it went with an earlier segment.
+#[test]
+fn a_log_may_begin_inside_the_tail_of_an_earlier_leader() {
+    assert_eq!(left_for_raft(&[(12, 2), (13, 2), (10, 3)]).unwrap(), [(10, 3)]);
+    assert_eq!(left_for_raft(&[(14, 2), (12, 3), (13, 3), (9, 4), (10, 4)]).unwrap(), [(10, 4)]);
+    let gaps: [&[(u64, u64)]; 3] = [
+        // Nothing takes its place.
+        &[(12, 2), (13, 2)],
+        // Here entries are missing.
+        &[(9, 2), (12, 2), (10, 3)],
+        &[(12, 2), (10, 3), (12, 3)],
+    ];
+    for (entries, place) in
+        gaps.into_iter().zip(["12 behind entry 9", "12 behind entry 9", "12 behind entry 10"])
+    {
+        let error = left_for_raft(entries).unwrap_err();
+        assert!(error.contains(place), "{entries:?}: {error}");
+    }
 }
 
 #[test]
