@@ -30,7 +30,7 @@ use crate::engine::ImportRule;
 use crate::ids::{Change, LeaseId, LogIndex, Revision, Term};
 use crate::layout::{self, ChangeKind};
 use crate::limits::keys_for_bytes;
-use crate::page::{PageFault, Pages};
+use crate::page::{PageFault, Pages, ReadAhead};
 use crate::range::Progress;
 use crate::store::{self, Changes, Front, ShardRoots, Store};
 use crate::system;
@@ -197,12 +197,13 @@ impl TransferScan {
         budget: &mut usize,
         out: &mut Vec<u8>,
     ) -> Result<Option<Change>, ReadError> {
-        let mut changes = Changes::new(view, from)?;
+        let store = Ahead::new(view);
+        let mut changes = Changes::new(&store, from)?;
         while let Some(front) = changes.front() {
             if *budget == 0 || out.len() >= CHUNK_SIZE_BYTES {
                 return Ok(Some(front.change()));
             }
-            let (pages, roots) = view.shard(front.shard);
+            let (pages, roots) = store.shard(front.shard);
             let cost = self.add_change(view, pages, roots, &front, out)?;
             *budget = budget.saturating_sub(cost);
             changes.advance(&front)?;
@@ -251,6 +252,39 @@ impl TransferScan {
         };
         TransferRecord::Put(put).encode_into(out);
         Ok(cost + keys_for_bytes(front.key.len() + value.len()))
+    }
+}
+
+/// A view for whoever reads all of it.
+struct Ahead<'v> {
+    view: &'v View,
+    pages: Vec<ReadAhead<'v>>,
+}
+
+impl<'v> Ahead<'v> {
+    fn new(view: &'v View) -> Self {
+        let reader = |shard| ReadAhead::new(view.shard(shard).0);
+        Self { view, pages: (0..view.shard_count()).map(reader).collect() }
+    }
+}
+
+impl<'v> Store for Ahead<'v> {
+    type Pages = ReadAhead<'v>;
+
+    fn shard_count(&self) -> usize {
+        self.pages.len()
+    }
+
+    fn shard(&self, shard: usize) -> (&ReadAhead<'v>, &ShardRoots) {
+        (&self.pages[shard], self.view.shard(shard).1)
+    }
+
+    fn revision(&self) -> Revision {
+        self.view.revision
+    }
+
+    fn compacted(&self) -> Revision {
+        self.view.compacted
     }
 }
 

@@ -211,7 +211,7 @@ impl Engine {
                 let owner = OwnerMeta { identity: *identity, revision, size_bytes };
                 let offset =
                     u64::from(checkpoints.durable.slot_next) * META_BLOCK_SIZE_BYTES as u64;
-                DiskOpKind::Write { offset, bytes: run.meta_block(&owner) }
+                DiskOpKind::Write { offset, bytes: run.meta_block(&owner), is_cold: false }
             }
             MetaStage::Written => {
                 run.meta = MetaStage::Syncing;

@@ -110,10 +110,13 @@ impl Allocator {
         self.ceiling = ceiling;
     }
 
-    /// What was used before counts no more.
+    /// What was used before counts no more; nor is it to be used again because it is in memory.
     pub fn note_reach(&mut self, reach: u32) {
         assert!(reach >= self.used.end(), "{reach} before {}", self.used.end());
         self.reach = reach;
+        for page in self.warm.extract_if(.., |page| page.0 >= reach) {
+            self.listed.remove(page.0);
+        }
     }
 
     /// Forgets the free pages from `pages` on.
@@ -214,32 +217,35 @@ impl Allocator {
         count
     }
 
-    /// A run of free pages for an extent.
-    pub fn take_run(&mut self, pages: u32) -> Option<PageId> {
+    /// A run of free pages for an extent, and whether this process has its own copy of all of it.
+    pub fn take_run(&mut self, pages: u32) -> Option<(PageId, bool)> {
         self.take_run_below(pages, u32::MAX)
     }
 
     /// The first run of free pages for an extent, if it stands before `limit`.
-    pub fn take_run_below(&mut self, pages: u32, limit: u32) -> Option<PageId> {
+    pub fn take_run_below(&mut self, pages: u32, limit: u32) -> Option<(PageId, bool)> {
         assert!(pages > 0);
         let page = self.used.next_absent_run(self.hint, pages)?;
         if page.checked_add(pages).is_none_or(|end| end > limit) {
             return None;
         }
-        for at in page..page + pages {
-            self.raw.insert(at);
-        }
-        Some(self.mark(Run { page: PageId(page), pages }))
+        Some(self.mark_raw(Run { page: PageId(page), pages }))
     }
 
     /// The first run of free pages for an extent that begins at or behind `from`.
-    pub fn take_run_from(&mut self, pages: u32, from: u32) -> Option<PageId> {
+    pub fn take_run_from(&mut self, pages: u32, from: u32) -> Option<(PageId, bool)> {
         assert!(pages > 0);
         let page = self.used.next_absent_run(from.max(self.hint), pages)?;
-        for at in page..page + pages {
+        Some(self.mark_raw(Run { page: PageId(page), pages }))
+    }
+
+    fn mark_raw(&mut self, run: Run) -> (PageId, bool) {
+        let mut private = true;
+        for at in run.page.0..run.page.0 + run.pages {
+            private &= self.private.contains(at);
             self.raw.insert(at);
         }
-        Some(self.mark(Run { page: PageId(page), pages }))
+        (self.mark(run), private)
     }
 
     /// Whether some run of free pages is as long as this.
@@ -437,5 +443,26 @@ impl Allocator {
             free.subtract(&self.used);
             assert_eq!(free.count(), 0, "noted pages are in use");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seed 9127: the size that had fallen rose again with the next page.
+    #[test]
+    fn what_counts_no_more_is_not_taken_first() {
+        let mut alloc = Allocator::new(Bitmap::with_len(100), 100, Epoch(0));
+        let taken: Vec<PageId> = (0..50).map(|_| alloc.take_page().unwrap().0).collect();
+        for &page in &taken[10..] {
+            alloc.release(Run { page, pages: 1 });
+        }
+        // Of those that are in memory the latest freed is taken first.
+        assert_eq!(alloc.take_page().map(|(page, _)| page), taken.last().copied());
+        alloc.release(Run { page: taken[49], pages: 1 });
+        alloc.note_reach(alloc.end());
+        assert_eq!(alloc.take_page().map(|(page, _)| page), Some(taken[10]));
+        assert_eq!(alloc.reach(), taken[10].0 + 1);
     }
 }

@@ -112,6 +112,9 @@ impl PageFile {
     /// Trees will be built aside.
     pub(crate) fn begin_aside(&mut self) {
         self.alloc.begin_aside();
+        // What is built is written away behind the builder. Whatever it touches again, the system
+        // would read megabytes around it on some devices, and log writes would wait behind them.
+        self.map.set_scattered(true);
     }
 
     /// Whether what is given out from now on belongs to the trees that are built aside.
@@ -126,6 +129,7 @@ impl PageFile {
         let spared: Vec<Run> =
             self.free_map.map(run).into_iter().chain(self.free_map_out).collect();
         self.alloc.keep_aside(&spared);
+        self.map.set_scattered(false);
     }
 
     /// Bytes of the pages of the trees that are built aside.
@@ -139,6 +143,7 @@ impl PageFile {
     /// The trees that were built aside are given up.
     pub(crate) fn drop_aside(&mut self) {
         self.alloc.drop_aside();
+        self.map.set_scattered(false);
     }
 }
 

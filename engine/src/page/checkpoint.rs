@@ -54,6 +54,10 @@ pub struct Checkpoint {
     free_map: ExtentRef,
     pages: u32,
     header_wanted: bool,
+    /// A store is being built beside the one that is read. What stands in pages of its own, in
+    /// large values mostly, is written once and not read before the build is over: the system has
+    /// better use for the memory. The trees are touched again and again.
+    is_building: bool,
     cursor: u32,
     out: BTreeSet<OpToken>,
     next_token: u64,
@@ -80,7 +84,7 @@ impl Checkpoint {
         pages.reserve_exactly(need)?;
         let count = pages.alloc.pages();
         let run_pages = pages.free_map_need().extent_pages;
-        let page = pages.alloc.take_run(run_pages).expect("the run was reserved just now");
+        let (page, _) = pages.alloc.take_run(run_pages).expect("the run was reserved just now");
         let run = Run { page, pages: run_pages };
         pages.free_map_out = Some(run);
         // Taken in the working epoch, the run is not part of either set; it joins both by hand.
@@ -104,6 +108,7 @@ impl Checkpoint {
             free_map,
             pages: count,
             header_wanted: pages.alloc.durable() == Epoch(0),
+            is_building: pages.alloc.aside.is_some(),
             cursor: 0,
             out: BTreeSet::new(),
             next_token: 0,
@@ -125,15 +130,21 @@ impl Checkpoint {
             header::write(&mut page, self.file);
             let mut bytes = page.as_bytes().to_vec();
             PageBytes::seal(&mut bytes);
-            return Some(self.hand_out(DiskOpKind::Write { offset: 0, bytes }));
+            let write = DiskOpKind::Write { offset: 0, bytes, is_cold: false };
+            return Some(self.hand_out(write));
         }
         if let Some(start) = self.writing.next_present(self.cursor) {
             let end = self.writing.next_absent(start).unwrap_or(self.writing.len());
-            let end = end.min(start + WRITE_PAGES_MAX);
+            let mut end = end.min(start + WRITE_PAGES_MAX);
+            let is_cold = self.is_building && pages.alloc.is_raw(start);
+            if self.is_building {
+                let is_other = |&at: &u32| pages.alloc.is_raw(at) != is_cold;
+                end = (start..end).find(is_other).unwrap_or(end);
+            }
             self.cursor = end;
             let bytes = self.stage_run(pages, start, end);
             let offset = PageId(start).offset_bytes();
-            return Some(self.hand_out(DiskOpKind::Write { offset, bytes }));
+            return Some(self.hand_out(DiskOpKind::Write { offset, bytes, is_cold }));
         }
         if self.out.is_empty() {
             self.stage = Stage::Syncing;

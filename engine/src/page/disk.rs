@@ -52,6 +52,8 @@ pub enum DiskOpKind {
         offset: u64,
         /// What; comes back with the completion to be used again.
         bytes: Vec<u8>,
+        /// Nobody reads it soon: the system need not keep it in memory.
+        is_cold: bool,
     },
     /// Make everything written before durable.
     Sync,

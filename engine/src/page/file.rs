@@ -126,6 +126,13 @@ impl Pages for PageReader {
     }
 }
 
+impl PageReader {
+    /// Has the system read a run ahead of its use.
+    pub(super) fn read_ahead(&self, page: PageId, pages: u32) {
+        self.map.read_ahead(page, pages);
+    }
+}
+
 /// The writer's half of a shard's pages.
 pub struct PageFile {
     pub(super) map: Arc<Map>,
@@ -530,9 +537,15 @@ impl PageFile {
 
     /// Makes a page private that was given out, and some behind it that will be next.
     pub(super) fn populate_from(&mut self, page: PageId, private: bool) {
+        self.populate_run(Run { page, pages: 1 }, private);
+    }
+
+    /// The same for a run.
+    fn populate_run(&mut self, Run { page, pages }: Run, private: bool) {
         if !private {
-            let more = self.alloc.note_populated_after(page, POPULATE_PAGES - 1);
-            self.map.populate(page, 1 + more);
+            let last = PageId(page.0 + pages - 1);
+            let more = self.alloc.note_populated_after(last, POPULATE_PAGES - 1);
+            self.map.populate(page, pages + more);
         }
     }
 
@@ -598,15 +611,15 @@ impl PageFile {
         let no_page = self.map.fault(tree, PageId(0), FaultKind::NoFreePage);
         let size_bytes = u32::try_from(bytes.len()).map_err(|_| no_page)?;
         let pages = size_bytes.div_ceil(PAGE_SIZE_U32);
-        let page = self.alloc.take_run(pages).ok_or(no_page)?;
-        self.fill_run(Run { page, pages }, bytes);
+        let (page, private) = self.alloc.take_run(pages).ok_or(no_page)?;
+        self.fill_run(Run { page, pages }, private, bytes);
         let crc = crc32fast::hash(bytes);
         Ok(ExtentRef { page, size_bytes, birth: self.alloc.working(), crc })
     }
 
     /// Fills a run that was given out just now.
-    pub(super) fn fill_run(&mut self, run: Run, bytes: &[u8]) {
-        self.map.populate(run.page, run.pages);
+    pub(super) fn fill_run(&mut self, run: Run, private: bool, bytes: &[u8]) {
+        self.populate_run(run, private);
         // SAFETY: `&mut self` is the only writer, and the run was free until now.
         let place = unsafe { self.map.run_mut(run.page, run.pages) };
         place[..bytes.len()].copy_from_slice(bytes);

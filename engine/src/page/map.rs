@@ -23,7 +23,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::bytes::PageBytes;
 use super::disk::FileId;
@@ -62,6 +62,8 @@ pub(super) struct Map {
     /// Pages that are anonymous although the file is there. Only the writer looks.
     anonymous: Box<[AtomicU64]>,
     hand_overs: AtomicU32,
+    /// See [`Map::set_scattered`].
+    is_scattered: AtomicBool,
     backing: Backing,
 }
 
@@ -110,8 +112,17 @@ impl Map {
         let pages = u32::try_from(size_bytes / PAGE_SIZE_BYTES as u64).unwrap_or(u32::MAX);
         let pages = AtomicU32::new(pages.min(reserved_pages));
         let anonymous = anonymous_pages;
-        let hand_overs = AtomicU32::new(0);
-        Ok(Self { file, base, reserved_pages, pages, verified, anonymous, hand_overs, backing })
+        Ok(Self {
+            file,
+            base,
+            reserved_pages,
+            pages,
+            verified,
+            anonymous,
+            hand_overs: AtomicU32::new(0),
+            is_scattered: AtomicBool::new(false),
+            backing,
+        })
     }
 
     /// Where the reserved range lies.
@@ -295,6 +306,28 @@ impl Map {
         let _ = map.advise_range(memmap2::Advice::PopulateWrite, offset, size);
     }
 
+    /// Has the system read a run ahead of its use, if it comes from a file.
+    pub fn read_ahead(&self, page: PageId, pages: u32) {
+        let Backing::Mapped { map, file: Some(_) } = &self.backing else { return };
+        let offset = page.at() * PAGE_SIZE_BYTES;
+        let size = pages.min(self.pages().saturating_sub(page.0)) as usize * PAGE_SIZE_BYTES;
+        if size == 0 {
+            return;
+        }
+        // Else it is read when it is used.
+        let _ = map.advise_range(memmap2::Advice::WillNeed, offset, size);
+    }
+
+    /// Whether a page that is not in memory is read alone, or with as many of its neighbours as the
+    /// system reads ahead.
+    pub fn set_scattered(&self, is_scattered: bool) {
+        self.is_scattered.store(is_scattered, Ordering::Relaxed);
+        let Backing::Mapped { map, file: Some(_) } = &self.backing else { return };
+        let advice = if is_scattered { memmap2::Advice::Random } else { memmap2::Advice::Normal };
+        // More is read than need be: that is all a failure costs.
+        let _ = map.advise(advice);
+    }
+
     /// Drops the private copies of a run: the file's bytes show again.
     ///
     /// # Safety
@@ -350,7 +383,15 @@ impl Map {
         }
         let offset = libc::off_t::try_from(page.at() * PAGE_SIZE_BYTES).expect("a file's offset");
         let flags = libc::MAP_PRIVATE | libc::MAP_NORESERVE;
-        self.map_over(page, pages, flags, file.as_raw_fd(), offset)
+        let is_mapped = self.map_over(page, pages, flags, file.as_raw_fd(), offset);
+        if is_mapped
+            && self.is_scattered.load(Ordering::Relaxed)
+            && let Backing::Mapped { map, .. } = &self.backing
+        {
+            let (offset, size) = (page.at() * PAGE_SIZE_BYTES, pages as usize * PAGE_SIZE_BYTES);
+            let _ = map.advise_range(memmap2::Advice::Random, offset, size);
+        }
+        is_mapped
     }
 
     #[cfg(not(miri))]

@@ -10,6 +10,7 @@
 //!   panic.
 //! - Every byte that reaches a file is a [`disk::DiskOp`].
 
+mod ahead;
 mod alloc;
 mod aside;
 mod bitmap;
@@ -27,6 +28,7 @@ pub mod node;
 pub mod pin;
 mod relocate;
 
+pub(crate) use ahead::ReadAhead;
 pub use bytes::{PAGE_HEADER_SIZE_BYTES, PageBytes, PageKind};
 pub use checkpoint::{Checkpoint, ShardCheckpoint};
 pub use fault::{FaultKind, NoSpace, PageFailure, PageFault};

@@ -113,9 +113,9 @@ impl PageFile {
             Side::Before(limit) => self.alloc.take_run_below(pages, limit.0),
             Side::Behind(from) => self.alloc.take_run_from(pages, from.0),
         };
-        let Some(page) = taken else { return Ok(None) };
+        let Some((page, private)) = taken else { return Ok(None) };
         let copy = ExtentRef { page, birth: self.working_epoch(), ..extent };
-        self.fill_run(Run { page, pages }, bytes);
+        self.fill_run(Run { page, pages }, private, bytes);
         self.free_extent(extent);
         Ok(Some(copy))
     }

@@ -242,7 +242,7 @@ impl Driver {
             self.ops += 1;
             let (mut buffer, mut result) = (Vec::new(), Ok(()));
             match op.kind {
-                DiskOpKind::Write { offset, bytes } => {
+                DiskOpKind::Write { offset, bytes, .. } => {
                     let start = usize::try_from(offset).unwrap();
                     self.unsynced.push((op.file, start, bytes.clone()));
                     buffer = bytes;

@@ -62,7 +62,7 @@ fn pump_on(engine: &mut Engine, directory: &Path, grows: bool) {
                 let cause = std::io::Error::from_raw_os_error(28);
                 result = Err(DiskError { file: op.file, operation: "allocate", cause });
             }
-            DiskOpKind::Write { offset, bytes } => {
+            DiskOpKind::Write { offset, bytes, .. } => {
                 file.write_all_at(&bytes, offset).unwrap();
                 buffer = bytes;
             }

@@ -99,6 +99,7 @@ struct WriteBack {
     file: FileId,
     offset: u64,
     size_bytes: u64,
+    is_cold: bool,
 }
 
 impl EngineDisk {
@@ -121,12 +122,17 @@ impl EngineDisk {
     pub fn perform(&mut self, op: DiskOp) -> Completion {
         let file = self.file(op.file);
         let (operation, buffer, result) = match op.kind {
-            DiskOpKind::Write { offset, bytes } => {
+            DiskOpKind::Write { offset, bytes, is_cold } => {
                 let result = file.write_all_at(&bytes, offset);
-                let written = WriteBack { file: op.file, offset, size_bytes: bytes.len() as u64 };
+                let size_bytes = bytes.len() as u64;
+                let written = WriteBack { file: op.file, offset, size_bytes, is_cold };
                 ("write", bytes, result.and_then(|()| self.pace(written)))
             }
-            DiskOpKind::Sync => ("sync", Vec::new(), file.sync_data()),
+            DiskOpKind::Sync => {
+                let result = file.sync_data();
+                self.forget_cold(op.file);
+                ("sync", Vec::new(), result)
+            }
             DiskOpKind::Allocate { size_bytes } => {
                 ("allocate", Vec::new(), allocate(file, size_bytes))
             }
@@ -156,8 +162,39 @@ impl EngineDisk {
         {
             self.write_back_size_bytes -= oldest.size_bytes;
             self.sync_range(&oldest, libc::SYNC_FILE_RANGE_WAIT_BEFORE)?;
+            self.forget(&oldest);
         }
         Ok(())
+    }
+
+    /// What was on its way has arrived.
+    fn forget_cold(&mut self, file: FileId) {
+        let (arrived, under_way): (VecDeque<_>, VecDeque<_>) =
+            self.write_back.drain(..).partition(|written| written.file == file);
+        self.write_back = under_way;
+        for written in arrived {
+            self.write_back_size_bytes -= written.size_bytes;
+            self.forget(&written);
+        }
+    }
+
+    /// Has the system give up its copy of what nobody reads soon. A gibibyte of it is memory that
+    /// something else had to leave, and on a virtual machine memory that the host has to find: half
+    /// of what a member that was given a store spent on the processor.
+    fn forget(&self, written: &WriteBack) {
+        let (Ok(offset), Ok(size_bytes)) =
+            (written.offset.try_into(), written.size_bytes.try_into())
+        else {
+            return;
+        };
+        if written.is_cold {
+            let descriptor = self.file(written.file).as_raw_fd();
+            // SAFETY: a plain call on an open descriptor. It is advice: memory that stays is all
+            // that a failure costs.
+            unsafe {
+                libc::posix_fadvise(descriptor, offset, size_bytes, libc::POSIX_FADV_DONTNEED)
+            };
+        }
     }
 
     fn sync_range(&self, range: &WriteBack, flags: libc::c_uint) -> io::Result<()> {

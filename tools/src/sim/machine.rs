@@ -193,7 +193,7 @@ impl Contents {
     fn fail_store(&mut self, op: DiskOp) -> Completion {
         let (name, file) = (name_of(op.file), op.file);
         let buffer = match op.kind {
-            DiskOpKind::Write { offset, bytes } => {
+            DiskOpKind::Write { offset, bytes, .. } => {
                 let offset = usize::try_from(offset).expect("a small file");
                 let mut random = self.random.split(4);
                 self.store.create(name).write_some(offset, &bytes, &mut random);
@@ -218,7 +218,7 @@ impl Contents {
             Err(DiskError { file: op.file, operation, cause })
         };
         let (buffer, result) = match op.kind {
-            DiskOpKind::Write { offset, bytes } => {
+            DiskOpKind::Write { offset, bytes, .. } => {
                 file.write(usize::try_from(offset).expect("a small file"), &bytes);
                 (bytes, Ok(()))
             }

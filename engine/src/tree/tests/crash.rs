@@ -103,7 +103,7 @@ fn checkpoint(
     let mut checkpoint = Checkpoint::begin(pages, epoch).unwrap();
     while let Some(op) = checkpoint.poll_disk_op(pages) {
         let mut buffer = Vec::new();
-        if let DiskOpKind::Write { offset, bytes } = op.kind {
+        if let DiskOpKind::Write { offset, bytes, .. } = op.kind {
             let offset = usize::try_from(offset).unwrap();
             file.resize(file.len().max(offset + bytes.len()), 0);
             file[offset..offset + bytes.len()].copy_from_slice(&bytes);

@@ -34,7 +34,7 @@ impl Disk {
         self.ops += 1;
         let mut buffer = Vec::new();
         match op.kind {
-            DiskOpKind::Write { offset, bytes } => {
+            DiskOpKind::Write { offset, bytes, .. } => {
                 self.cached.push((op.file, usize::try_from(offset).unwrap(), bytes.clone()));
                 buffer = bytes;
             }
@@ -278,7 +278,7 @@ impl Store {
         let bytes = meta.encode().unwrap();
         let offset = Meta::offset_bytes(self.meta_slot);
         self.possible = Some(running.state.clone());
-        for kind in [DiskOpKind::Write { offset, bytes }, DiskOpKind::Sync] {
+        for kind in [DiskOpKind::Write { offset, bytes, is_cold: false }, DiskOpKind::Sync] {
             self.meta_out += 1;
             let token = crate::page::disk::OpToken(self.meta_out);
             disk.perform(DiskOp { token, file: FileId::Meta, kind })?;

@@ -191,7 +191,7 @@ impl Scratch {
     fn perform(&self, op: DiskOp) -> Completion {
         let mut buffer = Vec::new();
         match op.kind {
-            DiskOpKind::Write { offset, bytes } => {
+            DiskOpKind::Write { offset, bytes, .. } => {
                 self.file.write_all_at(&bytes, offset).unwrap();
                 buffer = bytes;
             }
