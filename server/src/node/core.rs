@@ -154,6 +154,12 @@ impl Core {
             let work = frontend.core.work_due().map_or(tick, |due| due.saturating_sub(self.now));
             timeout = timeout.min(tick).min(work);
         }
+        if self.log.as_ref().is_some_and(|log| log.has_only_background_work(self.now)) {
+            // A thread that never sleeps is not interrupted before the scheduler's next tick, of
+            // which there may be 250 a second: whoever syncs or flushes on a small machine, the
+            // kernel's own threads among them, would wait for that.
+            std::thread::yield_now();
+        }
         self.bell.park();
         if self.has_mail() {
             timeout = Duration::ZERO;

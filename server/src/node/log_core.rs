@@ -51,6 +51,7 @@ pub use self::meter::SlowApply;
 use self::quota::QuotaWatch;
 use self::succession::Succession;
 use self::transfers::Transfers;
+pub use self::transfers::{ScanJob, Scanned};
 use self::upkeep::Upkeep;
 use super::checkpoint::{CheckpointPolicy, Tail};
 use super::failure::Failure;
@@ -460,8 +461,7 @@ impl LogCore {
         while let Some(work) = self.consensus.poll_work() {
             self.write(work)?;
         }
-        self.end_install();
-        Ok(())
+        self.end_install()
     }
 
     /// The next operation of the log.

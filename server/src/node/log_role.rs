@@ -6,13 +6,13 @@
 
 use std::collections::VecDeque;
 use std::fmt::Display;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use engine::{Identity, MemberId};
 
 use super::failure::Failure;
-use super::log_core::{LogCore, SlowApply};
+use super::log_core::{LogCore, ScanJob, Scanned, SlowApply};
 use super::peer_role::PeerRole;
 use super::switch::Switch;
 use crate::config::{Config, ETCD_VERSION};
@@ -20,11 +20,13 @@ use crate::log::{self, Level, Value};
 use crate::mail::{Ask, FrontendId, Reply};
 use crate::metrics::{LogMetrics, Stage, StageLatency};
 use crate::runtime::disk_helper::{DiskHelper, Done};
+use crate::runtime::hand::Hand;
 use crate::runtime::log_disk::{LogDisk, disk_error};
 use crate::runtime::post::{Inbox, Outbox};
 use crate::runtime::reactor::{Durability, Event, Reactor};
 use crate::runtime::signals;
 use crate::runtime::sync_method::SyncMethod;
+use crate::runtime::wake::Waker;
 use crate::sequencer::auto_compaction::{self, Notice, Retention};
 use crate::{log_event, log_lines};
 
@@ -59,6 +61,25 @@ pub struct Line {
     pub replies: Outbox<Reply>,
 }
 
+/// Who walks stores that are sent to other members.
+#[derive(Debug)]
+pub struct Scanner {
+    hand: Hand<ScanJob>,
+    scanned: mpsc::Receiver<Scanned>,
+}
+
+impl Scanner {
+    /// Starts its thread; `waker` is called after each job.
+    ///
+    /// # Errors
+    /// When no thread can be had.
+    pub fn start(waker: Waker) -> std::io::Result<Self> {
+        let (report, scanned) = mpsc::channel();
+        let hand = Hand::start("store-scan", (report, waker), ScanJob::perform)?;
+        Ok(Self { hand, scanned })
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stop {
     No,
@@ -81,6 +102,7 @@ pub struct LogRole {
     peers: PeerRole,
     disk: LogDisk,
     helper: DiskHelper,
+    scanner: Scanner,
     lines: Vec<Option<Line>>,
     settings: LogSettings,
     tick_next: Duration,
@@ -117,7 +139,7 @@ impl LogRole {
     #[must_use]
     pub fn new(
         (core, peers): (LogCore, PeerRole),
-        (disk, helper): (LogDisk, DiskHelper),
+        (disk, helper, scanner): (LogDisk, DiskHelper, Scanner),
         lines: Vec<Option<Line>>,
         settings: LogSettings,
     ) -> Self {
@@ -127,6 +149,7 @@ impl LogRole {
             peers,
             disk,
             helper,
+            scanner,
             lines,
             // The first turn does not sleep: an election may be under way.
             tick_next: Duration::ZERO,
@@ -237,6 +260,9 @@ impl LogRole {
                 Done::Engine(completion) => self.core.handle_engine_completion(completion)?,
             }
         }
+        while let Ok(scanned) = self.scanner.scanned.try_recv() {
+            self.core.handle_scanned(scanned)?;
+        }
         if now >= self.tick_next {
             self.core.handle_tick(now);
             self.wal_latency.handle_tick(now);
@@ -275,6 +301,9 @@ impl LogRole {
         while let Some(op) = self.core.poll_engine_op() {
             self.helper.submit_engine(op);
         }
+        while let Some(job) = self.core.poll_scan() {
+            self.scanner.hand.submit(job);
+        }
         self.post_replies(reactor);
         self.report_shortages();
         while let Some(notice) = self.core.poll_compaction_notice() {
@@ -307,6 +336,12 @@ impl LogRole {
         let removed = removed.unwrap_or(Duration::MAX);
         let next = self.tick_next.min(delayed).min(due).min(background).min(peers).min(removed);
         next.saturating_sub(now)
+    }
+
+    /// Whether the core goes on at once, and only for what nobody waits for.
+    #[must_use]
+    pub fn has_only_background_work(&self, now: Duration) -> bool {
+        !self.core.has_work() && self.core.background_due().is_some_and(|due| due <= now)
     }
 
     /// Whether a stop is complete: the last letters are posted, too. Front-ends read until then, so

@@ -22,7 +22,7 @@ use super::failure::Failure;
 use super::frontend_core::{Entrance, FrontendConfig, FrontendCore, FrontendParts};
 use super::initial_check;
 use super::log_core::{CheckSettings, Introduction, LogCore};
-use super::log_role::{Line, LogRole, LogSettings, SyncPolicy};
+use super::log_role::{Line, LogRole, LogSettings, Scanner, SyncPolicy};
 use super::peer_role::{PeerRole, PeerSettings};
 use super::scrape::{self, Scraper, Sources};
 use super::shared::{Status, WatchInterest};
@@ -585,12 +585,16 @@ fn build_log(seed: LogSeed, waker: Waker) -> LogRole {
     let LogSeed { mut core, disk, engine_disk, lines, settings, peers, peer_listeners } = seed;
     let views = core.engine().read_handle();
     let peers = PeerRole::new(peers, peer_listeners, views, waker.clone(), core.metrics());
-    let helper = match DiskHelper::start(disk.duplicate(), engine_disk, waker) {
+    let helper = match DiskHelper::start(disk.duplicate(), engine_disk, waker.clone()) {
         Ok(helper) => helper,
         Err(error) => give_up(&error),
     };
+    let scanner = match Scanner::start(waker) {
+        Ok(scanner) => scanner,
+        Err(error) => give_up(&error),
+    };
     core.start();
-    LogRole::new((core, peers), (disk, helper), lines, settings)
+    LogRole::new((core, peers), (disk, helper, scanner), lines, settings)
 }
 
 fn build_frontend(seed: FrontendSeed, waker: Waker) -> FrontendRole {

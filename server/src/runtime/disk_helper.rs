@@ -10,11 +10,11 @@
 
 use std::io;
 use std::sync::mpsc;
-use std::thread::JoinHandle;
 
 use engine::page::disk::DiskOpKind;
 
 use super::files::EngineDisk;
+use super::hand::Hand;
 use super::log_disk::LogDisk;
 use super::wake::Waker;
 
@@ -30,9 +30,9 @@ pub enum Done {
 /// The threads, a queue to each, and one back.
 #[derive(Debug)]
 pub struct DiskHelper {
-    log: Hands<(wal::OpId, wal::DiskOp)>,
-    engine: Hands<engine::page::disk::DiskOp>,
-    growth: Hands<engine::page::disk::DiskOp>,
+    log: Hand<(wal::OpId, wal::DiskOp)>,
+    engine: Hand<engine::page::disk::DiskOp>,
+    growth: Hand<engine::page::disk::DiskOp>,
     done: mpsc::Receiver<Done>,
 }
 
@@ -44,12 +44,12 @@ impl DiskHelper {
     pub fn start(mut log: LogDisk, mut engine: EngineDisk, waker: Waker) -> io::Result<Self> {
         let (report, done) = mpsc::channel();
         let mail = (report.clone(), waker.clone());
-        let log = Hands::start("log-disk", mail, move |(id, op)| Done::Log(id, log.perform(op)))?;
+        let log = Hand::start("log-disk", mail, move |(id, op)| Done::Log(id, log.perform(op)))?;
         let mut growing = engine.duplicate()?;
         let mail = (report.clone(), waker.clone());
-        let engine = Hands::start("store-disk", mail, move |op| Done::Engine(engine.perform(op)))?;
+        let engine = Hand::start("store-disk", mail, move |op| Done::Engine(engine.perform(op)))?;
         let grow = move |op| Done::Engine(growing.perform(op));
-        let growth = Hands::start("store-growth", (report, waker), grow)?;
+        let growth = Hand::start("store-growth", (report, waker), grow)?;
         Ok(Self { log, engine, growth, done })
     }
 
@@ -69,46 +69,5 @@ impl DiskHelper {
     /// The next operation that ended.
     pub fn poll_done(&self) -> Option<Done> {
         self.done.try_recv().ok()
-    }
-}
-
-/// One thread and the queue to it.
-#[derive(Debug)]
-struct Hands<Job> {
-    jobs: Option<mpsc::Sender<Job>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl<Job: Send + 'static> Hands<Job> {
-    fn start(
-        name: &str,
-        (report, waker): (mpsc::Sender<Done>, Waker),
-        mut perform: impl FnMut(Job) -> Done + Send + 'static,
-    ) -> io::Result<Self> {
-        let (jobs, todo) = mpsc::channel();
-        let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
-            for job in todo {
-                if report.send(perform(job)).is_err() {
-                    return;
-                }
-                waker.wake();
-            }
-        })?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
-    }
-
-    fn submit(&self, job: Job) {
-        let jobs = self.jobs.as_ref().expect("jobs come before the end");
-        jobs.send(job).expect("a helper runs until its queue is closed");
-    }
-}
-
-impl<Job> Drop for Hands<Job> {
-    fn drop(&mut self) {
-        self.jobs = None;
-        if let Some(thread) = self.thread.take() {
-            // A panic of the helper has already been reported by its own hook.
-            drop(thread.join());
-        }
     }
 }

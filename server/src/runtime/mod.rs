@@ -9,6 +9,7 @@ pub mod dialer;
 pub mod disk_helper;
 pub mod executor;
 pub mod files;
+pub mod hand;
 pub mod log_disk;
 pub mod notify;
 pub mod placement;

@@ -16,7 +16,7 @@ use engine::quota::Quota;
 use engine::{FrameWriter, Identity, Member as ClusterMember, ReadHandle};
 use server::mail::FrontendId;
 use server::node::failure::Failure;
-use server::node::log_core::{CheckSettings, Introduction, LogCore};
+use server::node::log_core::{CheckSettings, Introduction, LogCore, ScanJob};
 use server::node::shared::{Status, WatchInterest};
 use server::node::start::{Origin, StartConfig, Started, start_on};
 use server::raft::storage::Window;
@@ -118,6 +118,8 @@ pub struct Running {
     pub log_ops: BTreeMap<u64, (wal::OpId, wal::DiskOp)>,
     /// Operations of the store on their way, by number.
     pub store_ops: BTreeMap<u64, DiskOp>,
+    /// Walks through its store on their way, by number.
+    pub scans: BTreeMap<u64, ScanJob>,
     /// When the next turn is due.
     pub turn_due: Option<u64>,
     /// Turns since something happened to it.
@@ -242,6 +244,7 @@ impl Running {
             interest,
             log_ops: BTreeMap::new(),
             store_ops: BTreeMap::new(),
+            scans: BTreeMap::new(),
             turn_due: None,
             idle_turns: 0,
             is_leaving: false,

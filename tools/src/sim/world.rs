@@ -9,6 +9,7 @@
 //! - Every member's store is looked at after every turn of its, and held against all others.
 
 mod asking;
+mod disks;
 mod letters;
 mod quota;
 mod watching;
@@ -69,6 +70,8 @@ pub enum Event {
     LogOp(Place, u64, u64),
     /// An operation of its store has ended.
     StoreOp(Place, u64, u64),
+    /// A part of a walk through its store has come to its end.
+    Scan(Place, u64, u64),
     /// A frame arrives.
     Frame(Carried),
     /// A connection that is down is tried.
@@ -105,6 +108,7 @@ impl Event {
             | Self::Tick(place, _)
             | Self::LogOp(place, ..)
             | Self::StoreOp(place, ..)
+            | Self::Scan(place, ..)
             | Self::Watch(place, _) => Some(*place),
             Self::Frame(frame) => Some(frame.way.1),
             _ => None,
@@ -394,10 +398,13 @@ impl World {
             Event::StoreOp(place, boot, op) if self.is_life(place, boot) => {
                 self.end_store_op(place, op)
             }
+            Event::Scan(place, boot, scan) if self.is_life(place, boot) => {
+                self.end_scan(place, scan)
+            }
             Event::Watch(place, boot) if self.is_life(place, boot) => self.tell_watchers(place),
             Event::Dismiss(place, boot) if self.is_life(place, boot) => self.dismiss(place),
             Event::Turn(..) | Event::Tick(..) | Event::LogOp(..) | Event::StoreOp(..) => Ok(()),
-            Event::Watch(..) | Event::Dismiss(..) => Ok(()),
+            Event::Scan(..) | Event::Watch(..) | Event::Dismiss(..) => Ok(()),
             Event::Stall(place) => self.stall(place),
             Event::Alarms => {
                 self.lift_quota();
@@ -774,57 +781,6 @@ impl World {
         } else if let Some(due) = due {
             self.want_turn(place, due.saturating_sub(now).max(10));
         }
-    }
-
-    fn begin_ops(&mut self, place: Place) {
-        let slowness = self.members[place].disk_slowness;
-        let most = self.plan.disk_micros * slowness;
-        loop {
-            let boot = self.members[place].boots;
-            let running = self.members[place].running.as_mut().expect("it lives");
-            if let Some((id, op)) = running.core.poll_log_op() {
-                running.log_ops.insert(id.0, (id, op));
-                self.later(most, Event::LogOp(place, boot, id.0));
-            } else if let Some(op) = running.core.poll_engine_op() {
-                let token = op.token.0;
-                running.store_ops.insert(token, op);
-                self.later(most, Event::StoreOp(place, boot, token));
-            } else {
-                return;
-            }
-        }
-    }
-
-    fn end_log_op(&mut self, place: Place, op: u64) -> Result<(), Wrong> {
-        if self.is_held_up(place, |boot| Event::LogOp(place, boot, op)) {
-            return Ok(());
-        }
-        let member = &mut self.members[place];
-        let running = member.running.as_mut().expect("it lives");
-        let Some((id, op)) = running.log_ops.remove(&op) else { return Ok(()) };
-        running.idle_turns = 0;
-        let result = member.machine.perform_log(op);
-        match running.core.handle_log_completion(id, result) {
-            Ok(()) => self.soon(place),
-            Err(failure) => self.fail_member(place, &failure)?,
-        }
-        Ok(())
-    }
-
-    fn end_store_op(&mut self, place: Place, token: u64) -> Result<(), Wrong> {
-        if self.is_held_up(place, |boot| Event::StoreOp(place, boot, token)) {
-            return Ok(());
-        }
-        let member = &mut self.members[place];
-        let running = member.running.as_mut().expect("it lives");
-        let Some(op) = running.store_ops.remove(&token) else { return Ok(()) };
-        running.idle_turns = 0;
-        let completion = member.machine.perform_store(op);
-        match running.core.handle_engine_completion(completion) {
-            Ok(()) => self.soon(place),
-            Err(failure) => self.fail_member(place, &failure)?,
-        }
-        Ok(())
     }
 
     /// Whether somebody waits for an answer.

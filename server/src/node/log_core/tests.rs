@@ -256,6 +256,10 @@ impl World {
                 }
             }
         }
+        while let Some(job) = self.core.poll_scan() {
+            moved = true;
+            self.core.handle_scanned(job.perform()).unwrap();
+        }
         let reply = self.core.reply(FRONTEND);
         self.answers.extend(reply.answers.drain(..));
         self.leases.extend(reply.leases.drain(..).map(|(_, answer)| answer));

@@ -3,9 +3,11 @@
 //!
 //! The sender pins the view that raft's snapshot speaks of and sends it in numbered chunks, a few
 //! at a time; what is not acknowledged stays until it is, so that a connection that breaks costs a
-//! chunk or two. The receiver builds the store beside its own ([`engine::Engine::begin_install`]).
-//! When it is complete raft stands still for a moment: the new store is published and checkpointed,
-//! the log begins anew behind it, and only then raft hears of the snapshot.
+//! chunk or two. The view is walked by whoever performs the core's [`ScanJob`]s, away from it: the
+//! system may have dropped pages, and to read them waits for the disk. The receiver builds the
+//! store beside its own ([`engine::Engine::begin_install`]). When it is complete raft stands still
+//! for a moment: the new store is published and checkpointed, the log begins anew behind it, and
+//! only then raft hears of the snapshot.
 //!
 //! Invariants:
 //! - raft hears of a snapshot when a start would find it: store first, log second, raft last.
@@ -21,7 +23,7 @@ use bytes::Bytes;
 use engine::engine::InstallState;
 use engine::ids::{LeaseId, LogIndex, MemberId, Term};
 use engine::page::NoSpace;
-use engine::{HeldView, InstallRule, Progress, TransferScan};
+use engine::{HeldView, InstallRule, Progress, ReadError, TransferScan};
 use raft::eraftpb::{Message, SnapshotMetadata};
 use wal::Lsn;
 
@@ -36,10 +38,12 @@ use crate::peer::letter::{
 use crate::raft::change::encode_conf_state;
 use crate::raft::record::{encode_reset, encode_state};
 
-/// Chunks that are sent and not acknowledged: enough that one end scans while the other builds.
+/// Chunks that are scanned and not acknowledged: enough that one end scans while the other builds.
 const CHUNKS_IN_FLIGHT_MAX: usize = 24;
-/// Records that a step of a scan may touch; it ends with a chunk in any case.
-const SCAN_RECORDS_MAX: usize = 512;
+/// Chunks of one scan job: some milliseconds, so that the core need not be quick to ask for more.
+const SCAN_CHUNKS_MAX: usize = 8;
+/// Records that a scan job may touch, for a history of which little is left.
+const SCAN_RECORDS_MAX: usize = 1 << 16;
 /// Records that a step builds in. Of 4 KiB each they are a chunk, and a fraction of a millisecond.
 const BUILD_RECORDS_MAX: usize = 64;
 /// What a receiver may hold and still ask for more.
@@ -56,23 +60,94 @@ struct Outgoing {
     to: MemberId,
     transfer: u64,
     message: Message,
-    view: HeldView,
-    scan: TransferScan,
-    /// Bytes that are no whole chunk yet.
-    gathered: Vec<u8>,
+    scan: Scan,
     /// Chunks that are not acknowledged, the oldest first, and the number of that.
     chunks: VecDeque<Bytes>,
     chunk_first: u64,
     /// How many of them were sent over the present connection.
     sent: usize,
-    /// Whether `chunks` has the last one, and all before it.
-    is_scanned: bool,
     is_end_sent: bool,
     size_bytes: u64,
     /// Whether the receiver has said where it stands since the connection came up.
     is_up: bool,
     moved_at: Duration,
     counted: CountedStore,
+}
+
+/// How far the view of a store that is sent was walked.
+enum Scan {
+    /// Until there is room for chunks.
+    Waiting(Walk),
+    /// A job is out.
+    Away,
+    /// All chunks are there.
+    Done,
+}
+
+struct Walk {
+    view: HeldView,
+    scan: TransferScan,
+    /// Bytes that are no whole chunk yet.
+    gathered: Vec<u8>,
+}
+
+/// A part of a walk through a store on its way to a follower, for any thread.
+pub struct ScanJob {
+    to: MemberId,
+    transfer: u64,
+    chunks_max: usize,
+    walk: Walk,
+}
+
+/// What came of a [`ScanJob`].
+pub struct Scanned {
+    to: MemberId,
+    transfer: u64,
+    chunks: Vec<Bytes>,
+    /// To go on with, unless that was all.
+    rest: Result<Option<Walk>, ReadError>,
+}
+
+impl ScanJob {
+    /// Walks. Waits for the disk where the system has dropped what is read.
+    #[must_use]
+    pub fn perform(self) -> Scanned {
+        let Self { to, transfer, chunks_max, mut walk } = self;
+        let mut chunks = Vec::new();
+        let rest = walk.go_on(chunks_max, &mut chunks).map(|progress| match progress {
+            Progress::More => Some(walk),
+            Progress::Done => None,
+        });
+        Scanned { to, transfer, chunks, rest }
+    }
+}
+
+impl std::fmt::Debug for ScanJob {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "ScanJob({} to {})", self.transfer, self.to)
+    }
+}
+
+impl Walk {
+    fn go_on(&mut self, chunks_max: usize, chunks: &mut Vec<Bytes>) -> Result<Progress, ReadError> {
+        let mut budget = SCAN_RECORDS_MAX;
+        let mut progress = Progress::More;
+        while budget > 0 && chunks.len() < chunks_max && progress == Progress::More {
+            // Nobody waits for this thread as others may for its processor.
+            std::thread::yield_now();
+            // Room for a chunk and a record that ends behind it.
+            self.gathered.reserve(2 * CHUNK_SIZE_BYTES_MAX);
+            progress = self.scan.step(&self.view, &mut budget, &mut self.gathered)?;
+            while self.gathered.len() >= CHUNK_SIZE_BYTES_MAX {
+                let rest = self.gathered.split_off(CHUNK_SIZE_BYTES_MAX);
+                chunks.push(std::mem::replace(&mut self.gathered, rest).into());
+            }
+        }
+        if progress == Progress::Done && !self.gathered.is_empty() {
+            chunks.push(std::mem::take(&mut self.gathered).into());
+        }
+        Ok(progress)
+    }
 }
 
 /// The store that comes from the leader.
@@ -115,6 +190,8 @@ enum InstallStage {
 pub(super) struct Transfers {
     outgoing: Vec<Outgoing>,
     incoming: Option<Incoming>,
+    /// What was announced while another store settled in, the latest of it.
+    announced: Option<(MemberId, SnapshotBegin)>,
     counted: u64,
     /// Members to whom the connection for stores is up.
     lanes: BTreeSet<MemberId>,
@@ -137,12 +214,6 @@ impl Transfers {
         })
     }
 
-    /// Whether a step would get on.
-    pub(super) fn has_job(&self) -> bool {
-        let can_send = |it: &Outgoing| it.is_up && !it.is_scanned && it.has_room();
-        self.outgoing.iter().any(can_send) || self.is_building()
-    }
-
     /// Nothing can be done before the disk has done something.
     fn wait(&mut self) {
         if let Some(incoming) = &mut self.incoming {
@@ -159,20 +230,18 @@ impl Transfers {
 }
 
 impl Outgoing {
-    fn has_room(&self) -> bool {
-        self.chunks.len() < CHUNKS_IN_FLIGHT_MAX
-    }
-
-    fn cut_chunks(&mut self) {
-        while self.gathered.len() >= CHUNK_SIZE_BYTES_MAX
-            || (self.is_scanned && !self.gathered.is_empty())
-        {
-            let rest = self.gathered.len().min(CHUNK_SIZE_BYTES_MAX);
-            let rest = self.gathered.split_off(rest);
-            let chunk = std::mem::replace(&mut self.gathered, rest);
-            self.size_bytes += chunk.len() as u64;
-            self.chunks.push_back(chunk.into());
+    /// The next part of the walk, if there is room for what it finds.
+    fn poll_scan(&mut self) -> Option<ScanJob> {
+        let room = CHUNKS_IN_FLIGHT_MAX.saturating_sub(self.chunks.len());
+        let Scan::Waiting(_) = &self.scan else { return None };
+        if !self.is_up || room < SCAN_CHUNKS_MAX {
+            return None;
         }
+        let Scan::Waiting(walk) = std::mem::replace(&mut self.scan, Scan::Away) else {
+            unreachable!("it was looked at a moment ago")
+        };
+        let (to, transfer, chunks_max) = (self.to, self.transfer, SCAN_CHUNKS_MAX);
+        Some(ScanJob { to, transfer, chunks_max, walk })
     }
 
     /// What is to be sent now.
@@ -187,7 +256,7 @@ impl Outgoing {
             let chunk = SnapshotChunk { transfer, number, records: chunk.clone() };
             return Some(Letter::SnapshotChunk(chunk));
         }
-        if !self.is_scanned || !self.gathered.is_empty() || self.is_end_sent {
+        if !matches!(self.scan, Scan::Done) || self.is_end_sent {
             return None;
         }
         self.is_end_sent = true;
@@ -267,13 +336,10 @@ impl LogCore {
             to,
             transfer,
             message,
-            view,
-            scan: TransferScan::new(),
-            gathered: Vec::new(),
+            scan: Scan::Waiting(Walk { view, scan: TransferScan::new(), gathered: Vec::new() }),
             chunks: VecDeque::new(),
             chunk_first: 0,
             sent: 0,
-            is_scanned: false,
             is_end_sent: false,
             size_bytes: 0,
             is_up: false,
@@ -333,20 +399,28 @@ impl LogCore {
         }
     }
 
-    /// Gets on with what is sent and what is built: a short step of each.
-    pub(super) fn step_transfers(&mut self) -> Result<(), Failure> {
-        for place in 0..self.transfers.outgoing.len() {
-            let outgoing = &mut self.transfers.outgoing[place];
-            if !outgoing.is_up || outgoing.is_scanned || !outgoing.has_room() {
-                continue;
-            }
-            let mut budget = SCAN_RECORDS_MAX;
-            let step = outgoing.scan.step(&outgoing.view, &mut budget, &mut outgoing.gathered);
-            outgoing.is_scanned = step.map_err(engine::Failure::from)? == Progress::Done;
-            outgoing.cut_chunks();
-            self.send_chunks(place);
-        }
-        self.build()
+    /// The next part of a walk through a store that is sent; [`Self::handle_scanned`] is told of
+    /// its end. Whoever drops one ends the transfer at its time.
+    pub fn poll_scan(&mut self) -> Option<ScanJob> {
+        self.transfers.outgoing.iter_mut().find_map(Outgoing::poll_scan)
+    }
+
+    /// A part of a walk has come to its end. The transfer may be gone meanwhile.
+    ///
+    /// # Errors
+    /// The store is damaged.
+    pub fn handle_scanned(&mut self, scanned: Scanned) -> Result<(), Failure> {
+        let Scanned { to, transfer, chunks, rest } = scanned;
+        let rest = rest.map_err(engine::Failure::from)?;
+        let is_it = |it: &Outgoing| (it.to, it.transfer) == (to, transfer);
+        let Some(place) = self.transfers.outgoing.iter().position(is_it) else { return Ok(()) };
+        let outgoing = &mut self.transfers.outgoing[place];
+        outgoing.scan = rest.map_or(Scan::Done, Scan::Waiting);
+        outgoing.size_bytes += chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+        outgoing.chunks.extend(chunks);
+        outgoing.moved_at = self.ticked;
+        self.send_chunks(place);
+        Ok(())
     }
 
     /// Gives up what gets no further.
@@ -384,11 +458,13 @@ impl LogCore {
         from: MemberId,
         begin: SnapshotBegin,
     ) -> Result<(), Failure> {
-        let SnapshotBegin { transfer, message, .. } = begin;
         if self.transfers.is_raft_frozen() {
-            // The store that came is being settled in; the sender hears of it then.
+            // The sender waits for an answer, which may be another one when the store that came has
+            // settled in.
+            self.transfers.announced = Some((from, begin));
             return Ok(());
         }
+        let SnapshotBegin { transfer, message, .. } = begin;
         if let Some(incoming) = &mut self.transfers.incoming
             && (incoming.from, incoming.transfer) == (from, transfer)
         {
@@ -493,8 +569,8 @@ impl LogCore {
         }
     }
 
-    /// Builds in what has come. Not inside a batch.
-    fn build(&mut self) -> Result<(), Failure> {
+    /// Builds in what has come, a short step of it. Not inside a batch.
+    pub(super) fn build_transfer(&mut self) -> Result<(), Failure> {
         let Some(incoming) = &mut self.transfers.incoming else { return Ok(()) };
         if incoming.stage != InstallStage::Building || incoming.is_waiting {
             return Ok(());
@@ -602,12 +678,16 @@ impl LogCore {
 
     /// raft goes on once what it made of an installed store is durable and counts as applied: until
     /// then its log and its applied index do not meet.
-    pub(super) fn end_install(&mut self) {
+    pub(super) fn end_install(&mut self) -> Result<(), Failure> {
         let is_told = |it: &mut Incoming| it.stage == InstallStage::Told;
         let is_pending = self.unsynced.iter().any(|work| work.installed.is_some());
         if !is_pending && self.transfers.incoming.take_if(is_told).is_some() {
             self.meter.handle_installing(false);
+            if let Some((from, begin)) = self.transfers.announced.take() {
+                self.handle_snapshot_begin(from, begin)?;
+            }
         }
+        Ok(())
     }
 }
 

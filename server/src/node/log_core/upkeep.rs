@@ -117,7 +117,10 @@ impl LogCore {
     /// Whether a job could take a step.
     pub(super) fn has_job(&self) -> bool {
         let can_sweep = !self.engine.compaction_is_finished() && !self.engine.is_sweep_starved();
-        can_sweep || self.engine.can_defrag() || self.transfers.has_job() || self.checks.has_job()
+        can_sweep
+            || self.engine.can_defrag()
+            || self.transfers.is_building()
+            || self.checks.has_job()
     }
 
     /// Takes a step of each job, when one is due.
@@ -130,7 +133,7 @@ impl LogCore {
         let may_sweep = !self.engine.compaction_is_finished();
         if self.has_job() && (now >= self.upkeep.due() || self.transfers.is_building()) {
             let begun = clock();
-            self.step_transfers()?;
+            self.build_transfer()?;
             self.step_hashes(now);
             if may_sweep {
                 let has_more = self.engine.background_step(BACKGROUND_KEYS_MAX)?;
