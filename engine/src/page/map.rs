@@ -318,8 +318,8 @@ impl Map {
         let _ = map.advise_range(memmap2::Advice::WillNeed, offset, size);
     }
 
-    /// Whether a page that is not in memory is read alone, or with as many of its neighbours as the
-    /// system reads ahead.
+    /// Whether a store is built in the file: a page that is not in memory is read alone, instead of
+    /// with as many of its neighbours as the system reads ahead.
     pub fn set_scattered(&self, is_scattered: bool) {
         self.is_scattered.store(is_scattered, Ordering::Relaxed);
         let Backing::Mapped { map, file: Some(_) } = &self.backing else { return };
@@ -372,7 +372,11 @@ impl Map {
             return false;
         }
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        self.map_over(page, pages, flags, -1, 0)
+        let is_mapped = self.map_over(page, pages, flags, -1, 0);
+        // All of it will be written soon: the kernel zeroes 2 MiB as quickly as a few pages. It may
+        // have to look for them, for which only a builder has time.
+        self.advise_scattered(page, pages, memmap2::Advice::HugePage);
+        is_mapped
     }
 
     /// Puts the file over anonymous pages whose content it holds. A reader sees the one or the
@@ -384,14 +388,18 @@ impl Map {
         let offset = libc::off_t::try_from(page.at() * PAGE_SIZE_BYTES).expect("a file's offset");
         let flags = libc::MAP_PRIVATE | libc::MAP_NORESERVE;
         let is_mapped = self.map_over(page, pages, flags, file.as_raw_fd(), offset);
-        if is_mapped
+        self.advise_scattered(page, pages, memmap2::Advice::Random);
+        is_mapped
+    }
+
+    /// Says of a fresh mapping what holds while [`Map::set_scattered`] does. A failure costs time.
+    fn advise_scattered(&self, page: PageId, pages: u32, advice: memmap2::Advice) {
+        if let Backing::Mapped { map, .. } = &self.backing
             && self.is_scattered.load(Ordering::Relaxed)
-            && let Backing::Mapped { map, .. } = &self.backing
         {
             let (offset, size) = (page.at() * PAGE_SIZE_BYTES, pages as usize * PAGE_SIZE_BYTES);
-            let _ = map.advise_range(memmap2::Advice::Random, offset, size);
+            let _ = map.advise_range(advice, offset, size);
         }
-        is_mapped
     }
 
     #[cfg(not(miri))]
