@@ -13,7 +13,7 @@
 use super::alloc::{Allocator, Freed, Run};
 use super::bitmap::Bitmap;
 use super::file::PageFile;
-use super::ids::{Epoch, ExtentRef, PageId};
+use super::ids::{Epoch, ExtentRef, PAGE_SIZE_U32, PageId};
 
 /// The pages of trees that are built aside.
 #[derive(Debug, Default)]
@@ -35,6 +35,9 @@ impl Aside {
         (run.page.0..run.page.0 + run.pages).for_each(|page| self.pages.remove(page));
     }
 }
+
+/// A file that was hardly used before a store is built in it: 64 MiB.
+const SHORT_FILE_PAGES_MAX: u32 = (64 << 20) / PAGE_SIZE_U32;
 
 impl Allocator {
     fn begin_aside(&mut self) {
@@ -114,7 +117,9 @@ impl PageFile {
         self.alloc.begin_aside();
         // What is built is written away behind the builder. Whatever it touches again, the system
         // would read megabytes around it on some devices, and log writes would wait behind them.
-        self.map.set_scattered(true);
+        // In a file that is long already, free pages are read before they are written, and what is
+        // built moves down when it is done: there the system's own ways are the better ones.
+        self.map.set_scattered(self.alloc.pages() <= SHORT_FILE_PAGES_MAX);
     }
 
     /// Whether what is given out from now on belongs to the trees that are built aside.

@@ -537,16 +537,26 @@ impl PageFile {
 
     /// Makes a page private that was given out, and some behind it that will be next.
     pub(super) fn populate_from(&mut self, page: PageId, private: bool) {
-        self.populate_run(Run { page, pages: 1 }, private);
+        if !private {
+            let more = self.alloc.note_populated_after(page, POPULATE_PAGES - 1);
+            self.map.populate(page, 1 + more);
+        }
     }
 
-    /// The same for a run.
+    /// Makes a run private that was given out. Where a store is built, what stands behind it will
+    /// be next.
     fn populate_run(&mut self, Run { page, pages }: Run, private: bool) {
-        if !private {
-            let last = PageId(page.0 + pages - 1);
-            let more = self.alloc.note_populated_after(last, POPULATE_PAGES - 1);
-            self.map.populate(page, pages + more);
+        if private {
+            return;
         }
+        let more = match self.map.is_scattered() {
+            true => {
+                let last = PageId(page.0 + pages - 1);
+                self.alloc.note_populated_after(last, POPULATE_PAGES - 1)
+            }
+            false => 0,
+        };
+        self.map.populate(page, pages + more);
     }
 
     /// A node of the working epoch, to change.

@@ -328,6 +328,10 @@ impl Map {
         let _ = map.advise(advice);
     }
 
+    pub fn is_scattered(&self) -> bool {
+        self.is_scattered.load(Ordering::Relaxed)
+    }
+
     /// Drops the private copies of a run: the file's bytes show again.
     ///
     /// # Safety
@@ -395,7 +399,7 @@ impl Map {
     /// Says of a fresh mapping what holds while [`Map::set_scattered`] does. A failure costs time.
     fn advise_scattered(&self, page: PageId, pages: u32, advice: memmap2::Advice) {
         if let Backing::Mapped { map, .. } = &self.backing
-            && self.is_scattered.load(Ordering::Relaxed)
+            && self.is_scattered()
         {
             let (offset, size) = (page.at() * PAGE_SIZE_BYTES, pages as usize * PAGE_SIZE_BYTES);
             let _ = map.advise_range(advice, offset, size);

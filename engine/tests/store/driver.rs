@@ -149,6 +149,8 @@ pub struct Driver {
     pub budget: usize,
     /// The disk does not cut files off.
     pub refuses_to_shorten: bool,
+    /// Bytes that were written without being read soon.
+    pub cold_bytes: usize,
 }
 
 pub fn config(shards: u16) -> EngineConfig {
@@ -177,6 +179,7 @@ impl Driver {
             ops: 0,
             budget: usize::MAX,
             refuses_to_shorten: false,
+            cold_bytes: 0,
         }
     }
 
@@ -242,7 +245,8 @@ impl Driver {
             self.ops += 1;
             let (mut buffer, mut result) = (Vec::new(), Ok(()));
             match op.kind {
-                DiskOpKind::Write { offset, bytes, .. } => {
+                DiskOpKind::Write { offset, bytes, is_cold } => {
+                    self.cold_bytes += if is_cold { bytes.len() } else { 0 };
                     let start = usize::try_from(offset).unwrap();
                     self.unsynced.push((op.file, start, bytes.clone()));
                     buffer = bytes;

@@ -507,6 +507,12 @@ impl LogCore {
         })
     }
 
+    /// Whether background work goes on at once that takes more than a moment.
+    #[must_use]
+    pub fn has_only_jobs(&self, now: Duration) -> bool {
+        !self.engine.has_copies_to_drop() && self.background_due().is_some_and(|due| due <= now)
+    }
+
     /// When there is something to do that nobody asks for.
     #[must_use]
     pub fn wake_at(&self) -> Option<Duration> {

@@ -341,7 +341,7 @@ impl LogRole {
     /// Whether the core goes on at once, and only for what nobody waits for.
     #[must_use]
     pub fn has_only_background_work(&self, now: Duration) -> bool {
-        !self.core.has_work() && self.core.background_due().is_some_and(|due| due <= now)
+        !self.core.has_work() && self.core.has_only_jobs(now)
     }
 
     /// Whether a stop is complete: the last letters are posted, too. Front-ends read until then, so

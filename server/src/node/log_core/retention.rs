@@ -3,7 +3,7 @@
 //!
 //! Invariants:
 //! - No entry that the newest durable checkpoint does not hold is released, nor the last one of the
-//!   log.
+//!   log, nor any while a store settles in.
 //! - What waits for room gets the checkpoint that makes it, at the next tick.
 
 use std::time::Duration;
@@ -49,6 +49,11 @@ impl LogCore {
 
     /// Releases what the newest checkpoint has made needless.
     pub(super) fn release_log(&mut self) {
+        if self.transfers.is_raft_frozen() {
+            // The checkpoint may hold a store of which the log has not heard: a log that began
+            // behind it would look as if it had.
+            return self.checkpoint.handle_finished();
+        }
         let (checkpointed, _) = self.engine.durable();
         // A sole voter has nobody who could lag.
         let catch_up = if self.consensus.is_sole_voter() { 0 } else { self.catch_up_size_bytes };

@@ -42,8 +42,9 @@ use crate::raft::record::{encode_reset, encode_state};
 const CHUNKS_IN_FLIGHT_MAX: usize = 24;
 /// Chunks of one scan job: some milliseconds, so that the core need not be quick to ask for more.
 const SCAN_CHUNKS_MAX: usize = 8;
-/// Records that a scan job may touch, for a history of which little is left.
-const SCAN_RECORDS_MAX: usize = 1 << 16;
+/// Records that a scan job may touch: of small ones, each a look-up, and where little is left of
+/// the history. On a slow disk with nothing in memory that is still seconds.
+const SCAN_RECORDS_MAX: usize = 4096;
 /// Records that a step builds in. Of 4 KiB each they are a chunk, and a fraction of a millisecond.
 const BUILD_RECORDS_MAX: usize = 64;
 /// What a receiver may hold and still ask for more.
@@ -190,8 +191,8 @@ enum InstallStage {
 pub(super) struct Transfers {
     outgoing: Vec<Outgoing>,
     incoming: Option<Incoming>,
-    /// What was announced while another store settled in, the latest of it.
-    announced: Option<(MemberId, SnapshotBegin)>,
+    /// What was announced while another store settled in, the latest of it, and when.
+    announced: Option<(MemberId, SnapshotBegin, Duration)>,
     counted: u64,
     /// Members to whom the connection for stores is up.
     lanes: BTreeSet<MemberId>,
@@ -461,7 +462,7 @@ impl LogCore {
         if self.transfers.is_raft_frozen() {
             // The sender waits for an answer, which may be another one when the store that came has
             // settled in.
-            self.transfers.announced = Some((from, begin));
+            self.transfers.announced = Some((from, begin, self.ticked));
             return Ok(());
         }
         let SnapshotBegin { transfer, message, .. } = begin;
@@ -683,7 +684,10 @@ impl LogCore {
         let is_pending = self.unsynced.iter().any(|work| work.installed.is_some());
         if !is_pending && self.transfers.incoming.take_if(is_told).is_some() {
             self.meter.handle_installing(false);
-            if let Some((from, begin)) = self.transfers.announced.take() {
+            let announced = self.transfers.announced.take();
+            // Whoever waited too long has given it up.
+            let is_fresh = |at: Duration| self.ticked < at + STALLED_AFTER;
+            if let Some((from, begin, _)) = announced.filter(|(.., at)| is_fresh(*at)) {
                 self.handle_snapshot_begin(from, begin)?;
             }
         }
