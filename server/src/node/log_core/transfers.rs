@@ -57,10 +57,10 @@ const BUILT_BYTES_MAX: usize = 4 * CHUNK_SIZE_BYTES_MAX;
 const STALLED_AFTER: Duration = Duration::from_secs(60);
 
 /// The store on its way to a follower.
-struct Outgoing {
+pub(super) struct Outgoing {
     to: MemberId,
-    transfer: u64,
-    message: Message,
+    pub(super) transfer: u64,
+    pub(super) message: Message,
     scan: Scan,
     /// Chunks that are not acknowledged, the oldest first, and the number of that.
     chunks: VecDeque<Bytes>,
@@ -189,7 +189,7 @@ enum InstallStage {
 /// Stores on their way.
 #[derive(Default)]
 pub(super) struct Transfers {
-    outgoing: Vec<Outgoing>,
+    pub(super) outgoing: Vec<Outgoing>,
     incoming: Option<Incoming>,
     /// What was announced while another store settled in, the latest of it, and when.
     announced: Option<(MemberId, SnapshotBegin, Duration)>,

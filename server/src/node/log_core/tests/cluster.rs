@@ -735,6 +735,37 @@ fn a_store_of_large_values_travels() {
     assert_eq!(metrics_of(away).installs_inflight.get(), 0);
 }
 
+/// Seed 9620: the leader sends another store while the one that came settles in, and waits for an
+/// answer to it.
+#[test]
+fn a_store_that_is_announced_while_another_settles_in_is_answered() {
+    let mut cluster = Cluster::new_in("cluster-announced", 8 << 20);
+    let leader = cluster.elect();
+    let away = (leader + 1) % 3;
+    cluster.away.push(away);
+    cluster.members[leader].begin_fill(0..1, &vec![7; 3 << 20]);
+    cluster.run();
+    cluster.away.clear();
+    cluster.members[away].is_log_held = true;
+    for _ in 0..30 {
+        cluster.tick();
+    }
+    assert!(cluster.members[away].core.transfers.is_raft_frozen());
+    let core = &mut cluster.members[leader].core;
+    let first = core.transfers.outgoing.pop().unwrap();
+    core.begin_transfer(first.message);
+    assert_ne!(core.transfers.outgoing[0].transfer, first.transfer);
+    for _ in 0..10 {
+        cluster.tick();
+    }
+    cluster.members[away].is_log_held = false;
+    for _ in 0..10 {
+        cluster.tick();
+    }
+    assert_eq!(cluster.members[leader].core.transfers.outgoing.len(), 0);
+    assert_eq!(cluster.revisions(), [2; 3]);
+}
+
 /// A reader holds the store of before when the defragmentation behind the install comes.
 #[test]
 fn what_an_install_leaves_is_dealt_with_when_its_reader_has_gone() {
