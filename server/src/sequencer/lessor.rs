@@ -296,7 +296,7 @@ impl Lessor {
             self.waiting.entry(id).or_default().push(renewer);
             return Renewal::Waits;
         }
-        self.refresh(id, now, Duration::ZERO);
+        self.prolong(id, now);
         Renewal::Renewed(ttl_seconds)
     }
 
@@ -442,6 +442,15 @@ impl Lessor {
         }
     }
 
+    /// Renews. What a new leader has added is not taken back: the one before may not know yet that
+    /// it leads no more, and may renew the same lease after this.
+    fn prolong(&mut self, id: LeaseId, now: Duration) {
+        let extended = now + self.config.extension;
+        let held = &self.leases[&id];
+        let left = held.expiry.saturating_sub(held.lifetime());
+        self.refresh(id, left.clamp(now, extended), Duration::ZERO);
+    }
+
     fn refresh(&mut self, id: LeaseId, now: Duration, extension: Duration) {
         let held = self.leases.get_mut(&id).expect("only what exists is refreshed");
         self.due.remove(&(held.due_at, id));
@@ -463,7 +472,7 @@ impl Lessor {
             return;
         }
         let Some(renewers) = self.waiting.remove(&id) else { return };
-        self.refresh(id, now, Duration::ZERO);
+        self.prolong(id, now);
         let ttl_seconds = self.leases[&id].ttl_seconds;
         for renewer in renewers {
             self.answer(renewer, Ok(ttl_seconds));

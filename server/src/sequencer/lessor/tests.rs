@@ -133,6 +133,21 @@ fn a_thousand_are_revoked_in_a_second_and_none_is_forgotten() {
     assert_eq!(now, 5 * SECOND + 49 * REVOKE_WINDOW);
 }
 
+/// Found by a drill: a leader that was cut off renewed a lease half a second after the next one
+/// had, and its promise was broken.
+#[test]
+fn a_renewal_does_not_take_back_what_a_new_leader_has_added() {
+    let mut lessor = leader(CONFIG);
+    grant(&mut lessor, 1, 10, Duration::ZERO);
+    lessor.demote();
+    lessor.promote(100 * SECOND);
+    for (renewed, due) in [(100_000, 111_000), (100_500, 111_000), (101_500, 111_500)] {
+        let now = Duration::from_millis(renewed);
+        assert_eq!(lessor.renew(LeaseId(1), renewer(0), now), Renewal::Renewed(10));
+        assert_eq!(lessor.wake_at(), Some(Duration::from_millis(due)), "renewed at {now:?}");
+    }
+}
+
 #[test]
 fn without_a_leader_nothing_expires_and_waiting_renewals_are_sent_away() {
     let mut lessor = leader(CONFIG);
