@@ -32,6 +32,19 @@ pub(super) struct Freed {
     pub freed: Epoch,
 }
 
+/// Pages that trees are given at a time where a store is built: as many as a huge page.
+const TREE_ZONE_PAGES: u32 = 512;
+
+/// How a store that is built is laid out: values stand side by side, so that they are written in
+/// long runs and their memory goes as a whole, with zones for pages of trees between them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Zones {
+    /// Free pages before it are for trees.
+    trees_end: u32,
+    /// The last value ends before it.
+    values_end: u32,
+}
+
 /// The allocation state of one file.
 pub(super) struct Allocator {
     pub(super) used: Bitmap,
@@ -60,6 +73,8 @@ pub(super) struct Allocator {
     hint: u32,
     /// Pages at or behind it are given out only when there are no others.
     ceiling: u32,
+    /// While a store is built.
+    zones: Option<Zones>,
     /// Behind every page that was in use since the file was opened or shortened.
     reach: u32,
 }
@@ -89,6 +104,7 @@ impl Allocator {
             dirty_count: 0,
             hint: 1,
             ceiling: u32::MAX,
+            zones: None,
             reach,
         }
     }
@@ -104,6 +120,11 @@ impl Allocator {
     /// Behind it nothing is in use.
     pub fn end(&self) -> u32 {
         self.used.end()
+    }
+
+    /// Whether values are kept apart from pages of trees.
+    pub fn set_zones(&mut self, has_zones: bool) {
+        self.zones = has_zones.then_some(Zones::default());
     }
 
     pub fn set_ceiling(&mut self, ceiling: u32) {
@@ -182,6 +203,21 @@ impl Allocator {
                 return Some((self.mark(Run { page, pages: 1 }), true));
             }
         }
+        match self.zones {
+            Some(zones) => self.take_page_in(zones),
+            None => self.take_page_below(u32::MAX),
+        }
+    }
+
+    /// A page of a zone for trees; a new one begins behind the values when there is none.
+    fn take_page_in(&mut self, Zones { trees_end, values_end }: Zones) -> Option<(PageId, bool)> {
+        if let Some(taken) = self.take_page_below(trees_end) {
+            return Some(taken);
+        }
+        if let Some(begin) = self.used.next_absent(values_end.max(self.hint)) {
+            let end = begin.saturating_add(TREE_ZONE_PAGES);
+            self.zones = Some(Zones { trees_end: end, values_end: end });
+        }
         self.take_page_below(u32::MAX)
     }
 
@@ -219,6 +255,12 @@ impl Allocator {
 
     /// A run of free pages for an extent, and whether this process has its own copy of all of it.
     pub fn take_run(&mut self, pages: u32) -> Option<(PageId, bool)> {
+        if let Some(zones) = self.zones
+            && let Some((page, private)) = self.take_run_from(pages, zones.values_end)
+        {
+            self.zones = Some(Zones { values_end: page.0 + pages, ..zones });
+            return Some((page, private));
+        }
         self.take_run_below(pages, u32::MAX)
     }
 
@@ -449,6 +491,33 @@ impl Allocator {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// In single pages between those of trees their memory was never given back as a whole, and what
+    /// was written were runs of 60 KiB.
+    #[test]
+    fn values_that_are_built_stand_side_by_side() {
+        let pages = 8 * TREE_ZONE_PAGES;
+        let mut alloc = Allocator::new(Bitmap::with_len(pages), pages, Epoch(0));
+        alloc.set_zones(true);
+        let mut values = Bitmap::with_len(pages);
+        for round in 0..3 * TREE_ZONE_PAGES {
+            let (page, _) = alloc.take_run(1 + round % 2).unwrap();
+            (page.0..=page.0 + round % 2).for_each(|page| values.insert(page));
+            if round % 2 == 0 {
+                assert!(alloc.take_page().is_some());
+            }
+        }
+        let (mut runs, mut from) = (0, 0);
+        while let Some(start) = values.next_present(from) {
+            from = values.next_absent(start).unwrap();
+            runs += 1;
+        }
+        assert!(runs <= 3, "{runs} runs");
+        // In the end whatever is free serves both.
+        while alloc.take_run(1).and(alloc.take_page()).is_some() {}
+        assert_eq!(alloc.free_pages(), 0);
+        alloc.assert_consistent();
+    }
 
     /// Seed 9127: the size that had fallen rose again with the next page.
     #[test]

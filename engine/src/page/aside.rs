@@ -119,7 +119,12 @@ impl PageFile {
         // would read megabytes around it on some devices, and log writes would wait behind them.
         // In a file that is long already, free pages are read before they are written, and what is
         // built moves down when it is done: there the system's own ways are the better ones.
-        self.map.set_scattered(self.alloc.pages() <= SHORT_FILE_PAGES_MAX);
+        self.set_building(self.alloc.pages() <= SHORT_FILE_PAGES_MAX);
+    }
+
+    fn set_building(&mut self, is_building: bool) {
+        self.map.set_building(is_building);
+        self.alloc.set_zones(is_building);
     }
 
     /// Whether what is given out from now on belongs to the trees that are built aside.
@@ -134,7 +139,7 @@ impl PageFile {
         let spared: Vec<Run> =
             self.free_map.map(run).into_iter().chain(self.free_map_out).collect();
         self.alloc.keep_aside(&spared);
-        self.map.set_scattered(false);
+        self.set_building(false);
     }
 
     /// Bytes of the pages of the trees that are built aside.
@@ -148,7 +153,7 @@ impl PageFile {
     /// The trees that were built aside are given up.
     pub(crate) fn drop_aside(&mut self) {
         self.alloc.drop_aside();
-        self.map.set_scattered(false);
+        self.set_building(false);
     }
 }
 

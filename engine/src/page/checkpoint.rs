@@ -108,7 +108,7 @@ impl Checkpoint {
             free_map,
             pages: count,
             header_wanted: pages.alloc.durable() == Epoch(0),
-            is_building: pages.map.is_scattered(),
+            is_building: pages.map.is_building(),
             cursor: 0,
             out: BTreeSet::new(),
             next_token: 0,

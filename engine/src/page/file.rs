@@ -549,7 +549,7 @@ impl PageFile {
         if private {
             return;
         }
-        let more = match self.map.is_scattered() {
+        let more = match self.map.is_building() {
             true => {
                 let last = PageId(page.0 + pages - 1);
                 self.alloc.note_populated_after(last, POPULATE_PAGES - 1)

@@ -62,8 +62,8 @@ pub(super) struct Map {
     /// Pages that are anonymous although the file is there. Only the writer looks.
     anonymous: Box<[AtomicU64]>,
     hand_overs: AtomicU32,
-    /// See [`Map::set_scattered`].
-    is_scattered: AtomicBool,
+    /// See [`Map::set_building`].
+    is_building: AtomicBool,
     backing: Backing,
 }
 
@@ -120,7 +120,7 @@ impl Map {
             verified,
             anonymous,
             hand_overs: AtomicU32::new(0),
-            is_scattered: AtomicBool::new(false),
+            is_building: AtomicBool::new(false),
             backing,
         })
     }
@@ -320,16 +320,16 @@ impl Map {
 
     /// Whether a store is built in the file: a page that is not in memory is read alone, instead of
     /// with as many of its neighbours as the system reads ahead.
-    pub fn set_scattered(&self, is_scattered: bool) {
-        self.is_scattered.store(is_scattered, Ordering::Relaxed);
+    pub fn set_building(&self, is_building: bool) {
+        self.is_building.store(is_building, Ordering::Relaxed);
         let Backing::Mapped { map, file: Some(_) } = &self.backing else { return };
-        let advice = if is_scattered { memmap2::Advice::Random } else { memmap2::Advice::Normal };
+        let advice = if is_building { memmap2::Advice::Random } else { memmap2::Advice::Normal };
         // More is read than need be: that is all a failure costs.
         let _ = map.advise(advice);
     }
 
-    pub fn is_scattered(&self) -> bool {
-        self.is_scattered.load(Ordering::Relaxed)
+    pub fn is_building(&self) -> bool {
+        self.is_building.load(Ordering::Relaxed)
     }
 
     /// Drops the private copies of a run: the file's bytes show again.
@@ -379,7 +379,7 @@ impl Map {
         let is_mapped = self.map_over(page, pages, flags, -1, 0);
         // All of it will be written soon: the kernel zeroes 2 MiB as quickly as a few pages. It may
         // have to look for them, for which only a builder has time.
-        self.advise_scattered(page, pages, memmap2::Advice::HugePage);
+        self.advise_built(page, pages, memmap2::Advice::HugePage);
         is_mapped
     }
 
@@ -392,14 +392,14 @@ impl Map {
         let offset = libc::off_t::try_from(page.at() * PAGE_SIZE_BYTES).expect("a file's offset");
         let flags = libc::MAP_PRIVATE | libc::MAP_NORESERVE;
         let is_mapped = self.map_over(page, pages, flags, file.as_raw_fd(), offset);
-        self.advise_scattered(page, pages, memmap2::Advice::Random);
+        self.advise_built(page, pages, memmap2::Advice::Random);
         is_mapped
     }
 
-    /// Says of a fresh mapping what holds while [`Map::set_scattered`] does. A failure costs time.
-    fn advise_scattered(&self, page: PageId, pages: u32, advice: memmap2::Advice) {
+    /// Says of a fresh mapping what holds while [`Map::set_building`] does. A failure costs time.
+    fn advise_built(&self, page: PageId, pages: u32, advice: memmap2::Advice) {
         if let Backing::Mapped { map, .. } = &self.backing
-            && self.is_scattered()
+            && self.is_building()
         {
             let (offset, size) = (page.at() * PAGE_SIZE_BYTES, pages as usize * PAGE_SIZE_BYTES);
             let _ = map.advise_range(advice, offset, size);
