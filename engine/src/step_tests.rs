@@ -14,7 +14,9 @@ use crate::hash::{HashRun, KeyValueHashScan};
 use crate::ids::{ClusterId, LogIndex, MemberId, Revision, Term};
 use crate::limits::BYTES_PER_KEY;
 use crate::page::disk::{Completion, DiskOpKind};
-use crate::page::{ExtentRef, FaultKind, PageBytes, PageFault, PageId, PagePtr, PageReader};
+use crate::page::{
+    ExtentRef, FaultKind, PageBuffer, PageBytes, PageFault, PageId, PagePtr, PageReader,
+};
 use crate::page::{Pages, TreeTag};
 use crate::range::{Progress, RangeQuery, RangeScan, SortOrder, SortTarget};
 use crate::store::{ShardRoots, Store};
@@ -137,7 +139,7 @@ impl Bench {
             let buffer = match op.kind {
                 DiskOpKind::Write { bytes, .. } => bytes,
                 DiskOpKind::Sync | DiskOpKind::Allocate { .. } | DiskOpKind::Shorten { .. } => {
-                    Vec::new()
+                    PageBuffer::default()
                 }
             };
             let completion = Completion { token: op.token, buffer, result: Ok(()) };

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use crate::ids::{LogIndex, Revision, Term};
 use crate::page::disk::{Completion, DiskError, DiskOp, DiskOpKind, FileId, OpToken};
 use crate::page::meta::{META_BLOCK_SIZE_BYTES, Meta};
-use crate::page::{Checkpoint, Epoch, NoSpace, Root};
+use crate::page::{Checkpoint, Epoch, NoSpace, PageBuffer, Root};
 use crate::shard::Shard;
 
 use super::files::{OwnerMeta, roots_in_order};
@@ -211,7 +211,8 @@ impl Engine {
                 let owner = OwnerMeta { identity: *identity, revision, size_bytes };
                 let offset =
                     u64::from(checkpoints.durable.slot_next) * META_BLOCK_SIZE_BYTES as u64;
-                DiskOpKind::Write { offset, bytes: run.meta_block(&owner), is_cold: false }
+                let bytes = PageBuffer::from(run.meta_block(&owner).as_slice());
+                DiskOpKind::Write { offset, bytes, is_cold: false }
             }
             MetaStage::Written => {
                 run.meta = MetaStage::Syncing;

@@ -16,12 +16,13 @@ use std::collections::BTreeSet;
 
 use super::alloc::Run;
 use super::bitmap::Bitmap;
+use super::buffer::PageBuffer;
 use super::bytes::PageBytes;
 use super::disk::{Completion, DiskError, DiskOp, DiskOpKind, FileId, OpToken};
 use super::fault::NoSpace;
 use super::file::PageFile;
 use super::header;
-use super::ids::{Epoch, ExtentRef, PAGE_SIZE_BYTES, PAGE_SIZE_U32, PageId, Root};
+use super::ids::{Epoch, ExtentRef, PAGE_SIZE_U32, PageId, Root};
 
 /// Pages of one write. 512 KiB: far enough up the curve of the disk's throughput, and short enough
 /// that a log write which meets it in the queue waits well under a millisecond.
@@ -62,7 +63,7 @@ pub struct Checkpoint {
     out: BTreeSet<OpToken>,
     next_token: u64,
     stage: Stage,
-    buffers: Vec<Vec<u8>>,
+    buffers: Vec<PageBuffer>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,8 +129,9 @@ impl Checkpoint {
             self.header_wanted = false;
             let mut page = PageBytes::zeroed();
             header::write(&mut page, self.file);
-            let mut bytes = page.as_bytes().to_vec();
-            PageBytes::seal(&mut bytes);
+            let mut bytes = PageBuffer::default();
+            bytes.push(&page);
+            bytes.seal_last();
             let write = DiskOpKind::Write { offset: 0, bytes, is_cold: false };
             return Some(self.hand_out(write));
         }
@@ -161,14 +163,13 @@ impl Checkpoint {
     }
 
     /// Copies pages to where their checksums can be written without a reader seeing it.
-    fn stage_run(&mut self, pages: &PageFile, start: u32, end: u32) -> Vec<u8> {
+    fn stage_run(&mut self, pages: &PageFile, start: u32, end: u32) -> PageBuffer {
         let mut bytes = self.buffers.pop().unwrap_or_default();
         bytes.clear();
         for at in start..end {
-            let from = bytes.len();
-            bytes.extend_from_slice(pages.map.bytes(PageId(at)).as_bytes());
+            bytes.push(pages.map.bytes(PageId(at)));
             if !pages.alloc.is_raw(at) {
-                PageBytes::seal(&mut bytes[from..from + PAGE_SIZE_BYTES]);
+                bytes.seal_last();
             }
         }
         bytes

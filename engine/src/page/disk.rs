@@ -10,6 +10,8 @@
 use std::fmt;
 use std::io;
 
+use super::buffer::PageBuffer;
+
 /// A file of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FileId {
@@ -51,7 +53,7 @@ pub enum DiskOpKind {
         /// Where in the file.
         offset: u64,
         /// What; comes back with the completion to be used again.
-        bytes: Vec<u8>,
+        bytes: PageBuffer,
         /// Nobody reads it soon: the system need not keep it in memory.
         is_cold: bool,
     },
@@ -76,7 +78,7 @@ pub struct Completion {
     /// The operation's token.
     pub token: OpToken,
     /// The buffer of a write, to be used again; empty otherwise.
-    pub buffer: Vec<u8>,
+    pub buffer: PageBuffer,
     /// The outcome.
     pub result: Result<(), DiskError>,
 }

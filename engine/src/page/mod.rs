@@ -14,6 +14,7 @@ mod ahead;
 mod alloc;
 mod aside;
 mod bitmap;
+mod buffer;
 mod bytes;
 mod checkpoint;
 pub mod disk;
@@ -29,6 +30,7 @@ pub mod pin;
 mod relocate;
 
 pub(crate) use ahead::ReadAhead;
+pub use buffer::PageBuffer;
 pub use bytes::{PAGE_HEADER_SIZE_BYTES, PageBytes, PageKind};
 pub use checkpoint::{Checkpoint, ShardCheckpoint};
 pub use fault::{FaultKind, NoSpace, PageFailure, PageFault};

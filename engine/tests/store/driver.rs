@@ -4,6 +4,7 @@ use engine::command::{
     AlarmRef, BATCH_HEADER_SIZE_BYTES, CompactRef, DeleteRangeRef, LeaseGrantRef, LeaseRemaining,
     LeaseRevokeRef, MemberAddRef, MemberPublishRef, MemberUpdateRef, PutRef, TxnRef,
 };
+use engine::page::PageBuffer;
 use engine::page::disk::{Completion, DiskError, DiskOpKind, FileId};
 use engine::{
     Answer, Batch, BatchHeader, Engine, EngineConfig, EngineFiles, EventBatch, FrameWriter,
@@ -243,12 +244,12 @@ impl Driver {
         {
             self.ops_left -= 1;
             self.ops += 1;
-            let (mut buffer, mut result) = (Vec::new(), Ok(()));
+            let (mut buffer, mut result) = (PageBuffer::default(), Ok(()));
             match op.kind {
                 DiskOpKind::Write { offset, bytes, is_cold } => {
                     self.cold_bytes += if is_cold { bytes.len() } else { 0 };
                     let start = usize::try_from(offset).unwrap();
-                    self.unsynced.push((op.file, start, bytes.clone()));
+                    self.unsynced.push((op.file, start, bytes.to_vec()));
                     buffer = bytes;
                 }
                 DiskOpKind::Sync => self.sync(op.file),

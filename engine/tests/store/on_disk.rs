@@ -8,6 +8,7 @@ use crate::driver::{Driver, Frames, IDENTITY};
 use crate::install::stream_of;
 use engine::command::{CompactRef, DeleteRangeRef, PutRef};
 use engine::engine::{Founding, Imported, InstallState};
+use engine::page::PageBuffer;
 use engine::page::disk::{Completion, DiskError, DiskOpKind, FileId};
 use engine::{
     Engine, EngineConfig, EngineFiles, InstallRule, LogIndex, Member, MemberId, Progress,
@@ -56,7 +57,7 @@ fn pump_on(engine: &mut Engine, directory: &Path, grows: bool) {
             FileId::Meta => file(directory, "meta"),
             FileId::Shard(shard) => file(directory, &shard.to_string()),
         };
-        let (mut buffer, mut result) = (Vec::new(), Ok(()));
+        let (mut buffer, mut result) = (PageBuffer::default(), Ok(()));
         match op.kind {
             DiskOpKind::Allocate { .. } if !grows => {
                 let cause = std::io::Error::from_raw_os_error(28);
@@ -246,7 +247,7 @@ fn a_file_is_as_long_as_the_growth_that_ended() {
     for _ in 0..100 {
         let Some((token, shard, size_bytes)) = out.pop() else { break };
         file(&directory.0, &shard.to_string()).set_len(size_bytes).unwrap();
-        let completion = Completion { token, buffer: Vec::new(), result: Ok(()) };
+        let completion = Completion { token, buffer: PageBuffer::default(), result: Ok(()) };
         engine.handle_disk_completion(completion).unwrap();
         index += 1;
         engine.apply_empty(LogIndex(index), Term(1));

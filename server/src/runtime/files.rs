@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
 
+use engine::page::PageBuffer;
 use engine::page::disk::{Completion, DiskError, DiskOp, DiskOpKind, FileId};
 
 /// Allocates blocks for the first `size_bytes` of a file and extends it to them if it is shorter.
@@ -89,6 +90,8 @@ const WRITE_BACK_SIZE_BYTES_MAX: u64 = 1 << 20;
 pub struct EngineDisk {
     meta: File,
     shards: Vec<File>,
+    /// The shards' files without the system's cache, where there is such a way.
+    direct: Vec<Option<File>>,
     /// What is on its way to the disk, oldest first.
     write_back: VecDeque<WriteBack>,
     write_back_size_bytes: u64,
@@ -106,10 +109,19 @@ impl EngineDisk {
     /// On these open files.
     #[must_use]
     pub fn new(meta: File, shards: Vec<File>) -> Self {
-        Self { meta, shards, write_back: VecDeque::new(), write_back_size_bytes: 0 }
+        let direct = shards.iter().map(|_| None).collect();
+        Self { meta, shards, direct, write_back: VecDeque::new(), write_back_size_bytes: 0 }
     }
 
-    /// The same files, for another thread.
+    /// With a second way to the shards' files, for what is cold: past the system's cache (`None`
+    /// where the file system has no such way).
+    #[must_use]
+    pub fn with_direct(self, direct: Vec<Option<File>>) -> Self {
+        assert_eq!(direct.len(), self.shards.len());
+        Self { direct, ..self }
+    }
+
+    /// The same files, for another thread that writes nothing.
     ///
     /// # Errors
     /// When there is no descriptor left.
@@ -120,24 +132,26 @@ impl EngineDisk {
 
     /// Performs an operation, waiting for its end.
     pub fn perform(&mut self, op: DiskOp) -> Completion {
-        let file = self.file(op.file);
-        let (operation, buffer, result) = match op.kind {
+        let mut buffer = PageBuffer::default();
+        let (operation, result) = match op.kind {
             DiskOpKind::Write { offset, bytes, is_cold } => {
-                let result = file.write_all_at(&bytes, offset);
-                let size_bytes = bytes.len() as u64;
-                let written = WriteBack { file: op.file, offset, size_bytes, is_cold };
-                ("write", bytes, result.and_then(|()| self.pace(written)))
+                let written =
+                    WriteBack { file: op.file, offset, size_bytes: bytes.len() as u64, is_cold };
+                let direct = is_cold.then(|| self.write_direct(op.file, &bytes, offset)).flatten();
+                let result = direct.unwrap_or_else(|| self.write_cached(written, &bytes));
+                buffer = bytes;
+                ("write", result)
             }
             DiskOpKind::Sync => {
-                let result = file.sync_data();
+                let result = self.file(op.file).sync_data();
                 self.forget_cold(op.file);
-                ("sync", Vec::new(), result)
+                ("sync", result)
             }
             DiskOpKind::Allocate { size_bytes } => {
-                ("allocate", Vec::new(), allocate(file, size_bytes))
+                ("allocate", allocate(self.file(op.file), size_bytes))
             }
             DiskOpKind::Shorten { size_bytes } => {
-                ("shorten", Vec::new(), shorten(file, size_bytes))
+                ("shorten", shorten(self.file(op.file), size_bytes))
             }
         };
         let result = result.map_err(|cause| DiskError { file: op.file, operation, cause });
@@ -149,6 +163,27 @@ impl EngineDisk {
             FileId::Meta => &self.meta,
             FileId::Shard(shard) => &self.shards[usize::from(shard)],
         }
+    }
+
+    /// Writes past the system's cache. A gibibyte of what nobody reads soon is memory that something
+    /// else had to leave, and on a virtual machine memory that the host has to find: with its
+    /// copying and its housekeeping it was more than half of what a member that was given a store
+    /// spent on the processor. `None` when the file system has no such way.
+    fn write_direct(&mut self, file: FileId, bytes: &[u8], offset: u64) -> Option<io::Result<()>> {
+        let FileId::Shard(shard) = file else { return None };
+        let place = self.direct.get_mut(usize::from(shard))?;
+        let result = place.as_ref()?.write_all_at(bytes, offset);
+        if result.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL)) {
+            // It opens files so and wants a larger alignment, or more than that.
+            *place = None;
+            return None;
+        }
+        Some(result)
+    }
+
+    fn write_cached(&mut self, written: WriteBack, bytes: &[u8]) -> io::Result<()> {
+        self.file(written.file).write_all_at(bytes, written.offset)?;
+        self.pace(written)
     }
 
     /// Has the system begin to write, and waits for what was begun before. Nothing is durable by
@@ -178,9 +213,7 @@ impl EngineDisk {
         }
     }
 
-    /// Has the system give up its copy of what nobody reads soon. A gibibyte of it is memory that
-    /// something else had to leave, and on a virtual machine memory that the host has to find: half
-    /// of what a member that was given a store spent on the processor.
+    /// Has the system give up its copy of what nobody reads soon.
     fn forget(&self, written: &WriteBack) {
         let (Ok(offset), Ok(size_bytes)) =
             (written.offset.try_into(), written.size_bytes.try_into())
@@ -218,7 +251,48 @@ impl EngineDisk {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::OpenOptions;
+    use std::os::unix::fs::OpenOptionsExt;
+
+    use engine::page::disk::OpToken;
+
     use super::*;
+
+    /// What was written past the cache is what is read through it, and the other way round.
+    #[test]
+    fn both_ways_to_a_file_show_the_same() {
+        let path = std::env::temp_dir().join(format!("ringd-direct-{}", std::process::id()));
+        let open = |flags| {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(false).custom_flags(flags);
+            options.open(&path)
+        };
+        let (meta, shard) = (open(0).unwrap(), open(0).unwrap());
+        // A file system without such a way is served, too.
+        let direct = open(libc::O_DIRECT).ok();
+        let mut disk = EngineDisk::new(meta, vec![shard]).with_direct(vec![direct]);
+        allocate(&disk.shards[0], 1 << 20).unwrap();
+        let mut expected = vec![0; 1 << 20];
+        let mut perform = |kind| {
+            let op = DiskOp { token: OpToken(1), file: FileId::Shard(0), kind };
+            disk.perform(op).result.unwrap();
+        };
+        for round in 0..20_u8 {
+            let (offset, is_cold) = (usize::from(round % 7) * 4096, round % 3 != 0);
+            let bytes = vec![round + 1; (usize::from(round % 4) + 1) * 4096];
+            expected[offset..offset + bytes.len()].copy_from_slice(&bytes);
+            let bytes = PageBuffer::from(bytes.as_slice());
+            perform(DiskOpKind::Write { offset: offset as u64, bytes, is_cold });
+            assert!(std::fs::read(&path).unwrap() == expected, "round {round}");
+        }
+        // Most file systems refuse this past the cache, and only now; it is written all the same.
+        expected[1..=4096].fill(99);
+        let bytes = PageBuffer::from(&[99; 4096][..]);
+        perform(DiskOpKind::Write { offset: 1, bytes, is_cold: true });
+        assert!(std::fs::read(&path).unwrap() == expected);
+        perform(DiskOpKind::Sync);
+        std::fs::remove_file(&path).unwrap();
+    }
 
     /// The second block of the meta file was not there when a disk had become full, and its member
     /// ended at the next checkpoint.

@@ -7,6 +7,7 @@ use engine::command::{self, Batch, BatchHeader, FrameWriter, PutRef};
 use engine::engine::{Engine, EngineConfig, EngineFiles, Identity};
 use engine::events::EventBatch;
 use engine::ids::{ClusterId, LogIndex, MemberId, Revision, Term};
+use engine::page::PageBuffer;
 use engine::page::disk::{Completion, DiskOpKind};
 use engine::range::Progress;
 use engine::view::ReadHandle;
@@ -82,7 +83,7 @@ impl TestStore {
             let buffer = match op.kind {
                 DiskOpKind::Write { bytes, .. } => bytes,
                 DiskOpKind::Sync | DiskOpKind::Allocate { .. } | DiskOpKind::Shorten { .. } => {
-                    Vec::new()
+                    PageBuffer::default()
                 }
             };
             let completion = Completion { token: op.token, buffer, result: Ok(()) };

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use engine::page::PageBuffer;
 use engine::page::disk::{Completion, DiskError, DiskOp, DiskOpKind, FileId};
 use engine::{Engine, EngineConfig, EngineFiles};
 use server::node::failure::Failure;
@@ -199,7 +200,7 @@ impl Contents {
                 self.store.create(name).write_some(offset, &bytes, &mut random);
                 bytes
             }
-            _ => Vec::new(),
+            _ => PageBuffer::default(),
         };
         let cause = std::io::Error::from_raw_os_error(EIO);
         let error = DiskError { file, operation: "use", cause };
@@ -224,19 +225,19 @@ impl Contents {
             }
             DiskOpKind::Sync => {
                 file.sync();
-                (Vec::new(), Ok(()))
+                (PageBuffer::default(), Ok(()))
             }
             DiskOpKind::Shorten { size_bytes } => {
                 resize(file, size_bytes, |now, wanted| wanted < now);
-                (Vec::new(), Ok(()))
+                (PageBuffer::default(), Ok(()))
             }
             DiskOpKind::Allocate { size_bytes } => {
                 let grows = size_bytes > file.bytes().len() as u64;
                 if is_full && grows {
-                    (Vec::new(), failed("allocate", ENOSPC))
+                    (PageBuffer::default(), failed("allocate", ENOSPC))
                 } else {
                     resize(file, size_bytes, |now, wanted| wanted > now);
-                    (Vec::new(), Ok(()))
+                    (PageBuffer::default(), Ok(()))
                 }
             }
         };
@@ -283,7 +284,11 @@ impl StoreDoor for StoreOfMachine {
         if !disks.has_power() {
             let cause = std::io::Error::from_raw_os_error(EIO);
             let error = DiskError { file: op.file, operation: "use", cause };
-            return Completion { token: op.token, buffer: Vec::new(), result: Err(error) };
+            return Completion {
+                token: op.token,
+                buffer: PageBuffer::default(),
+                result: Err(error),
+            };
         }
         disks.perform_store(op)
     }

@@ -5,8 +5,8 @@ use super::{Random, TREE, config, memory_file, publish};
 use crate::page::disk::{Completion, DiskOpKind, FileId};
 use crate::page::meta::{self, Chosen, META_BLOCK_SIZE_BYTES, MetaFault};
 use crate::page::{
-    Checkpoint, Epoch, FaultKind, MapSource, PAGE_SIZE_BYTES, PageFailure, PageFile, PagesNeeded,
-    Root, ShardCheckpoint,
+    Checkpoint, Epoch, FaultKind, MapSource, PAGE_SIZE_BYTES, PageBuffer, PageFailure, PageFile,
+    PagesNeeded, Root, ShardCheckpoint,
 };
 use crate::tree::{Body, Cursor, get, insert};
 
@@ -102,7 +102,7 @@ fn checkpoint(
 ) -> ShardCheckpoint {
     let mut checkpoint = Checkpoint::begin(pages, epoch).unwrap();
     while let Some(op) = checkpoint.poll_disk_op(pages) {
-        let mut buffer = Vec::new();
+        let mut buffer = PageBuffer::default();
         if let DiskOpKind::Write { offset, bytes, .. } = op.kind {
             let offset = usize::try_from(offset).unwrap();
             file.resize(file.len().max(offset + bytes.len()), 0);

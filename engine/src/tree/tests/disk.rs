@@ -6,8 +6,8 @@ use super::{Model, Random, config, contents, publish};
 use crate::page::disk::{Completion, DiskOp, DiskOpKind, FileId};
 use crate::page::meta::{self, Chosen, META_BLOCK_SIZE_BYTES, Meta};
 use crate::page::{
-    Checkpoint, Epoch, MapSource, PageConfig, PageFile, PageId, PagePtr, Pages, PagesNeeded, Root,
-    Side, TreeTag,
+    Checkpoint, Epoch, MapSource, PageBuffer, PageConfig, PageFile, PageId, PagePtr, Pages,
+    PagesNeeded, Root, Side, TreeTag,
 };
 use crate::tree::{Body, insert, relocate, remove};
 
@@ -32,10 +32,10 @@ impl Disk {
             return Err(PowerLoss);
         }
         self.ops += 1;
-        let mut buffer = Vec::new();
+        let mut buffer = PageBuffer::default();
         match op.kind {
             DiskOpKind::Write { offset, bytes, .. } => {
-                self.cached.push((op.file, usize::try_from(offset).unwrap(), bytes.clone()));
+                self.cached.push((op.file, usize::try_from(offset).unwrap(), bytes.to_vec()));
                 buffer = bytes;
             }
             DiskOpKind::Sync => {
@@ -275,7 +275,7 @@ impl Store {
             shards: named.map(|(checkpoint, roots)| checkpoint.state(roots)).collect(),
             owner: b"owner".to_vec(),
         };
-        let bytes = meta.encode().unwrap();
+        let bytes = PageBuffer::from(meta.encode().unwrap().as_slice());
         let offset = Meta::offset_bytes(self.meta_slot);
         self.possible = Some(running.state.clone());
         for kind in [DiskOpKind::Write { offset, bytes, is_cold: false }, DiskOpKind::Sync] {

@@ -10,7 +10,7 @@ use super::super::{
 use super::{Model, Random, TREE, TreeTag, contents, memory_file, publish};
 use crate::page::disk::Completion;
 use crate::page::node::{KEY_INLINE_SIZE_BYTES_MAX, Node};
-use crate::page::{Epoch, PageFile, PageId, PagePtr, Pages, PagesNeeded, Side};
+use crate::page::{Epoch, PageBuffer, PageFile, PageId, PagePtr, Pages, PagesNeeded, Side};
 
 /// What the keys of a run look like.
 #[derive(Clone, Copy, Debug)]
@@ -382,7 +382,8 @@ fn a_walk_empties_the_end_of_a_file() {
         run.check_all();
         while run.pages.shorten(0) {
             let op = run.pages.poll_disk_op().expect("the file is to be cut");
-            let done = Completion { token: op.token, buffer: Vec::new(), result: Ok(()) };
+            let done =
+                Completion { token: op.token, buffer: PageBuffer::default(), result: Ok(()) };
             run.pages.handle_disk_completion(done).unwrap();
         }
         // What is left is too little to be worth a cut.

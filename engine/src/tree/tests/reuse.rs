@@ -10,8 +10,8 @@ use crate::page::disk::{Completion, DiskOp, DiskOpKind};
 use crate::page::node::{Node, StoredBody};
 use crate::page::pin::Publisher;
 use crate::page::{
-    Checkpoint, Epoch, ExtentRef, MapSource, PageFile, PagePtr, PageReader, Pages, PagesNeeded,
-    Root,
+    Checkpoint, Epoch, ExtentRef, MapSource, PageBuffer, PageFile, PagePtr, PageReader, Pages,
+    PagesNeeded, Root,
 };
 use crate::tree::{Body, Cursor, get, insert, remove};
 
@@ -189,7 +189,7 @@ impl Scratch {
     }
 
     fn perform(&self, op: DiskOp) -> Completion {
-        let mut buffer = Vec::new();
+        let mut buffer = PageBuffer::default();
         match op.kind {
             DiskOpKind::Write { offset, bytes, .. } => {
                 self.file.write_all_at(&bytes, offset).unwrap();
@@ -277,7 +277,8 @@ fn the_file_may_grow_while_a_checkpoint_goes_on() {
     let epoch = publish(&mut pages, &[]);
     let mut checkpoint = Checkpoint::begin(&mut pages, epoch).unwrap();
     while let Some(op) = checkpoint.poll_disk_op(&pages) {
-        let completion = Completion { token: op.token, buffer: Vec::new(), result: Ok(()) };
+        let completion =
+            Completion { token: op.token, buffer: PageBuffer::default(), result: Ok(()) };
         checkpoint.handle_disk_completion(completion).unwrap();
     }
     let size_bytes = pages.size_bytes();

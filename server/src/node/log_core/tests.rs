@@ -13,6 +13,7 @@ use engine::command::{
 };
 use engine::engine::{Founding, Imported};
 use engine::ids::{ClusterId, LeaseId, MemberId};
+use engine::page::PageBuffer;
 use engine::page::disk::{Completion, DiskError, DiskOp, DiskOpKind};
 use engine::quota::Quota;
 use engine::{
@@ -301,7 +302,7 @@ impl World {
         let completion = if is_growth && self.store_is_full {
             let cause = std::io::Error::from_raw_os_error(libc::ENOSPC);
             let error = DiskError { file: op.file, operation: "allocate", cause };
-            Completion { token: op.token, buffer: Vec::new(), result: Err(error) }
+            Completion { token: op.token, buffer: PageBuffer::default(), result: Err(error) }
         } else {
             self.store.perform(op)
         };

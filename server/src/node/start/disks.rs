@@ -120,15 +120,20 @@ impl Disks for Directories<'_> {
         // for the other, and a member whose disk is full by then would end. Where it is full
         // already, or nothing can be had ahead, the member may still be lucky.
         let _ = allocate_ahead(&meta, META_FILE_SIZE_BYTES);
-        let mut shards = Vec::new();
+        let (mut shards, mut direct) = (Vec::new(), Vec::new());
         for shard in 0..self.config.shards {
-            shards.push(open(&self.shard_path(shard))?);
+            let path = self.shard_path(shard);
+            shards.push(open(&path)?);
+            // A file system that has no such way says so here.
+            let mut options = OpenOptions::new();
+            options.write(true).custom_flags(libc::O_DIRECT);
+            direct.push(options.open(&path).ok().filter(|_| self.config.direct));
         }
         let duplicate = |file: &File| {
             file.try_clone().map_err(|cause| Failure::File { operation: "duplicate".into(), cause })
         };
         let disk_files = shards.iter().map(duplicate).collect::<Result<_, _>>()?;
-        let disk = EngineDisk::new(duplicate(&meta)?, disk_files);
+        let disk = EngineDisk::new(duplicate(&meta)?, disk_files).with_direct(direct);
         let is_empty = file_len(&meta)? == 0;
         let directory = self.config.store_dir.clone();
         Ok((EngineFiles::Disk { meta, shards, directory }, disk, is_empty))

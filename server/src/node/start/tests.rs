@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use engine::command::{BatchHeader, MemberAddRef, PutRef};
 use engine::ids::ClusterId;
+use engine::page::PageBuffer;
 use engine::page::disk::{Completion, DiskOp, DiskOpKind, FileId};
 use engine::{Batch, EngineConfig, EngineFiles, FrameWriter, MembershipChange};
 use raft::eraftpb::EntryType;
@@ -39,7 +40,7 @@ impl Memory {
 impl StoreDoor for Files {
     fn perform(&mut self, op: DiskOp) -> Completion {
         let file = &mut self.0.borrow_mut()[usize::from(op.file != FileId::Meta)];
-        let mut buffer = Vec::new();
+        let mut buffer = PageBuffer::default();
         match op.kind {
             DiskOpKind::Write { offset, bytes, .. } => {
                 let offset = usize::try_from(offset).unwrap();
