@@ -19,7 +19,7 @@ mod record;
 
 use std::fmt;
 
-pub use record::{RECORD_SIZE_BYTES_MAX, record_size_bytes};
+pub use record::{RECORD_LENGTH_SIZE_BYTES, RECORD_SIZE_BYTES_MAX, record_size_bytes};
 
 pub(crate) use fact::{fact_key, put_fact};
 pub(crate) use record::{PutRecord, TransferRecord};

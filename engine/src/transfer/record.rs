@@ -19,8 +19,10 @@ use crate::limits::FRAME_SIZE_BYTES_MAX;
 use crate::membership::Peer;
 use crate::view::MemberAttributes;
 
+/// What a record begins with.
+pub const RECORD_LENGTH_SIZE_BYTES: usize = 4;
 /// Length and kind.
-const HEADER_SIZE_BYTES: usize = 5;
+const HEADER_SIZE_BYTES: usize = RECORD_LENGTH_SIZE_BYTES + 1;
 
 /// The longest record: a change is no longer than the command that made it, and its numbers.
 pub const RECORD_SIZE_BYTES_MAX: usize = FRAME_SIZE_BYTES_MAX + 128;
@@ -122,7 +124,7 @@ mod kind {
 /// # Errors
 /// No record is so long.
 pub fn record_size_bytes(bytes: &[u8]) -> Result<Option<usize>, InstallRule> {
-    let Some(length) = bytes.first_chunk::<4>() else { return Ok(None) };
+    let Some(length) = bytes.first_chunk::<RECORD_LENGTH_SIZE_BYTES>() else { return Ok(None) };
     let length = u32::from_le_bytes(*length) as usize;
     match length {
         1..=RECORD_SIZE_BYTES_MAX => Ok(Some(4 + length)),

@@ -234,7 +234,7 @@ impl LogCore {
                 }
             }
             Letter::SnapshotBegin(begin) => self.handle_snapshot_begin(from, begin)?,
-            Letter::SnapshotChunk(chunk) => self.handle_snapshot_chunk(from, &chunk),
+            Letter::SnapshotChunk(chunk) => self.handle_snapshot_chunk(from, chunk),
             Letter::SnapshotEnd(end) => self.handle_snapshot_end(from, end),
             Letter::SnapshotAcknowledged(acknowledged) => {
                 self.handle_snapshot_acknowledged(from, acknowledged);

@@ -16,6 +16,8 @@
 //! - A transfer in either direction holds bounded memory, and the one that pins a view ends when it
 //!   makes no progress.
 
+mod arrived;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -27,6 +29,7 @@ use engine::{HeldView, InstallRule, Progress, ReadError, TransferScan};
 use raft::eraftpb::{Message, SnapshotMetadata};
 use wal::Lsn;
 
+use self::arrived::Arrived;
 use super::LogCore;
 use crate::mail::{FrontendId, Unavailable};
 use crate::metrics::peers::CountedStore;
@@ -49,9 +52,6 @@ const SCAN_RECORDS_MAX: usize = 4096;
 const BUILD_RECORDS_MAX: usize = 64;
 /// What a receiver may hold and still ask for more.
 const HELD_BYTES_MAX: usize = 8 * CHUNK_SIZE_BYTES_MAX;
-/// What was built in stays in front of what is held until it is so much: moving the rest down
-/// behind every step would cost as much as the step.
-const BUILT_BYTES_MAX: usize = 4 * CHUNK_SIZE_BYTES_MAX;
 /// A transfer that gets no further for so long is given up: its view keeps pages from being used
 /// again.
 const STALLED_AFTER: Duration = Duration::from_secs(60);
@@ -64,6 +64,8 @@ pub(super) struct Outgoing {
     scan: Scan,
     /// Chunks that are not acknowledged, the oldest first, and the number of that.
     chunks: VecDeque<Bytes>,
+    /// Memory of those that were.
+    spare: Vec<Vec<u8>>,
     chunk_first: u64,
     /// How many of them were sent over the present connection.
     sent: usize,
@@ -90,6 +92,8 @@ struct Walk {
     scan: TransferScan,
     /// Bytes that are no whole chunk yet.
     gathered: Vec<u8>,
+    /// Memory of chunks that have arrived: what the system would hand out instead it has to clear.
+    spare: Vec<Vec<u8>>,
 }
 
 /// A part of a walk through a store on its way to a follower, for any thread.
@@ -130,6 +134,10 @@ impl std::fmt::Debug for ScanJob {
 }
 
 impl Walk {
+    fn new(view: HeldView) -> Self {
+        Self { view, scan: TransferScan::new(), gathered: Vec::new(), spare: Vec::new() }
+    }
+
     fn go_on(&mut self, chunks_max: usize, chunks: &mut Vec<Bytes>) -> Result<Progress, ReadError> {
         let mut budget = SCAN_RECORDS_MAX;
         let mut progress = Progress::More;
@@ -140,7 +148,10 @@ impl Walk {
             self.gathered.reserve(2 * CHUNK_SIZE_BYTES_MAX);
             progress = self.scan.step(&self.view, &mut budget, &mut self.gathered)?;
             while self.gathered.len() >= CHUNK_SIZE_BYTES_MAX {
-                let rest = self.gathered.split_off(CHUNK_SIZE_BYTES_MAX);
+                let mut rest = self.spare.pop().unwrap_or_default();
+                rest.clear();
+                rest.extend_from_slice(&self.gathered[CHUNK_SIZE_BYTES_MAX..]);
+                self.gathered.truncate(CHUNK_SIZE_BYTES_MAX);
                 chunks.push(std::mem::replace(&mut self.gathered, rest).into());
             }
         }
@@ -156,9 +167,7 @@ struct Incoming {
     from: MemberId,
     transfer: u64,
     message: Message,
-    /// What has come and is not built yet, behind so many bytes that are.
-    held: Vec<u8>,
-    built_bytes: usize,
+    arrived: Arrived,
     chunk_next: u64,
     acknowledged: u64,
     /// What the end said.
@@ -210,7 +219,7 @@ impl Transfers {
     /// has no writes to hold up: it need not rest.
     pub(super) fn is_building(&self) -> bool {
         self.incoming.as_ref().is_some_and(|it| {
-            let has_some = it.held.len() > it.built_bytes || it.end.is_some();
+            let has_some = it.arrived.size_bytes() > 0 || it.end.is_some();
             it.stage == InstallStage::Building && has_some && !it.is_waiting
         })
     }
@@ -238,9 +247,10 @@ impl Outgoing {
         if !self.is_up || room < SCAN_CHUNKS_MAX {
             return None;
         }
-        let Scan::Waiting(walk) = std::mem::replace(&mut self.scan, Scan::Away) else {
+        let Scan::Waiting(mut walk) = std::mem::replace(&mut self.scan, Scan::Away) else {
             unreachable!("it was looked at a moment ago")
         };
+        walk.spare.append(&mut self.spare);
         let (to, transfer, chunks_max) = (self.to, self.transfer, SCAN_CHUNKS_MAX);
         Some(ScanJob { to, transfer, chunks_max, walk })
     }
@@ -337,8 +347,9 @@ impl LogCore {
             to,
             transfer,
             message,
-            scan: Scan::Waiting(Walk { view, scan: TransferScan::new(), gathered: Vec::new() }),
+            scan: Scan::Waiting(Walk::new(view)),
             chunks: VecDeque::new(),
+            spare: Vec::new(),
             chunk_first: 0,
             sent: 0,
             is_end_sent: false,
@@ -383,7 +394,9 @@ impl LogCore {
             self.transfers.outgoing.swap_remove(place);
             return self.consensus.handle_snapshot_sent(from, false);
         }
-        outgoing.chunks.drain(..taken);
+        // What a connection still holds a part of goes with that.
+        let spare = outgoing.chunks.drain(..taken).filter(Bytes::is_unique).map(Vec::from);
+        outgoing.spare.extend(spare);
         outgoing.chunk_first = chunk_next;
         outgoing.sent = outgoing.sent.saturating_sub(taken);
         if !outgoing.is_up {
@@ -500,8 +513,7 @@ impl LogCore {
             from,
             transfer,
             message,
-            held: Vec::new(),
-            built_bytes: 0,
+            arrived: Arrived::default(),
             chunk_next: 0,
             acknowledged: 0,
             end: None,
@@ -520,7 +532,7 @@ impl LogCore {
         CountedStore::begin(&self.meter.metrics().peers.of(from.0).stores_received, begun)
     }
 
-    pub(super) fn handle_snapshot_chunk(&mut self, from: MemberId, chunk: &SnapshotChunk) {
+    pub(super) fn handle_snapshot_chunk(&mut self, from: MemberId, chunk: SnapshotChunk) {
         let ticked = self.ticked;
         let Some(incoming) = self.building(from, chunk.transfer) else { return };
         // One that came before the connection broke comes again.
@@ -529,7 +541,7 @@ impl LogCore {
             incoming.moved_at = ticked;
             incoming.is_waiting = false;
             incoming.size_bytes += chunk.records.len() as u64;
-            incoming.held.extend_from_slice(&chunk.records);
+            incoming.arrived.push(chunk.records);
         }
     }
 
@@ -576,13 +588,10 @@ impl LogCore {
         if incoming.stage != InstallStage::Building || incoming.is_waiting {
             return Ok(());
         }
-        let held = &incoming.held[incoming.built_bytes..];
-        let step = self.engine.install_records(held, BUILD_RECORDS_MAX)?;
-        incoming.built_bytes += step.taken_size_bytes;
-        if incoming.built_bytes >= BUILT_BYTES_MAX.min(incoming.held.len()) {
-            incoming.held.drain(..std::mem::take(&mut incoming.built_bytes));
-        }
-        let mut wants_more = incoming.held.len() - incoming.built_bytes <= HELD_BYTES_MAX;
+        let front = incoming.arrived.front();
+        let step = self.engine.install_records(front, BUILD_RECORDS_MAX)?;
+        incoming.arrived.advance(step.taken_size_bytes);
+        let mut wants_more = incoming.arrived.size_bytes() <= HELD_BYTES_MAX;
         match step.state {
             // The next record has not come whole: however much is held, more is wanted.
             InstallState::More => {
