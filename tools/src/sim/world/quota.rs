@@ -30,7 +30,14 @@ impl World {
             return Ok(());
         }
         self.has_alarm = true;
-        let known = self.size_bytes_max;
+        // Where every member was given a store once, none is left whose file says it: then it is
+        // what the store holds where that is least.
+        let running = self.members.iter_mut().filter_map(|member| member.running.as_mut());
+        let held = running.map(|running| running.reader.pin().in_use_bytes).min();
+        let known = match self.members.iter().all(|member| member.has_installed) {
+            true => self.size_bytes_max.max(held.unwrap_or(0)),
+            false => self.size_bytes_max,
+        };
         self.tell(|| format!("an alarm: {alarms:?}; stores are of {known} bytes at most"));
         // All stores hold the same, give or take what checkpoints keep twice.
         if known < quota_bytes / 4 * 3 {
