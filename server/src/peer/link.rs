@@ -39,7 +39,7 @@ const CONTROL_QUEUE_BYTES_EARLY: usize = 64 << 10;
 /// What may wait on the bulk lane: two appends of the largest entries.
 const BULK_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// What may wait on the snapshot lane: the sender waits for acknowledgements long before.
-const SNAPSHOT_QUEUE_BYTES_MAX: usize = 8 << 20;
+pub const SNAPSHOT_QUEUE_BYTES_MAX: usize = 8 << 20;
 /// Bytes of one send. More would only wait in the kernel instead of here.
 const SEND_BYTES_MAX: usize = 1 << 20;
 /// Pieces of one send; the kernel takes 1024.

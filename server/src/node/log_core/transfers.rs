@@ -17,6 +17,7 @@
 //!   makes no progress.
 
 mod arrived;
+mod chunks;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -30,6 +31,7 @@ use raft::eraftpb::{Message, SnapshotMetadata};
 use wal::Lsn;
 
 use self::arrived::Arrived;
+use self::chunks::Spare;
 use super::LogCore;
 use crate::mail::{FrontendId, Unavailable};
 use crate::metrics::peers::CountedStore;
@@ -38,18 +40,24 @@ use crate::peer::letter::{
     CHUNK_SIZE_BYTES_MAX, Letter, SnapshotAcknowledged, SnapshotBegin, SnapshotChunk, SnapshotEnd,
     SnapshotState,
 };
+use crate::peer::link::SNAPSHOT_QUEUE_BYTES_MAX;
 use crate::raft::change::encode_conf_state;
 use crate::raft::record::{encode_reset, encode_state};
 
-/// Chunks that are scanned and not acknowledged: enough that one end scans while the other builds.
+/// Chunks that are sent and not acknowledged: enough that one end scans while the other builds, and
+/// less than waits on a connection at most. As many are scanned ahead.
 const CHUNKS_IN_FLIGHT_MAX: usize = 24;
-/// Chunks of one scan job: some milliseconds, so that the core need not be quick to ask for more.
-const SCAN_CHUNKS_MAX: usize = 8;
+const _: () =
+    assert!(CHUNKS_IN_FLIGHT_MAX * CHUNK_SIZE_BYTES_MAX < SNAPSHOT_QUEUE_BYTES_MAX / 8 * 7);
+/// Chunks of one scan job. What comes of it is sent at once, for which a put may have to wait on
+/// the leader's core: of eight chunks up to two milliseconds.
+const SCAN_CHUNKS_MAX: usize = 2;
 /// Records that a scan job may touch: of small ones, each a look-up, and where little is left of
 /// the history. On a slow disk with nothing in memory that is still seconds.
 const SCAN_RECORDS_MAX: usize = 4096;
-/// Records that a step builds in. Of 4 KiB each they are a chunk, and a fraction of a millisecond.
-const BUILD_RECORDS_MAX: usize = 64;
+/// Records that a step builds in. Of 4 KiB each they are half a chunk, and a fraction of a
+/// millisecond.
+const BUILD_RECORDS_MAX: usize = 32;
 /// What a receiver may hold and still ask for more.
 const HELD_BYTES_MAX: usize = 8 * CHUNK_SIZE_BYTES_MAX;
 /// A transfer that gets no further for so long is given up: its view keeps pages from being used
@@ -65,7 +73,7 @@ pub(super) struct Outgoing {
     /// Chunks that are not acknowledged, the oldest first, and the number of that.
     chunks: VecDeque<Bytes>,
     /// Memory of those that were.
-    spare: Vec<Vec<u8>>,
+    spare: Spare,
     chunk_first: u64,
     /// How many of them were sent over the present connection.
     sent: usize,
@@ -92,8 +100,7 @@ struct Walk {
     scan: TransferScan,
     /// Bytes that are no whole chunk yet.
     gathered: Vec<u8>,
-    /// Memory of chunks that have arrived: what the system would hand out instead it has to clear.
-    spare: Vec<Vec<u8>>,
+    spare: Spare,
 }
 
 /// A part of a walk through a store on its way to a follower, for any thread.
@@ -135,7 +142,7 @@ impl std::fmt::Debug for ScanJob {
 
 impl Walk {
     fn new(view: HeldView) -> Self {
-        Self { view, scan: TransferScan::new(), gathered: Vec::new(), spare: Vec::new() }
+        Self { view, scan: TransferScan::new(), gathered: Vec::new(), spare: Spare::default() }
     }
 
     fn go_on(&mut self, chunks_max: usize, chunks: &mut Vec<Bytes>) -> Result<Progress, ReadError> {
@@ -147,13 +154,7 @@ impl Walk {
             // Room for a chunk and a record that ends behind it.
             self.gathered.reserve(2 * CHUNK_SIZE_BYTES_MAX);
             progress = self.scan.step(&self.view, &mut budget, &mut self.gathered)?;
-            while self.gathered.len() >= CHUNK_SIZE_BYTES_MAX {
-                let mut rest = self.spare.pop().unwrap_or_default();
-                rest.clear();
-                rest.extend_from_slice(&self.gathered[CHUNK_SIZE_BYTES_MAX..]);
-                self.gathered.truncate(CHUNK_SIZE_BYTES_MAX);
-                chunks.push(std::mem::replace(&mut self.gathered, rest).into());
-            }
+            self.spare.cut(&mut self.gathered, chunks);
         }
         if progress == Progress::Done && !self.gathered.is_empty() {
             chunks.push(std::mem::take(&mut self.gathered).into());
@@ -261,6 +262,11 @@ impl Outgoing {
             return None;
         }
         let transfer = self.transfer;
+        // A long record is many chunks at once. What does not fit a connection's queue would be
+        // dropped there, and asked for by nobody.
+        if self.sent >= CHUNKS_IN_FLIGHT_MAX {
+            return None;
+        }
         if let Some(chunk) = self.chunks.get(self.sent) {
             let number = self.chunk_first + self.sent as u64;
             self.sent += 1;
@@ -349,7 +355,7 @@ impl LogCore {
             message,
             scan: Scan::Waiting(Walk::new(view)),
             chunks: VecDeque::new(),
-            spare: Vec::new(),
+            spare: Spare::default(),
             chunk_first: 0,
             sent: 0,
             is_end_sent: false,
@@ -394,9 +400,8 @@ impl LogCore {
             self.transfers.outgoing.swap_remove(place);
             return self.consensus.handle_snapshot_sent(from, false);
         }
-        // What a connection still holds a part of goes with that.
-        let spare = outgoing.chunks.drain(..taken).filter(Bytes::is_unique).map(Vec::from);
-        outgoing.spare.extend(spare);
+        let Outgoing { chunks, spare, .. } = outgoing;
+        chunks.drain(..taken).for_each(|chunk| spare.keep(chunk));
         outgoing.chunk_first = chunk_next;
         outgoing.sent = outgoing.sent.saturating_sub(taken);
         if !outgoing.is_up {

@@ -25,9 +25,11 @@ impl Arrived {
 
     /// More has come.
     pub(super) fn push(&mut self, chunk: Bytes) {
-        self.size_bytes += chunk.len();
-        self.chunks.push_back(chunk);
-        self.look_at_front();
+        if !chunk.is_empty() {
+            self.size_bytes += chunk.len();
+            self.chunks.push_back(chunk);
+            self.look_at_front();
+        }
     }
 
     /// Bytes to go on with. They begin with a whole record if there is one, or with one whose
@@ -108,6 +110,7 @@ mod tests {
                 let (mut arrived, mut out) = (Arrived::default(), Vec::new());
                 for chunk in stream.chunks(chunk_size) {
                     arrived.push(Bytes::copy_from_slice(chunk));
+                    arrived.push(Bytes::new());
                     loop {
                         let front = arrived.front();
                         let taken = take(front, records_max);
