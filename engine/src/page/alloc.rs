@@ -32,7 +32,8 @@ pub(super) struct Freed {
     pub freed: Epoch,
 }
 
-/// Pages that trees are given at a time where a store is built: as many as a huge page.
+/// Pages that trees are given at a time where a store is built: 2 MiB, for which some forty of
+/// values are built.
 const TREE_ZONE_PAGES: u32 = 512;
 
 /// How a store that is built is laid out: values stand side by side, so that they are written in
@@ -41,7 +42,7 @@ const TREE_ZONE_PAGES: u32 = 512;
 struct Zones {
     /// Free pages before it are for trees.
     trees_end: u32,
-    /// The last value ends before it.
+    /// The last value, or the last zone for trees, ends before it: the next value follows.
     values_end: u32,
 }
 
@@ -127,6 +128,11 @@ impl Allocator {
         self.zones = has_zones.then_some(Zones::default());
     }
 
+    /// None while everything is to move down.
+    fn zones(&self) -> Option<Zones> {
+        self.zones.filter(|_| self.ceiling == u32::MAX)
+    }
+
     pub fn set_ceiling(&mut self, ceiling: u32) {
         self.ceiling = ceiling;
     }
@@ -203,7 +209,7 @@ impl Allocator {
                 return Some((self.mark(Run { page, pages: 1 }), true));
             }
         }
-        match self.zones {
+        match self.zones() {
             Some(zones) => self.take_page_in(zones),
             None => self.take_page_below(u32::MAX),
         }
@@ -255,7 +261,7 @@ impl Allocator {
 
     /// A run of free pages for an extent, and whether this process has its own copy of all of it.
     pub fn take_run(&mut self, pages: u32) -> Option<(PageId, bool)> {
-        if let Some(zones) = self.zones
+        if let Some(zones) = self.zones()
             && let Some((page, private)) = self.take_run_from(pages, zones.values_end)
         {
             self.zones = Some(Zones { values_end: page.0 + pages, ..zones });

@@ -166,6 +166,7 @@ impl Checkpoint {
     fn stage_run(&mut self, pages: &PageFile, start: u32, end: u32) -> PageBuffer {
         let mut bytes = self.buffers.pop().unwrap_or_default();
         bytes.clear();
+        bytes.reserve((end - start) as usize);
         for at in start..end {
             bytes.push(pages.map.bytes(PageId(at)));
             if !pages.alloc.is_raw(at) {

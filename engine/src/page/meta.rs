@@ -11,10 +11,12 @@
 use std::fmt;
 
 use super::checkpoint::ShardCheckpoint;
-use super::ids::{Epoch, ExtentRef, PAGE_SIZE_U32, PageId, Root, TreeTag};
+use super::ids::{Epoch, ExtentRef, PAGE_SIZE_BYTES, PAGE_SIZE_U32, PageId, Root, TreeTag};
 
 /// Size of a block; the file is two of them.
 pub const META_BLOCK_SIZE_BYTES: usize = 4096;
+// A block is written as whole pages.
+const _: () = assert!(META_BLOCK_SIZE_BYTES.is_multiple_of(PAGE_SIZE_BYTES));
 
 /// Longest owner part. The rest of the block holds the shards: 16 of them with eight trees each.
 pub const META_OWNER_SIZE_BYTES_MAX: usize = 512;

@@ -68,7 +68,8 @@ pub struct StartConfig {
     pub is_new: bool,
     /// What a new member's store begins with.
     pub origin: Origin,
-    /// Whether log writes bypass the page cache.
+    /// Whether writes of the log, and those of the store that nobody reads soon, bypass the page
+    /// cache.
     pub direct: bool,
     /// Shards of a new store.
     pub shards: u16,

@@ -166,19 +166,24 @@ impl EngineDisk {
     }
 
     /// Writes past the system's cache. A gibibyte of what nobody reads soon is memory that something
-    /// else had to leave, and on a virtual machine memory that the host has to find: with its
-    /// copying and its housekeeping it was more than half of what a member that was given a store
-    /// spent on the processor. `None` when the file system has no such way.
+    /// else had to leave, and on a virtual machine memory that the host has to find; besides that
+    /// there are copying and housekeeping, a second thread's time beside that of who builds. `None`
+    /// when the cache has to do it.
     fn write_direct(&mut self, file: FileId, bytes: &[u8], offset: u64) -> Option<io::Result<()>> {
         let FileId::Shard(shard) = file else { return None };
         let place = self.direct.get_mut(usize::from(shard))?;
         let result = place.as_ref()?.write_all_at(bytes, offset);
-        if result.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL)) {
+        match result.as_ref().err().and_then(io::Error::raw_os_error) {
             // It opens files so and wants a larger alignment, or more than that.
-            *place = None;
-            return None;
+            Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOTBLK) => {
+                *place = None;
+                None
+            }
+            // The room was allocated. To mark it as written a file system may want some of its own,
+            // for which what is written back has a reserve.
+            Some(libc::ENOSPC) => None,
+            _ => Some(result),
         }
-        Some(result)
     }
 
     fn write_cached(&mut self, written: WriteBack, bytes: &[u8]) -> io::Result<()> {
@@ -270,6 +275,7 @@ mod tests {
         let (meta, shard) = (open(0).unwrap(), open(0).unwrap());
         // A file system without such a way is served, too.
         let direct = open(libc::O_DIRECT).ok();
+        let is_offered = direct.is_some();
         let mut disk = EngineDisk::new(meta, vec![shard]).with_direct(vec![direct]);
         allocate(&disk.shards[0], 1 << 20).unwrap();
         let mut expected = vec![0; 1 << 20];
@@ -285,6 +291,11 @@ mod tests {
             perform(DiskOpKind::Write { offset: offset as u64, bytes, is_cold });
             assert!(std::fs::read(&path).unwrap() == expected, "round {round}");
         }
+        assert_eq!(disk.direct[0].is_some(), is_offered, "it was refused whole pages");
+        let mut perform = |kind| {
+            let op = DiskOp { token: OpToken(1), file: FileId::Shard(0), kind };
+            disk.perform(op).result.unwrap();
+        };
         // Most file systems refuse this past the cache, and only now; it is written all the same.
         expected[1..=4096].fill(99);
         let bytes = PageBuffer::from(&[99; 4096][..]);
