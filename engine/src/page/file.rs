@@ -28,6 +28,8 @@ use super::relocate::{Shortening, shorten_op};
 /// Fresh pages that are made private at once when the writer reaches pages it has no copy of: one
 /// system call for the run instead of one fault for each page.
 const POPULATE_PAGES: u32 = 16;
+/// The same for the values of a store that is built, which stand side by side.
+const BUILDER_POPULATE_PAGES: u32 = 128;
 
 /// Bounds of one shard's file.
 #[derive(Clone, Copy, Debug)]
@@ -552,7 +554,7 @@ impl PageFile {
         let more = match self.map.is_building() {
             true => {
                 let last = PageId(page.0 + pages - 1);
-                self.alloc.note_populated_after(last, POPULATE_PAGES - 1)
+                self.alloc.note_populated_after(last, BUILDER_POPULATE_PAGES - 1)
             }
             false => 0,
         };
