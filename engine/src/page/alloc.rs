@@ -498,8 +498,8 @@ impl Allocator {
 mod tests {
     use super::*;
 
-    /// In single pages between those of trees their memory was never given back as a whole, and what
-    /// was written were runs of 60 KiB.
+    /// In single pages between those of trees their memory was never given back as a whole, and
+    /// what was written were runs of 60 KiB.
     #[test]
     fn values_that_are_built_stand_side_by_side() {
         let pages = 8 * TREE_ZONE_PAGES;

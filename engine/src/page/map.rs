@@ -318,9 +318,9 @@ impl Map {
         let _ = map.advise_range(memmap2::Advice::WillNeed, offset, size);
     }
 
-    /// Whether a store is built in the file. Then a page that is not in memory is read alone, instead
-    /// of with as many of its neighbours as the system reads ahead, and what the file grows by is in
-    /// huge pages. Checkpoints write large values cold.
+    /// Whether a store is built in the file. Then a page that is not in memory is read alone,
+    /// instead of with as many of its neighbours as the system reads ahead, and what the file grows
+    /// by is in huge pages. Checkpoints write large values cold.
     pub fn set_building(&self, is_building: bool) {
         self.is_building.store(is_building, Ordering::Relaxed);
         let Backing::Mapped { map, file: Some(_) } = &self.backing else { return };

@@ -165,10 +165,10 @@ impl EngineDisk {
         }
     }
 
-    /// Writes past the system's cache. A gibibyte of what nobody reads soon is memory that something
-    /// else had to leave, and on a virtual machine memory that the host has to find; besides that
-    /// there are copying and housekeeping, a second thread's time beside that of who builds. `None`
-    /// when the cache has to do it.
+    /// Writes past the system's cache. A gibibyte of what nobody reads soon is memory that
+    /// something else had to leave, and on a virtual machine memory that the host has to find;
+    /// besides that there are copying and housekeeping, a second thread's time beside that of who
+    /// builds. `None` when the cache has to do it.
     fn write_direct(&mut self, file: FileId, bytes: &[u8], offset: u64) -> Option<io::Result<()>> {
         let FileId::Shard(shard) = file else { return None };
         let place = self.direct.get_mut(usize::from(shard))?;
