@@ -28,6 +28,12 @@ import (
 // patience bounds every wait for a server; nothing is judged by how long it took.
 const patience = 10 * time.Second
 
+// lastWordsBytes are shown of what a process wrote when something failed.
+const lastWordsBytes = 1024
+
+// names are those of the pair's servers.
+var names = [2]string{"etcd", "ringd"}
+
 // exchange is one conversation on one connection.
 type exchange struct {
 	name string
@@ -85,14 +91,15 @@ func run(etcd, ringd, only string, verbose bool) error {
 	defer os.RemoveAll(directory)
 	pair := [2]*server{}
 	for place, binary := range []string{etcd, ringd} {
-		name := []string{"etcd", "ringd"}[place]
+		name := names[place]
 		pair[place], err = start(binary, filepath.Join(directory, name))
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		defer pair[place].stop()
 	}
-	failed, unserved, count := 0, 0, 0
+	var failed []string
+	unserved, count := 0, 0
 	for _, exchange := range cases() {
 		if !strings.Contains(exchange.name, only) {
 			continue
@@ -111,13 +118,18 @@ func run(etcd, ringd, only string, verbose bool) error {
 			continue
 		}
 		if found[0] != found[1] {
-			failed++
+			failed = append(failed, exchange.name)
 			fmt.Printf("--- %s\netcd:\n%s\nringd:\n%s\n", exchange.name, found[0], found[1])
 		}
 	}
-	fmt.Printf("gateway: %d cases, %d not served yet, %d differ\n", count, unserved, failed)
-	if failed > 0 {
-		return errors.New("the servers do not answer alike")
+	fmt.Printf("gateway: %d cases, %d not served yet, %d differ\n", count, unserved,
+		len(failed))
+	if len(failed) > 0 {
+		for place, server := range pair {
+			server.stop()
+			fmt.Printf("--- last words of %s:\n%s\n", names[place], server.lastWords())
+		}
+		return fmt.Errorf("the servers do not answer alike: %s", strings.Join(failed, ", "))
 	}
 	return nil
 }
@@ -297,6 +309,8 @@ func (e exchange) masked(body []byte) []byte {
 type server struct {
 	client, metrics, strict string
 	processes               []*exec.Cmd
+	// said is what each process wrote, to be read once it has ended.
+	said []*bytes.Buffer
 }
 
 func start(binary, directory string) (*server, error) {
@@ -322,15 +336,17 @@ func start(binary, directory string) (*server, error) {
 			server.client, server.metrics = client, metrics
 		}
 		process := exec.Command(binary, arguments...)
-		process.Stderr = os.Stderr
+		said := &bytes.Buffer{}
+		process.Stderr = said
 		if err := process.Start(); err != nil {
 			server.stop()
 			return nil, err
 		}
 		server.processes = append(server.processes, process)
+		server.said = append(server.said, said)
 		if err := awaitReady(client, metrics); err != nil {
 			server.stop()
-			return nil, err
+			return nil, fmt.Errorf("%w\n%s", err, server.lastWords())
 		}
 	}
 	return server, nil
@@ -365,6 +381,18 @@ func (s *server) stop() {
 		process.Process.Signal(syscall.SIGTERM)
 		process.Wait()
 	}
+	s.processes = nil
+}
+
+// lastWords is the end of what the processes wrote, once they have been waited for: most of it is
+// what etcd says of every connection that a client has left.
+func (s *server) lastWords() []byte {
+	var out []byte
+	for _, said := range s.said {
+		all := said.Bytes()
+		out = append(out, all[max(0, len(all)-lastWordsBytes):]...)
+	}
+	return out
 }
 
 // freePorts are addresses that nobody listened on a moment ago.
