@@ -160,6 +160,8 @@ func changesThatDoNotFit(t *T) {
 	}
 	_, err := client.MemberAdd(t.ctx, []string{c.members[0].peer})
 	refused("a URL that is taken", err, rpctypes.ErrPeerURLExist)
+	_, err = client.MemberAddAsLearner(t.ctx, []string{c.members[0].peer})
+	refused("a URL that is taken, for a learner", err, rpctypes.ErrPeerURLExist)
 	_, err = client.MemberRemove(t.ctx, 12345)
 	refused("a member that is none", err, rpctypes.ErrMemberNotFound)
 	_, err = client.MemberUpdate(t.ctx, 12345, []string{"http://127.0.0.1:1"})

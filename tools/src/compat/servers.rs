@@ -29,9 +29,10 @@ const PORT_TAKEN: &str = "ddress already in use";
 const START_ATTEMPTS_MAX: usize = 5;
 /// What a failure shows of a log.
 const LOG_TAIL_BYTES: usize = 2048;
-/// What both advertise; nobody connects there.
+/// What both advertise to clients; nobody connects there.
 const CLIENT_URL: &str = "http://localhost:2379";
-const PEER_URL: &str = "http://localhost:2380";
+/// What both advertise to peers where there are none.
+pub const PEER_URL: &str = "http://localhost:2380";
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::super::conversation::Conversation;
+use super::super::servers::PEER_URL;
 use super::super::wire::{self, etcdserverpb as pb};
 use super::{Corpus, delete, furnish, get, list, op, put, then};
 
@@ -131,22 +132,25 @@ fn add_members(corpus: &mut Corpus) {
             ask::<_, pb::MemberListResponse>(c, MEMBER_LIST, request);
         });
     }
-    let add = "/etcdserverpb.Cluster/MemberAdd";
-    for (name, urls) in [
-        ("no-urls", &[][..]),
-        ("nonsense", &["nonsense"]),
-        ("a-url-that-is-taken", &["http://localhost:2380"]),
-        ("one-wrong-url-of-two", &["http://a:1", "ftp://b"]),
-    ] {
-        corpus.case(format!("members/add-{name}"), move |c| {
-            let peer_ur_ls: Vec<_> = urls.iter().map(|url| (*url).to_owned()).collect();
+    let adding = |urls: &'static [&'static str]| {
+        move |c: &mut Conversation<'_>| {
+            let add = "/etcdserverpb.Cluster/MemberAdd";
             for is_learner in [false, true] {
-                let peer_ur_ls = peer_ur_ls.clone();
+                let peer_ur_ls = urls.iter().map(|url| (*url).to_owned()).collect();
                 let request = pb::MemberAddRequest { peer_ur_ls, is_learner };
                 ask::<_, pb::MemberAddResponse>(c, add, request);
             }
-        });
+        }
+    };
+    for (name, urls) in [
+        ("no-urls", &[][..]),
+        ("nonsense", &["nonsense"]),
+        ("one-wrong-url-of-two", &["http://a:1", "ftp://b"]),
+    ] {
+        corpus.case(format!("members/add-{name}"), adding(urls));
     }
+    // A cluster answers by how long its members have been connected: tests/cluster waits for that.
+    corpus.lone("members/add-a-url-that-is-taken", adding(&[PEER_URL]));
     let remove = "/etcdserverpb.Cluster/MemberRemove";
     let promote = "/etcdserverpb.Cluster/MemberPromote";
     corpus.case("members/remove-unknown", move |c| {
