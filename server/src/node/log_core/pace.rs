@@ -13,9 +13,7 @@
 
 use std::time::Duration;
 
-/// A step is followed by a rest that is so long, in parts of the step.
-const REST_PARTS: (u32, u32) = (1, 1);
-/// A step that takes longer was interrupted, and says little of the job.
+/// No rest is longer: a step that calls for it was interrupted, and says little of the job.
 const REST_MAX: Duration = Duration::from_millis(2);
 /// So much of being late counts: a timer of the kernel's, and a wake-up. What is more was other
 /// work, not rest.
@@ -33,9 +31,9 @@ impl Pace {
         self.due
     }
 
-    /// A step was taken.
-    pub(super) fn handle_step(&mut self, begun: Duration, ended: Duration) {
-        let rest = ended.saturating_sub(begun) * REST_PARTS.0 / REST_PARTS.1;
+    /// A step was taken, after which `rests` times as long is rested.
+    pub(super) fn handle_step(&mut self, begun: Duration, ended: Duration, rests: u32) {
+        let rest = ended.saturating_sub(begun) * rests;
         let late = begun.saturating_sub(self.due).min(LATE_MAX);
         self.due = ended + rest.min(REST_MAX).saturating_sub(late);
     }
@@ -50,23 +48,28 @@ mod tests {
         let micros = Duration::from_micros;
         let mut pace = Pace::default();
         assert_eq!(pace.due(), Duration::ZERO);
-        let cases = [(1000, 1000, 1000), (1000, 1300, 1600), (5000, 4000, 4000)];
-        for (begun, ended, due) in cases {
-            pace.handle_step(micros(begun), micros(ended));
+        let cases = [
+            (1000, 1000, 2, 1000),
+            (1000, 1300, 2, 1900),
+            (1900, 2200, 1, 2500),
+            (5000, 4000, 2, 4000),
+        ];
+        for (begun, ended, rests, due) in cases {
+            pace.handle_step(micros(begun), micros(ended), rests);
             assert_eq!(pace.due(), micros(due), "from {begun} to {ended}");
         }
-        pace.handle_step(Duration::ZERO, Duration::from_secs(60));
+        pace.handle_step(Duration::ZERO, Duration::from_secs(60), 1);
         assert_eq!(pace.due(), Duration::from_secs(60) + REST_MAX);
     }
 
     #[test]
     fn being_late_counts_as_rest() {
         let micros = Duration::from_micros;
-        for (late, rest) in [(0, 300), (60, 240), (100, 200), (5000, 200)] {
+        for (late, rest) in [(0, 600), (60, 540), (100, 500), (5000, 500)] {
             let mut pace = Pace::default();
-            pace.handle_step(Duration::ZERO, micros(300));
+            pace.handle_step(Duration::ZERO, micros(300), 2);
             let begun = pace.due() + micros(late);
-            pace.handle_step(begun, begun + micros(300));
+            pace.handle_step(begun, begun + micros(300), 2);
             assert_eq!(pace.due(), begun + micros(300 + rest), "{late} late");
         }
     }

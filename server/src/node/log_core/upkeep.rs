@@ -25,9 +25,15 @@ use crate::sequencer::batch::{Ticket, frame_size};
 use crate::sequencer::cluster_version::VersionMonitor;
 use crate::service::status::{Refusal, status_of};
 
-/// Keys that a step of a background sweep may touch: a tenth of a millisecond or two, so that a
-/// batch that arrives meanwhile hardly waits.
-const BACKGROUND_KEYS_MAX: usize = 48;
+/// Keys that a step of a background sweep may touch: less than a tenth of a millisecond, so that a
+/// batch that arrives meanwhile hardly waits; and not much less, for to be woken costs a core that
+/// slept as much as 40 keys.
+const BACKGROUND_KEYS_MAX: usize = 128;
+/// How long a step of a sweep is followed by a rest, in steps: with 48 keys and rests of one step a
+/// sweep took as long, and half as much of the processor again.
+const SWEEP_RESTS: u32 = 2;
+/// The same for jobs that somebody waits for.
+const JOB_RESTS: u32 = 1;
 /// Pages that a step of a defragmentation may copy: a fraction of a millisecond, too.
 const DEFRAG_PAGES_MAX: usize = 64;
 
@@ -140,7 +146,8 @@ impl LogCore {
                 self.meter.handle_swept(begun, clock(), !has_more);
             }
             self.engine.defrag_step(DEFRAG_PAGES_MAX)?;
-            self.upkeep.pace.handle_step(begun, clock());
+            let rests = if may_sweep { SWEEP_RESTS } else { JOB_RESTS };
+            self.upkeep.pace.handle_step(begun, clock(), rests);
         }
         self.answer_swept();
         if self.engine.install_wants_checkpoint() && self.engine.begin_checkpoint() {
