@@ -10,7 +10,8 @@
 //! - A data directory is new when its server starts, and gone when the server is.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -19,6 +20,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// What etcd logs once clients are served.
 const READY_LINE: &str = "ready to serve client requests";
+/// The version of a cluster that has none yet.
+const NO_VERSION: &str = "not_decided";
+/// A page that has not come by then is asked for again.
+const VERSION_TIME_MAX: Duration = Duration::from_secs(1);
 /// A server that is not ready by then never will be.
 const READY_TIME_MAX: Duration = Duration::from_secs(60);
 /// A server that has not stopped by then is killed.
@@ -220,13 +225,31 @@ impl Server {
                 std::fs::read(self.directory.join(name))
                     .is_ok_and(|log| String::from_utf8_lossy(&log).contains(READY_LINE))
             });
-            if others_are_ready && self.log().contains(READY_LINE) {
+            let is_ready = others_are_ready && self.log().contains(READY_LINE);
+            if is_ready && self.has_cluster_version() {
                 return Ok(());
             }
             if self.has_ended() || Instant::now() > end {
                 return Err(format!("{name} did not become ready:\n{}", self.log_tail()));
             }
             std::thread::sleep(POLL_INTERVAL);
+        }
+    }
+
+    /// Whether the cluster has its version: etcd may serve clients before, and cannot be downgraded
+    /// then. Who does not say that there is none yet, for want of such a page, has one.
+    fn has_cluster_version(&self) -> bool {
+        let ask = || {
+            let mut stream = TcpStream::connect(self.address)?;
+            stream.set_read_timeout(Some(VERSION_TIME_MAX))?;
+            stream.write_all(b"GET /version HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer)?;
+            std::io::Result::Ok(answer)
+        };
+        match ask() {
+            Ok(answer) => !String::from_utf8_lossy(&answer).contains(NO_VERSION),
+            Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
         }
     }
 
