@@ -32,7 +32,7 @@ const BACKGROUND_KEYS_MAX: usize = 128;
 /// How long a step of a sweep is followed by a rest, in steps: with 48 keys and rests of one step a
 /// sweep took as long, and half as much of the processor again.
 const SWEEP_RESTS: u32 = 2;
-/// The same for jobs that somebody waits for.
+/// The same for all other jobs.
 const JOB_RESTS: u32 = 1;
 /// Pages that a step of a defragmentation may copy: a fraction of a millisecond, too.
 const DEFRAG_PAGES_MAX: usize = 64;
