@@ -5,7 +5,7 @@
 //! change in `revisions`, and its value if that is in `values`. What was kept by earlier
 //! compactions is not looked at again.
 //!
-//! It goes by windows of some ten thousand changes: first it notes what they ended, then it removes
+//! It goes by windows of many thousand changes: first it notes what they ended, then it removes
 //! that in the order of the tree. The versions that a few changes ended lie far apart; those that
 //! a window ended fill most of the leaves they stand in, and go a leaf at a time.
 //!
@@ -20,9 +20,12 @@
 //! - A sweep stopped anywhere, and begun again, ends in the same state: what is kept of it is where
 //!   the window begins, and to remove what is gone changes nothing.
 
+mod ended;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use self::ended::Ended;
 use crate::answer::{ReadError, Rejection};
 use crate::hash::{HashRun, KeyValueHash};
 use crate::ids::{Change, Revision};
@@ -36,8 +39,8 @@ use crate::system;
 use crate::tree;
 use crate::working::Working;
 
-/// Changes of a window: 256 KiB of notes.
-const WINDOW_CHANGES_MAX: usize = 16 << 10;
+/// Changes of a window: a mebibyte of notes.
+const WINDOW_CHANGES_MAX: usize = 64 << 10;
 /// Changes that are hashed, and noted, for the price of one that is removed.
 const HASHES_PER_REMOVAL: usize = 4;
 const NOTES_PER_REMOVAL: usize = 8;
@@ -288,13 +291,12 @@ impl Sweep {
 
 /// What some changes in sequence have ended.
 struct Window {
-    /// Versions, in ascending order once all are noted.
-    ended: Vec<Change>,
+    versions: Ended,
     /// Tombstones that nobody may ask for any more, and where their keys end in `keys`.
     tombstones: Vec<(Change, usize)>,
     keys: Vec<u8>,
-    /// How many of either are removed.
-    removed: (usize, usize),
+    /// How many of them are removed.
+    removed: usize,
     /// The next change to note; none if the sweep's goal is reached.
     next: Option<Change>,
     noted: usize,
@@ -304,10 +306,10 @@ struct Window {
 impl Window {
     fn new(from: Change) -> Self {
         Self {
-            ended: Vec::new(),
+            versions: Ended::default(),
             tombstones: Vec::new(),
             keys: Vec::new(),
-            removed: (0, 0),
+            removed: 0,
             next: Some(from),
             noted: 0,
             is_noted: false,
@@ -329,8 +331,10 @@ impl Window {
                 break;
             }
             // What comes before a creation is a tombstone, which has its own turn.
-            if logged.kind != ChangeKind::Create {
-                self.ended.extend(logged.prev);
+            if logged.kind != ChangeKind::Create
+                && let Some(prev) = logged.prev
+            {
+                self.versions.push(prev);
             }
             if logged.kind == ChangeKind::Tombstone && change.main < goal {
                 self.keys.extend_from_slice(key);
@@ -340,7 +344,7 @@ impl Window {
         }
         if self.next.is_none() || self.is_full() {
             self.is_noted = true;
-            self.ended.sort_unstable_by_key(|change| u128::from_be_bytes(change.to_bytes()));
+            self.versions.finish();
         }
         Ok(count)
     }
@@ -351,42 +355,40 @@ impl Window {
 
     /// Removes about so much of what was noted; returns how much.
     fn sweep(&mut self, shard: &mut Shard, budget: usize) -> Result<usize, PageFault> {
-        let (versions, tombstones) = &mut self.removed;
-        let ended = &self.ended[*versions..];
-        let ended = &ended[..ended.len().min(budget)];
-        sweep_versions(shard, ended)?;
-        *versions += ended.len();
-        let start = tombstones.checked_sub(1).map_or(0, |before| self.tombstones[before].1);
+        let versions = self.versions.take(budget);
+        sweep_versions(shard, &versions)?;
+        let start = self.removed.checked_sub(1).map_or(0, |before| self.tombstones[before].1);
         let keys = &self.keys[start..];
-        let left = &self.tombstones[*tombstones..];
-        let left = &left[..left.len().min(budget - ended.len())];
+        let left = &self.tombstones[self.removed..];
+        let left = &left[..left.len().min(budget - versions.len())];
         let mut from = start;
         for &(change, end) in left {
             sweep_tombstone(shard, &keys[from - start..end - start], change)?;
             from = end;
         }
-        *tombstones += left.len();
-        Ok(ended.len() + left.len())
+        self.removed += left.len();
+        Ok(versions.len() + left.len())
     }
 
     fn is_swept(&self) -> bool {
-        self.is_noted && self.removed == (self.ended.len(), self.tombstones.len())
+        self.is_noted && self.versions.is_taken() && self.removed == self.tombstones.len()
     }
 }
 
-/// Removes versions that have ended, in ascending order, but for those that were removed before.
-fn sweep_versions(shard: &mut Shard, ended: &[Change]) -> Result<(), PageFault> {
-    let keys: Vec<_> = ended.iter().map(|change| change.to_bytes()).collect();
+/// Removes versions that have ended, by their keys in ascending order, but for those that were
+/// removed before.
+fn sweep_versions(shard: &mut Shard, ended: &[[u8; Change::SIZE_BYTES]]) -> Result<(), PageFault> {
     let mut values = Vec::new();
     let roots = shard.roots;
     tree::remove_each(
         &mut shard.file,
         &mut shard.roots.revisions,
-        &keys,
+        ended,
         |pages, index, entry| {
-            let logged = store::decode_logged(pages, &roots, ended[index], entry)?;
+            let change = Change::from_bytes(&ended[index]).expect("it was noted as a change");
+            let logged = store::decode_logged(pages, &roots, change, entry)?;
             if logged.value_at.is_none() {
-                values.push(keys[index]);
+                values.push(ended[index]);
             }
             Ok(())
         },

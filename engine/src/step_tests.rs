@@ -52,6 +52,14 @@ impl Pages for CountedPages<'_> {
     fn fault(&self, tree: TreeTag, page: PageId, what: FaultKind) -> PageFault {
         self.pages.fault(tree, page, what)
     }
+
+    fn prefetch(&self, page: PageId) {
+        self.pages.prefetch(page);
+    }
+
+    fn read_window(&self, window: u32) {
+        self.pages.read_window(window);
+    }
 }
 
 /// A view that counts.

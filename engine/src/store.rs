@@ -11,7 +11,7 @@ use crate::ids::{Change, Revision};
 use crate::layout::{self, ChangeKind, Logged, Version};
 use crate::page::{FaultKind, PageFault, Pages};
 use crate::range::Record;
-use crate::tree::{self, Cursor, Entry, Root};
+use crate::tree::{self, Cursor, Entry, LeafRun, Root};
 
 /// The roots of a shard's trees in one state of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -291,6 +291,8 @@ pub(crate) struct ShardChanges<'s, P: Pages> {
     pages: &'s P,
     roots: ShardRoots,
     cursor: Cursor<'s, P>,
+    /// What of the cursor's leaf is passed, and all of it that was there to pass.
+    leaf: Option<(usize, LeafRun<'s>)>,
 }
 
 impl<'s, P: Pages> ShardChanges<'s, P> {
@@ -313,12 +315,21 @@ impl<'s, P: Pages> ShardChanges<'s, P> {
     ) -> Result<Self, PageFault> {
         let mut cursor = Cursor::new(pages, roots.revisions);
         cursor.seek(&from.to_bytes())?;
-        Ok(Self { shard, pages, roots: *roots, cursor })
+        Ok(Self { shard, pages, roots: *roots, cursor, leaf: None })
     }
 
     /// The next change.
     pub(crate) fn next(&mut self) -> Result<Option<Front<'s>>, PageFault> {
-        let Some((key, entry)) = self.cursor.next()? else { return Ok(None) };
+        let (index, leaf) = match self.leaf {
+            Some((index, leaf)) if index < leaf.len() => (index, leaf),
+            _ => {
+                let Some(leaf) = self.cursor.next_leaf()? else { return Ok(None) };
+                leaf.warm();
+                (0, leaf)
+            }
+        };
+        self.leaf = Some((index + 1, leaf));
+        let (key, entry) = leaf.entry(self.pages, index)?;
         let change = Change::from_bytes(key)
             .ok_or_else(|| damaged(self.pages, self.roots.revisions, "key of a change"))?;
         let logged = decode_logged(self.pages, &self.roots, change, entry)?;

@@ -11,7 +11,7 @@ use super::file::{PageReader, Pages};
 use super::ids::{ExtentRef, PAGE_SIZE_U32, PageId, PagePtr, TreeTag};
 
 /// What is read at once: as much as a log write can well wait for.
-const WINDOW_PAGES: u32 = (256 << 10) / PAGE_SIZE_U32;
+pub(crate) const WINDOW_PAGES: u32 = (256 << 10) / PAGE_SIZE_U32;
 /// Windows that were read lately. A walk through a few trees side by side, each a few pages deep,
 /// comes back to as many.
 const RECENT_MAX: usize = 16;
@@ -38,7 +38,7 @@ impl<'v> ReadAhead<'v> {
             }
             self.recent[self.oldest.get()].set(window);
             self.oldest.set((self.oldest.get() + 1) % RECENT_MAX);
-            self.reader.read_ahead(PageId(window * WINDOW_PAGES), WINDOW_PAGES);
+            self.reader.read_window(window);
         }
     }
 }
@@ -57,4 +57,11 @@ impl Pages for ReadAhead<'_> {
     fn fault(&self, tree: TreeTag, page: PageId, what: FaultKind) -> PageFault {
         self.reader.fault(tree, page, what)
     }
+
+    fn prefetch(&self, page: PageId) {
+        self.reader.prefetch(page);
+    }
+
+    /// It was read, or will be, when the first of its pages is looked at.
+    fn read_window(&self, _: u32) {}
 }

@@ -105,6 +105,13 @@ pub trait Pages {
 
     /// A fault of this file.
     fn fault(&self, tree: TreeTag, page: PageId, what: FaultKind) -> PageFault;
+
+    /// Starts loading a page that will be read soon into the processor's caches.
+    fn prefetch(&self, page: PageId);
+
+    /// Has the system read a window of pages ahead of their use; its first page is the number of
+    /// the window times [`WINDOW_PAGES`](super::WINDOW_PAGES).
+    fn read_window(&self, window: u32);
 }
 
 /// The readers' half of a shard's pages.
@@ -126,12 +133,14 @@ impl Pages for PageReader {
     fn fault(&self, tree: TreeTag, page: PageId, what: FaultKind) -> PageFault {
         self.map.fault(tree, page, what)
     }
-}
 
-impl PageReader {
-    /// Has the system read a run ahead of its use.
-    pub(super) fn read_ahead(&self, page: PageId, pages: u32) {
-        self.map.read_ahead(page, pages);
+    #[inline]
+    fn prefetch(&self, page: PageId) {
+        self.map.prefetch(page);
+    }
+
+    fn read_window(&self, window: u32) {
+        self.map.read_window(window);
     }
 }
 
@@ -168,6 +177,15 @@ impl Pages for PageFile {
 
     fn fault(&self, tree: TreeTag, page: PageId, what: FaultKind) -> PageFault {
         self.map.fault(tree, page, what)
+    }
+
+    #[inline]
+    fn prefetch(&self, page: PageId) {
+        self.map.prefetch(page);
+    }
+
+    fn read_window(&self, window: u32) {
+        self.map.read_window(window);
     }
 }
 

@@ -25,7 +25,8 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use super::bytes::PageBytes;
+use super::ahead::WINDOW_PAGES;
+use super::bytes::{CACHE_LINE_SIZE_BYTES, PageBytes};
 use super::disk::FileId;
 use super::fault::{FaultKind, PageFailure, PageFault};
 use super::ids::{ExtentRef, PAGE_SIZE_BYTES, PageId, PagePtr, TreeTag};
@@ -48,7 +49,9 @@ const ANONYMOUS_RUN_PAGES_MIN: u32 = 16;
 /// and each hand-over adds two at the most.
 const HAND_OVERS_MAX: u32 = 15_000;
 
-const CACHE_LINE_SIZE_BYTES: usize = 64;
+/// Windows that are not read ahead twice in a row: a walk through pages that stand a little out of
+/// order comes by each several times, and to find that all of it is there takes the system 5 us.
+const WINDOWS_READ: usize = 64;
 
 /// The header and the heads of about fifty slots.
 const PREFETCH_LINES: usize = 7;
@@ -64,6 +67,8 @@ pub(super) struct Map {
     hand_overs: AtomicU32,
     /// See [`Map::set_building`].
     is_building: AtomicBool,
+    /// The last window read ahead of those that share a place.
+    windows_read: [AtomicU32; WINDOWS_READ],
     backing: Backing,
 }
 
@@ -121,6 +126,7 @@ impl Map {
             anonymous,
             hand_overs: AtomicU32::new(0),
             is_building: AtomicBool::new(false),
+            windows_read: [const { AtomicU32::new(u32::MAX) }; WINDOWS_READ],
             backing,
         })
     }
@@ -204,7 +210,7 @@ impl Map {
     /// missed one after the other, each for the address of the next; of a large tree that is most
     /// of a lookup.
     #[inline]
-    fn prefetch(&self, page: PageId) {
+    pub fn prefetch(&self, page: PageId) {
         #[cfg(all(target_arch = "x86_64", not(miri)))]
         if page.0 < self.reserved_pages {
             let address = self.address(page).cast_const().cast::<i8>();
@@ -306,16 +312,22 @@ impl Map {
         let _ = map.advise_range(memmap2::Advice::PopulateWrite, offset, size);
     }
 
-    /// Has the system read a run ahead of its use, if it comes from a file.
-    pub fn read_ahead(&self, page: PageId, pages: u32) {
+    /// Has the system read a window of pages ahead of their use, if they come from a file.
+    pub fn read_window(&self, window: u32) {
         let Backing::Mapped { map, file: Some(_) } = &self.backing else { return };
-        let offset = page.at() * PAGE_SIZE_BYTES;
-        let size = pages.min(self.pages().saturating_sub(page.0)) as usize * PAGE_SIZE_BYTES;
-        if size == 0 {
+        // One that was dropped again meanwhile is read when it is used.
+        let last = &self.windows_read[window as usize % WINDOWS_READ];
+        if last.swap(window, Ordering::Relaxed) == window {
             return;
         }
-        // Else it is read when it is used.
-        let _ = map.advise_range(memmap2::Advice::WillNeed, offset, size);
+        let first = window.saturating_mul(WINDOW_PAGES);
+        let pages = WINDOW_PAGES.min(self.pages().saturating_sub(first));
+        if pages == 0 {
+            return;
+        }
+        let (offset, size) = (PageId(first).at() * PAGE_SIZE_BYTES, pages as usize);
+        // What was not read is read when it is used.
+        let _ = map.advise_range(memmap2::Advice::WillNeed, offset, size * PAGE_SIZE_BYTES);
     }
 
     /// Whether a store is built in the file. Then a page that is not in memory is read alone,

@@ -29,7 +29,7 @@ pub mod node;
 pub mod pin;
 mod relocate;
 
-pub(crate) use ahead::ReadAhead;
+pub(crate) use ahead::{ReadAhead, WINDOW_PAGES};
 pub use buffer::PageBuffer;
 pub use bytes::{PAGE_HEADER_SIZE_BYTES, PageBytes, PageKind};
 pub use checkpoint::{Checkpoint, ShardCheckpoint};

@@ -6,7 +6,9 @@
 //! - At either end the cursor stays where it is, so that it can turn round.
 
 use crate::page::node::Node;
-use crate::page::{FaultKind, PageBytes, PageFault, PagePtr, Pages, Root, TreeTag};
+use crate::page::{
+    FaultKind, PageBytes, PageFault, PageId, PagePtr, Pages, Root, TreeTag, WINDOW_PAGES,
+};
 
 use super::search::{child_index, search, whole_key};
 use super::{Entry, HEIGHT_MAX, child_ptr, node_at};
@@ -29,7 +31,9 @@ struct Step<'p> {
     index: usize,
 }
 
-const CACHE_LINE_SIZE_BYTES: usize = 64;
+/// How far ahead of a walk is read: pages that were taken in one epoch stand out of order, but not
+/// farther from each other than this. Two mebibytes.
+const WINDOWS_AHEAD: u32 = 8;
 
 /// The entries of one leaf that a cursor has before it.
 #[derive(Clone, Copy)]
@@ -63,12 +67,9 @@ impl<'p> LeafRun<'p> {
         key_entry(pages, self.tree, self.node, self.first + index)
     }
 
-    /// Loads all of the leaf into the cache. A walk that takes every entry would else wait for the
-    /// first line of each, one after the other, for which the processor finds nothing to do
-    /// meanwhile; loads that depend on nothing overlap.
+    /// Loads all of the leaf into the cache, for who takes every entry of it.
     pub fn warm(self) {
-        let lines = self.node.page().as_bytes().iter().step_by(CACHE_LINE_SIZE_BYTES);
-        std::hint::black_box(lines.fold(0, |sum, byte| sum ^ byte));
+        self.node.page().warm();
     }
 
     /// The entries whose keys are smaller than `end`.
@@ -202,7 +203,7 @@ impl<'p, P: Pages> Cursor<'p, P> {
                 self.steps[0].index = index + 1;
                 return self.entry(node, index).map(Some);
             }
-            if !self.turn(|step, count| (step + 1 < count).then_some(step + 1), false)? {
+            if !self.turn_on()? {
                 return Ok(None);
             }
         }
@@ -226,9 +227,10 @@ impl<'p, P: Pages> Cursor<'p, P> {
             let end = node.count();
             if first < end {
                 self.steps[0].index = end;
+                self.prefetch_next();
                 return Ok(Some(LeafRun { node, tree: self.root.tree, first, end }));
             }
-            if !self.turn(|step, count| (step + 1 < count).then_some(step + 1), false)? {
+            if !self.turn_on()? {
                 return Ok(None);
             }
         }
@@ -250,6 +252,39 @@ impl<'p, P: Pages> Cursor<'p, P> {
             if !self.turn(|step, _| step.checked_sub(1), true)? {
                 return Ok(None);
             }
+        }
+    }
+
+    /// Goes to the next leaf, and has the system read what stands some way behind it where pages
+    /// follow each other in the file nearly as in the tree; `false` when there is no next one.
+    fn turn_on(&mut self) -> Result<bool, PageFault> {
+        let left = self.leaf_page();
+        if !self.turn(|step, count| (step + 1 < count).then_some(step + 1), false)? {
+            return Ok(false);
+        }
+        let window = |page: PageId| page.0 / WINDOW_PAGES;
+        if let (Some(left), Some(come)) = (left.map(window), self.leaf_page().map(window))
+            && come != left
+            && come.abs_diff(left) <= WINDOWS_AHEAD
+        {
+            self.pages.read_window(come.saturating_add(WINDOWS_AHEAD));
+        }
+        Ok(true)
+    }
+
+    /// The page of the leaf the cursor is in, unless that is the root.
+    fn leaf_page(&self) -> Option<PageId> {
+        let Step { page, index } = self.steps[1];
+        let parent = page.filter(|_| self.root.height > 1)?;
+        Some(Node::new(parent).child(index).0)
+    }
+
+    /// Starts loading the next leaf: who has passed one is busy with it for a while.
+    fn prefetch_next(&self) {
+        let Step { page: Some(parent), index } = self.steps[1] else { return };
+        let parent = Node::new(parent);
+        if self.root.height > 1 && index + 1 < parent.count() {
+            self.pages.prefetch(parent.child(index + 1).0);
         }
     }
 

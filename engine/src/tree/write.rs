@@ -85,6 +85,9 @@ impl Changes {
     }
 }
 
+/// Of so many keys in a row most stand in the same leaves.
+const WARM_KEYS_MIN: usize = 8;
+
 /// No more than a leaf's cell and slot add to an entry.
 const CELL_OVERHEAD: usize = 32;
 
@@ -390,6 +393,9 @@ fn unlink_run<K: AsRef<[u8]>>(
     let Some((leaf, node)) = leaf_of(&*pages, *root, first.as_ref())? else { return Ok(0) };
     let (mut gone, mut removed, mut extents) = (EntrySet::default(), 0, Vec::new());
     let mut next = 0;
+    if keys.len() >= WARM_KEYS_MIN {
+        node.page().warm();
+    }
     for key in keys {
         let found = find_from(pages, root.tree, node, next, key.as_ref())?;
         // One that is named twice counts once.
@@ -411,6 +417,14 @@ fn unlink_run<K: AsRef<[u8]>>(
     } else {
         descend_writable(pages, root, first.as_ref())?
     };
+    if keys.len() > removed
+        && let Some(&(parent, index)) = path.steps().last()
+    {
+        let parent = Node::new(pages.page(parent)?);
+        if index + 1 < parent.count() {
+            pages.prefetch(parent.child(index + 1).0);
+        }
+    }
     for extent in extents {
         pages.free_extent(extent);
     }

@@ -25,13 +25,16 @@ use crate::sequencer::batch::{Ticket, frame_size};
 use crate::sequencer::cluster_version::VersionMonitor;
 use crate::service::status::{Refusal, status_of};
 
-/// Keys that a step of a background sweep may touch: less than a tenth of a millisecond, so that a
-/// batch that arrives meanwhile hardly waits; and not much less, for to be woken costs a core that
-/// slept as much as 40 keys.
-const BACKGROUND_KEYS_MAX: usize = 128;
-/// How long a step of a sweep is followed by a rest, in steps: with 48 keys and rests of one step a
-/// sweep took as long, and half as much of the processor again.
-const SWEEP_RESTS: u32 = 2;
+/// How long a step of a sweep goes on: a batch that arrives meanwhile hardly waits, and it is not
+/// much less because to be woken costs a core that slept a sixth of that.
+const SWEEP_STEP: Duration = Duration::from_micros(60);
+/// Keys between two looks at the clock. Neighbours that go together take a tenth of a microsecond
+/// each, and those that stand alone ten times as long, so that no number of keys is a time.
+const SWEEP_KEYS: usize = 64;
+/// And how many looks there are, whatever the clock says.
+const SWEEP_LOOKS_MAX: usize = 16;
+/// How long a step of a sweep is followed by a rest, in steps.
+const SWEEP_RESTS: u32 = 3;
 /// The same for all other jobs.
 const JOB_RESTS: u32 = 1;
 /// Pages that a step of a defragmentation may copy: a fraction of a millisecond, too.
@@ -142,8 +145,7 @@ impl LogCore {
             self.build_transfer()?;
             self.step_hashes(now);
             if may_sweep {
-                let has_more = self.engine.background_step(BACKGROUND_KEYS_MAX)?;
-                self.meter.handle_swept(begun, clock(), !has_more);
+                self.sweep(begun, &clock)?;
             }
             self.engine.defrag_step(DEFRAG_PAGES_MAX)?;
             let rests = if may_sweep { SWEEP_RESTS } else { JOB_RESTS };
@@ -164,6 +166,20 @@ impl LogCore {
             for ticket in std::mem::take(&mut self.upkeep.defragmenting) {
                 let reply = &mut self.replies[ticket.frontend.place()];
                 reply.answers.push((ticket.slot, Verdict::Defragmented));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a step of the sweep.
+    fn sweep(&mut self, begun: Duration, clock: impl Fn() -> Duration) -> Result<(), Failure> {
+        for look in 1..=SWEEP_LOOKS_MAX {
+            let has_more = self.engine.background_step(SWEEP_KEYS)?;
+            let goes_on = has_more && !self.engine.is_sweep_starved() && look < SWEEP_LOOKS_MAX;
+            let now = clock();
+            if !goes_on || now.saturating_sub(begun) >= SWEEP_STEP {
+                self.meter.handle_swept(begun, now, !has_more);
+                break;
             }
         }
         Ok(())
