@@ -38,7 +38,7 @@ impl<'v> ReadAhead<'v> {
             }
             self.recent[self.oldest.get()].set(window);
             self.oldest.set((self.oldest.get() + 1) % RECENT_MAX);
-            self.reader.read_window(window);
+            self.reader.read_window_again(window);
         }
     }
 }

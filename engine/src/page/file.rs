@@ -28,8 +28,9 @@ use super::relocate::{Shortening, shorten_op};
 /// Fresh pages that are made private at once when the writer reaches pages it has no copy of: one
 /// system call for the run instead of one fault for each page.
 const POPULATE_PAGES: u32 = 16;
-/// The same for the values of a store that is built, which stand side by side.
-const BUILDER_POPULATE_PAGES: u32 = 128;
+/// The same for the values of a store that is built, which stand side by side. Where the host has to
+/// find the memory, these take half a millisecond.
+const BUILDER_POPULATE_PAGES: u32 = 32;
 
 /// Bounds of one shard's file.
 #[derive(Clone, Copy, Debug)]
@@ -109,8 +110,8 @@ pub trait Pages {
     /// Starts loading a page that will be read soon into the processor's caches.
     fn prefetch(&self, page: PageId);
 
-    /// Has the system read a window of pages ahead of their use; its first page is the number of
-    /// the window times [`WINDOW_PAGES`](super::WINDOW_PAGES).
+    /// Has the system read a window of pages, one of those of 256 KiB that the file consists of,
+    /// ahead of their use, unless that was done lately.
     fn read_window(&self, window: u32);
 }
 
@@ -140,6 +141,13 @@ impl Pages for PageReader {
     }
 
     fn read_window(&self, window: u32) {
+        self.map.read_new_window(window);
+    }
+}
+
+impl PageReader {
+    /// Has the system read a window of pages, whether that was done before or not.
+    pub(super) fn read_window_again(&self, window: u32) {
         self.map.read_window(window);
     }
 }
@@ -185,7 +193,7 @@ impl Pages for PageFile {
     }
 
     fn read_window(&self, window: u32) {
-        self.map.read_window(window);
+        self.map.read_new_window(window);
     }
 }
 

@@ -49,9 +49,10 @@ const ANONYMOUS_RUN_PAGES_MIN: u32 = 16;
 /// and each hand-over adds two at the most.
 const HAND_OVERS_MAX: u32 = 15_000;
 
-/// Windows that are not read ahead twice in a row: a walk through pages that stand a little out of
-/// order comes by each several times, and to find that all of it is there takes the system 5 us.
-const WINDOWS_READ: usize = 64;
+/// Windows that a walk does not have read twice in a row: through pages that stand a little out of
+/// order it comes by each several times, and to find that all of it is there takes the system 5 us.
+/// Sixteen mebibytes of them, where disorder is one or two.
+const WINDOWS_READ_COUNT: usize = 64;
 
 /// The header and the heads of about fifty slots.
 const PREFETCH_LINES: usize = 7;
@@ -68,7 +69,7 @@ pub(super) struct Map {
     /// See [`Map::set_building`].
     is_building: AtomicBool,
     /// The last window read ahead of those that share a place.
-    windows_read: [AtomicU32; WINDOWS_READ],
+    windows_read: [AtomicU32; WINDOWS_READ_COUNT],
     backing: Backing,
 }
 
@@ -126,7 +127,7 @@ impl Map {
             anonymous,
             hand_overs: AtomicU32::new(0),
             is_building: AtomicBool::new(false),
-            windows_read: [const { AtomicU32::new(u32::MAX) }; WINDOWS_READ],
+            windows_read: [const { AtomicU32::new(u32::MAX) }; WINDOWS_READ_COUNT],
             backing,
         })
     }
@@ -312,14 +313,18 @@ impl Map {
         let _ = map.advise_range(memmap2::Advice::PopulateWrite, offset, size);
     }
 
+    /// Like [`Self::read_window`], unless that was the last window asked for in its place.
+    pub fn read_new_window(&self, window: u32) {
+        let last = &self.windows_read[window as usize % WINDOWS_READ_COUNT];
+        // What was dropped again meanwhile is read when it is used.
+        if last.swap(window, Ordering::Relaxed) != window {
+            self.read_window(window);
+        }
+    }
+
     /// Has the system read a window of pages ahead of their use, if they come from a file.
     pub fn read_window(&self, window: u32) {
         let Backing::Mapped { map, file: Some(_) } = &self.backing else { return };
-        // One that was dropped again meanwhile is read when it is used.
-        let last = &self.windows_read[window as usize % WINDOWS_READ];
-        if last.swap(window, Ordering::Relaxed) == window {
-            return;
-        }
         let first = window.saturating_mul(WINDOW_PAGES);
         let pages = WINDOW_PAGES.min(self.pages().saturating_sub(first));
         if pages == 0 {
@@ -331,8 +336,8 @@ impl Map {
     }
 
     /// Whether a store is built in the file. Then a page that is not in memory is read alone,
-    /// instead of with as many of its neighbours as the system reads ahead, and what the file grows
-    /// by is in huge pages. Checkpoints write large values cold.
+    /// instead of with as many of its neighbours as the system reads ahead. Checkpoints write large
+    /// values cold.
     pub fn set_building(&self, is_building: bool) {
         self.is_building.store(is_building, Ordering::Relaxed);
         let Backing::Mapped { map, file: Some(_) } = &self.backing else { return };
@@ -389,11 +394,7 @@ impl Map {
             return false;
         }
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        let is_mapped = self.map_over(page, pages, flags, -1, 0);
-        // All of it will be written soon: the kernel zeroes 2 MiB as quickly as a few pages. It may
-        // have to look for them, for which only a builder has time.
-        self.advise_built(page, pages, memmap2::Advice::HugePage);
-        is_mapped
+        self.map_over(page, pages, flags, -1, 0)
     }
 
     /// Puts the file over anonymous pages whose content it holds. A reader sees the one or the
@@ -405,17 +406,17 @@ impl Map {
         let offset = libc::off_t::try_from(page.at() * PAGE_SIZE_BYTES).expect("a file's offset");
         let flags = libc::MAP_PRIVATE | libc::MAP_NORESERVE;
         let is_mapped = self.map_over(page, pages, flags, file.as_raw_fd(), offset);
-        self.advise_built(page, pages, memmap2::Advice::Random);
+        self.advise_built(page, pages);
         is_mapped
     }
 
     /// Says of a fresh mapping what holds while [`Map::set_building`] does. A failure costs time.
-    fn advise_built(&self, page: PageId, pages: u32, advice: memmap2::Advice) {
+    fn advise_built(&self, page: PageId, pages: u32) {
         if let Backing::Mapped { map, .. } = &self.backing
             && self.is_building()
         {
             let (offset, size) = (page.at() * PAGE_SIZE_BYTES, pages as usize * PAGE_SIZE_BYTES);
-            let _ = map.advise_range(advice, offset, size);
+            let _ = map.advise_range(memmap2::Advice::Random, offset, size);
         }
     }
 

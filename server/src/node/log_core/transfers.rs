@@ -55,8 +55,8 @@ const SCAN_CHUNKS_MAX: usize = 2;
 /// Records that a scan job may touch: of small ones, each a look-up, and where little is left of
 /// the history. On a slow disk with nothing in memory that is still seconds.
 const SCAN_RECORDS_MAX: usize = 4096;
-/// Records that a step builds in. Of 4 KiB each they are a chunk and a half, and less than half a
-/// millisecond; behind each step others get the processor.
+/// Records that a step builds in, and of large ones 64 KiB: some twenty microseconds, or ten times
+/// that where pages have to come first. Behind each step others get the processor.
 const BUILD_RECORDS_MAX: usize = 96;
 /// What a receiver may hold and still ask for more.
 const HELD_BYTES_MAX: usize = 8 * CHUNK_SIZE_BYTES_MAX;
