@@ -39,12 +39,14 @@ use crate::system;
 use crate::tree;
 use crate::working::Working;
 
-/// Changes of a window: a mebibyte of notes.
+/// Changes of a window: a mebibyte of notes, for the versions they ended.
 const WINDOW_CHANGES_MAX: usize = 64 << 10;
 /// Changes that are hashed, and noted, for the price of one that is removed.
 const HASHES_PER_REMOVAL: usize = 4;
 const NOTES_PER_REMOVAL: usize = 8;
-/// Bytes of the keys whose tombstones a window may note.
+/// Tombstones that a window may note, and bytes of their keys: what is noted of them stands in one
+/// piece, which is copied when it grows.
+const WINDOW_TOMBSTONES_MAX: usize = 16 << 10;
 const WINDOW_KEYS_SIZE_BYTES_MAX: usize = 1 << 20;
 
 /// The store's compactions: those accepted, the one being swept, the hashes they left.
@@ -350,7 +352,9 @@ impl Window {
     }
 
     fn is_full(&self) -> bool {
-        self.noted >= WINDOW_CHANGES_MAX || self.keys.len() >= WINDOW_KEYS_SIZE_BYTES_MAX
+        self.noted >= WINDOW_CHANGES_MAX
+            || self.tombstones.len() >= WINDOW_TOMBSTONES_MAX
+            || self.keys.len() >= WINDOW_KEYS_SIZE_BYTES_MAX
     }
 
     /// Removes about so much of what was noted; returns how much.

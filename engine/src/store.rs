@@ -324,7 +324,10 @@ impl<'s, P: Pages> ShardChanges<'s, P> {
             Some((index, leaf)) if index < leaf.len() => (index, leaf),
             _ => {
                 let Some(leaf) = self.cursor.next_leaf()? else { return Ok(None) };
-                leaf.warm();
+                // Who takes a second leaf will mostly take all of it.
+                if self.leaf.is_some() {
+                    leaf.warm();
+                }
                 (0, leaf)
             }
         };

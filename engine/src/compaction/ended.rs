@@ -12,8 +12,8 @@ use std::collections::binary_heap::PeekMut;
 
 use crate::ids::Change;
 
-/// Changes that are sorted at once: some ten microseconds.
-const RUN_CHANGES: usize = 1 << 10;
+/// Changes that are sorted at once, in some ten microseconds.
+const RUN_CHANGES_MAX: usize = 1 << 10;
 
 /// What a window has ended.
 #[derive(Default)]
@@ -29,10 +29,10 @@ impl Ended {
     pub(super) fn push(&mut self, change: Change) {
         let place = u128::from_be_bytes(change.to_bytes());
         match self.runs.last_mut() {
-            Some(run) if run.len() < RUN_CHANGES => run.push(place),
+            Some(run) if run.len() < RUN_CHANGES_MAX => run.push(place),
             _ => {
                 self.sort_last();
-                let mut run = Vec::with_capacity(RUN_CHANGES);
+                let mut run = Vec::with_capacity(RUN_CHANGES_MAX);
                 run.push(place);
                 self.runs.push(run);
             }
@@ -55,7 +55,7 @@ impl Ended {
 
     /// Takes the next ones, as keys, `count` at most; only of those that are finished.
     pub(super) fn take(&mut self, count: usize) -> Vec<[u8; Change::SIZE_BYTES]> {
-        let mut taken = Vec::with_capacity(count.min(RUN_CHANGES));
+        let mut taken = Vec::with_capacity(count.min(RUN_CHANGES_MAX));
         while taken.len() < count {
             let Some(mut top) = self.heads.peek_mut() else { break };
             let Reverse((place, index)) = *top;
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn what_came_in_any_order_goes_in_that_of_the_keys() {
-        for count in [0, 1, RUN_CHANGES, RUN_CHANGES + 1, 5 * RUN_CHANGES + 7] {
+        for count in [0, 1, RUN_CHANGES_MAX, RUN_CHANGES_MAX + 1, 5 * RUN_CHANGES_MAX + 7] {
             let mut ended = Ended::default();
             let count = i64::try_from(count).unwrap();
             // 7919 is a prime, so that each place comes once.

@@ -28,8 +28,8 @@ use super::relocate::{Shortening, shorten_op};
 /// Fresh pages that are made private at once when the writer reaches pages it has no copy of: one
 /// system call for the run instead of one fault for each page.
 const POPULATE_PAGES: u32 = 16;
-/// The same for the values of a store that is built, which stand side by side. Where the host has to
-/// find the memory, these take half a millisecond.
+/// The same for the values of a store that is built, which stand side by side. Where the host has
+/// to find the memory, these take half a millisecond.
 const BUILDER_POPULATE_PAGES: u32 = 32;
 
 /// Bounds of one shard's file.

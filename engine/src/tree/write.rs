@@ -85,7 +85,8 @@ impl Changes {
     }
 }
 
-/// Of so many keys in a row most stand in the same leaves.
+/// Among so many keys there are mostly several that share a leaf. Where each stands alone its leaf
+/// is copied, so that loading all of it is no loss.
 const WARM_KEYS_MIN: usize = 8;
 
 /// No more than a leaf's cell and slot add to an entry.

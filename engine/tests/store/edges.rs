@@ -73,16 +73,19 @@ fn a_key_changed_twice_at_the_compacted_revision_is_told_once() {
     assert_eq!(kinds_since(&driver.hold(), 3), after);
 }
 
-#[test]
-fn a_sweep_goes_on_after_a_restart() {
+/// Sweeps a history of `rounds` over some keys in one go and in lives that end anywhere.
+fn sweep_with_restarts(rounds: u16, keys: u8, step_budget: usize, lives_min: usize) {
     let history = || {
         let mut driver = Driver::new(2);
-        for round in 0..20_u8 {
+        for round in 0..rounds {
             let mut frames = Frames::new();
-            for key in 0..20_u8 {
-                frames = frames.put(&put(&[key], &[round]));
+            for key in 0..keys {
+                // Not in their order, so that versions do not end in theirs.
+                let key = u8::try_from(u16::from(key) * 7 % u16::from(keys)).unwrap();
+                frames = frames.put(&put(&[key], &round.to_be_bytes()));
             }
-            driver.apply(frames.delete(&delete(&[round])));
+            let gone = u8::try_from(round % u16::from(keys)).unwrap();
+            driver.apply(frames.delete(&delete(&[gone])));
         }
         let revision = driver.engine.revision().0;
         driver.apply(Frames::new().compact(compact(revision - 30)));
@@ -99,19 +102,30 @@ fn a_sweep_goes_on_after_a_restart() {
     while !halting.engine.compaction_is_finished() {
         lives += 1;
         for _ in 0..lives {
-            halting.engine.background_step(7).unwrap();
+            halting.engine.background_step(step_budget).unwrap();
         }
         halting.checkpoint();
         halting.reopen();
         assert!(lives < 1000, "a sweep without an end");
     }
-    assert!(lives > 10, "{lives} lives are no test");
+    assert!(lives > lives_min, "{lives} lives are no test");
     let revision = straight.engine.revision().0;
     assert_eq!(kinds_since(&halting.hold(), revision - 30), {
         kinds_since(&straight.hold(), revision - 30)
     });
     assert_eq!(hash_of(&mut halting, 0), hash_of(&mut straight, 0));
     assert_eq!(halting.hold().change_count(), straight.hold().change_count());
+}
+
+#[test]
+fn a_sweep_goes_on_after_a_restart() {
+    sweep_with_restarts(20, 20, 7, 10);
+}
+
+/// A window ends after 65,536 changes.
+#[test]
+fn a_sweep_of_several_windows_goes_on_after_a_restart() {
+    sweep_with_restarts(1000, 200, 4000, 10);
 }
 
 #[test]

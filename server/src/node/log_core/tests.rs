@@ -1,6 +1,7 @@
 //! The log core on the log's simulated disk and on a store in files, turn by turn, as its role
 //! drives it.
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::path::PathBuf;
@@ -37,6 +38,7 @@ use crate::sequencer::auto_compaction::{Retention, Stage};
 use crate::sequencer::lessor::LessorConfig;
 
 mod cluster;
+mod sweeping;
 
 const SEGMENT_SIZE_BYTES: u64 = 1 << 20;
 const TICK: Duration = Duration::from_millis(100);
@@ -57,6 +59,9 @@ struct World {
     is_log_held: bool,
     /// The store's operations wait here while they are held.
     held: Option<VecDeque<DiskOp>>,
+    /// What goes by between two looks of the core at the clock, in the background; a hundred times
+    /// that between two turns.
+    time_of_a_look: Duration,
     growths_tried: usize,
     now: Duration,
     slot_next: u32,
@@ -149,6 +154,7 @@ impl World {
             store_is_full: false,
             is_log_held: false,
             held: None,
+            time_of_a_look: Duration::ZERO,
             growths_tried: 0,
             now: Duration::ZERO,
             slot_next: 0,
@@ -240,10 +246,15 @@ impl World {
 
     /// One turn of the role's loop; whether the disk did anything.
     fn turn(&mut self) -> bool {
+        self.now += 100 * self.time_of_a_look;
         self.core.order(self.now).unwrap();
         let mut moved = self.perform_log();
-        let now = self.now;
-        self.core.apply(now, || now).unwrap();
+        let (now, looks) = (self.now, Cell::new(0));
+        let clock = || {
+            looks.set(looks.get() + 1);
+            now + self.time_of_a_look * looks.get()
+        };
+        self.core.apply(now, clock).unwrap();
         self.core.order(self.now).unwrap();
         moved |= self.perform_log();
         while let Some(op) = self.core.poll_engine_op() {
@@ -538,47 +549,6 @@ fn a_starved_log_goes_on_in_the_segments_it_has() {
     }
     assert!(refused < 30, "{refused} writes of 3000 were refused");
     assert!(world.log.segments()[0].0 > segment_first.0 + 5);
-}
-
-#[test]
-fn a_physical_compaction_is_answered_when_its_sweep_is_done_and_stalls_nobody() {
-    let mut world = World::new("physical");
-    for _ in 0..4 {
-        world.fill(0..2000, b"value");
-    }
-    let half = world.compact(Revision(4000), true);
-    let whole = world.compact(Revision(8000), true);
-    let plain = world.compact(Revision(8001), false);
-    let refused = world.compact(Revision(4), true);
-    while !world.is_answered(plain) {
-        world.turn();
-    }
-    assert!(!world.is_answered(half) && !world.is_answered(whole));
-    let rejection = Outcome::Rejected(Rejection::Compacted);
-    assert_eq!(world.take_outcome(refused), Ok(rejection));
-    let put = world.put("meanwhile", b"value");
-    while !world.is_answered(put) {
-        world.turn();
-    }
-    assert!(!world.is_answered(half));
-    while !world.is_answered(half) {
-        world.turn();
-    }
-    assert!(world.core.engine.swept() >= Revision(4000));
-    assert!(!world.is_answered(whole));
-    while !world.is_answered(whole) {
-        world.turn();
-    }
-    assert!(world.core.engine.swept() >= Revision(8000));
-    // One that is under way when the member stops is answered, too.
-    world.fill(0..2000, b"value");
-    let last = world.compact(Revision(10_000), true);
-    while world.core.background_due().is_none() {
-        world.turn();
-    }
-    world.core.stop();
-    world.turn();
-    assert_eq!(world.take_outcome(last), Err(Unavailable::Stopped));
 }
 
 /// Found in review: a stop that met a checkpoint under way, or a store that had to grow first,

@@ -30,10 +30,11 @@ use crate::service::status::{Refusal, status_of};
 const SWEEP_STEP: Duration = Duration::from_micros(60);
 /// Keys between two looks at the clock. Neighbours that go together take a tenth of a microsecond
 /// each, and those that stand alone ten times as long, so that no number of keys is a time.
-const SWEEP_KEYS: usize = 64;
-/// And how many looks there are, whatever the clock says.
+const SWEEP_KEYS_MAX: usize = 64;
+/// And how many looks there are, whatever the clock says: as many as would do if a look took 4 us.
 const SWEEP_LOOKS_MAX: usize = 16;
-/// How long a step of a sweep is followed by a rest, in steps.
+/// How long a step of a sweep is followed by a rest, in steps: the sweep of a million revisions is
+/// to take a fifth of etcd's time, and does with a little to spare.
 const SWEEP_RESTS: u32 = 3;
 /// The same for all other jobs.
 const JOB_RESTS: u32 = 1;
@@ -145,7 +146,7 @@ impl LogCore {
             self.build_transfer()?;
             self.step_hashes(now);
             if may_sweep {
-                self.sweep(begun, &clock)?;
+                self.sweep(&clock)?;
             }
             self.engine.defrag_step(DEFRAG_PAGES_MAX)?;
             let rests = if may_sweep { SWEEP_RESTS } else { JOB_RESTS };
@@ -172,16 +173,18 @@ impl LogCore {
     }
 
     /// Takes a step of the sweep.
-    fn sweep(&mut self, begun: Duration, clock: impl Fn() -> Duration) -> Result<(), Failure> {
-        for look in 1..=SWEEP_LOOKS_MAX {
-            let has_more = self.engine.background_step(SWEEP_KEYS)?;
-            let goes_on = has_more && !self.engine.is_sweep_starved() && look < SWEEP_LOOKS_MAX;
-            let now = clock();
-            if !goes_on || now.saturating_sub(begun) >= SWEEP_STEP {
-                self.meter.handle_swept(begun, now, !has_more);
+    fn sweep(&mut self, clock: impl Fn() -> Duration) -> Result<(), Failure> {
+        let begun = clock();
+        let (mut ended, mut has_more) = (begun, true);
+        for _ in 0..SWEEP_LOOKS_MAX {
+            has_more = self.engine.background_step(SWEEP_KEYS_MAX)?;
+            ended = clock();
+            let is_over = ended.saturating_sub(begun) >= SWEEP_STEP;
+            if is_over || !has_more || self.engine.is_sweep_starved() {
                 break;
             }
         }
+        self.meter.handle_swept(begun, ended, !has_more);
         Ok(())
     }
 
